@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ELF header and section headers, read with the standard library only.
+
+Production machines run this part (:mod:`livegraft.runtime`), so it imports nothing else of the
+package but the errors. Source of the format: System V ABI, chapters 4 and 5 (gABI draft of 2013),
+and <elf.h> for the names.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Literal
+
+from livegraft.errors import ElfError
+
+
+ByteOrder = Literal["<", ">"]
+"""Little or big endian, as :mod:`struct` and numpy write it."""
+
+
+class Machine(IntEnum):
+    """``e_machine`` of the architectures that the kernel's livepatch knows."""
+
+    PPC64 = 21
+    S390 = 22
+    X86_64 = 62
+    AARCH64 = 183
+    LOONGARCH = 258
+
+
+class FileType(IntEnum):
+    """``e_type``."""
+
+    REL = 1
+    EXEC = 2
+    DYN = 3
+
+
+class SectionType(IntEnum):
+    """``sh_type``, as far as kernel objects have them."""
+
+    NULL = 0
+    PROGBITS = 1
+    SYMTAB = 2
+    STRTAB = 3
+    RELA = 4
+    NOTE = 7
+    NOBITS = 8
+    REL = 9
+    INIT_ARRAY = 14
+    FINI_ARRAY = 15
+    GROUP = 17
+    SYMTAB_SHNDX = 18
+    LLVM_ADDRSIG = 0x6FFF4C03
+    X86_64_UNWIND = 0x70000001
+
+
+class SectionFlag(IntFlag):
+    """``sh_flags``."""
+
+    WRITE = 0x1
+    ALLOC = 0x2
+    EXECINSTR = 0x4
+    MERGE = 0x10
+    STRINGS = 0x20
+    INFO_LINK = 0x40
+    LINK_ORDER = 0x80
+    GROUP = 0x200
+    COMPRESSED = 0x800
+    RELA_LIVEPATCH = 0x00100000
+    """SHF_RELA_LIVEPATCH of include/uapi/linux/elf.h."""
+
+
+SHN_UNDEF = 0
+SHN_LORESERVE = 0xFF00
+SHN_LIVEPATCH = 0xFF20
+"""include/uapi/linux/elf.h: the symbol is resolved by the livepatch core."""
+SHN_ABS = 0xFFF1
+SHN_COMMON = 0xFFF2
+SHN_XINDEX = 0xFFFF
+
+NAMED_TYPES = frozenset(int(kind) for kind in SectionType)
+
+
+@dataclass(frozen=True, slots=True)
+class SectionHeader:
+    """One ``Elf64_Shdr`` with its name; offsets and sizes in bytes."""
+
+    index: int
+    name: str
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    entry_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A 64-bit ELF file's headers.
+
+    Args:
+        data: the whole file.
+        byte_order: ``<`` or ``>``, as :mod:`struct` writes it.
+        machine: ``e_machine``.
+        type: ``e_type``.
+        flags: ``e_flags``.
+        sections: all section headers, the null section included.
+    """
+
+    data: memoryview
+    byte_order: ByteOrder
+    machine: int
+    type: int
+    flags: int
+    sections: tuple[SectionHeader, ...]
+
+    def section(self, name: str) -> SectionHeader | None:
+        """The first section of that name."""
+        return next((section for section in self.sections if section.name == name), None)
+
+    def bytes_of(self, section: SectionHeader) -> memoryview:
+        """A section's contents; empty for NOBITS."""
+        if section.type in (SectionType.NOBITS, SectionType.NULL):
+            return self.data[:0]
+        return self.data[section.offset : section.offset + section.size]
+
+    def section_data(self, name: str) -> memoryview | None:
+        """The contents of the first section of that name, or None."""
+        section = self.section(name)
+        return None if section is None else self.bytes_of(section)
+
+
+def parse(data: bytes | memoryview, subject: str = "object") -> File:
+    """Read the headers of a 64-bit ELF file.
+
+    Args:
+        data: the whole file.
+        subject: what to call it in an error.
+
+    Raises:
+        ElfError: not ELF, not 64 bit, truncated, or with headers that point outside the file.
+    """
+    view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+    if len(view) < 64 or bytes(view[:4]) != b"\x7fELF":
+        raise ElfError(subject, "is not an ELF file" if len(view) >= 4 else "is too short for ELF")
+    if view[4] != 2 or view[5] not in (1, 2) or view[6] != 1:
+        raise ElfError(subject, "is not a 64-bit ELF file of version 1")
+    order: ByteOrder = "<" if view[5] == 1 else ">"
+    fields = struct.unpack_from(order + "HHIQQQIHHHHHH", view, 16)
+    kind, machine, _, _, _, table, flags, header_size, _, _, entry, count, names = fields
+    if header_size != 64:
+        raise ElfError(subject, f"has an ELF header of {header_size} bytes")
+    raw = _raw_headers(view, order, table, entry, count, subject)
+    if names == SHN_XINDEX:
+        names = raw[0][6] if raw else 0
+    sections = _with_names(view, raw, names, subject)
+    return File(view, order, machine, kind, flags, sections)
+
+
+def _raw_headers(
+    view: memoryview, order: ByteOrder, table: int, entry: int, count: int, subject: str
+) -> list[tuple[int, ...]]:
+    if table == 0:
+        return []
+    if entry != 64 or table + 64 > len(view):
+        raise ElfError(subject, "its section header table lies outside the file (truncated?)")
+    layout = struct.Struct(order + "IIQQQQIIQQ")
+    if count == 0:  # 65,280 sections and more: the number is in the null section's sh_size
+        count = layout.unpack_from(view, table)[5]
+    if table + 64 * count > len(view):
+        raise ElfError(subject, "its section header table lies outside the file (truncated?)")
+    return list(layout.iter_unpack(view[table : table + 64 * count]))
+
+
+def _with_names(
+    view: memoryview, raw: list[tuple[int, ...]], names: int, subject: str
+) -> tuple[SectionHeader, ...]:
+    if not raw:
+        return ()
+    if not 0 < names < len(raw):
+        raise ElfError(subject, "its section name table does not exist")
+    for index, fields in enumerate(raw):
+        empty = fields[1] in (SectionType.NOBITS, SectionType.NULL)
+        if not empty and fields[4] + fields[5] > len(view):
+            raise ElfError(subject, f"section {index} lies outside the file (truncated?)")
+    strings = bytes(view[raw[names][4] : raw[names][4] + raw[names][5]])
+    return tuple(
+        SectionHeader(index, string_at(strings, fields[0], subject), *fields[1:])
+        for index, fields in enumerate(raw)
+    )
+
+
+def string_at(table: bytes, offset: int, subject: str = "object") -> str:
+    """The NUL-terminated string at `offset` of a string table.
+
+    Raises:
+        ElfError: the offset is outside or the string does not end.
+    """
+    end = table.find(b"\0", offset)
+    if offset >= len(table) or end < 0:
+        raise ElfError(subject, f"string table has no string at offset {offset}")
+    return table[offset:end].decode("utf-8", "surrogateescape")

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Relocatable objects, to be read, edited and written again.
+
+:func:`read` turns a file into an :class:`ElfObject`: sections, symbols and relocations that refer
+to one another by number, as in the file. :func:`write` makes a file of it again; section and
+symbol numbers stay what they are, so an object can be read, edited and written without
+renumbering. Source of the format: System V ABI (gABI), chapter 4; Elf64_Sym and Elf64_Rela of
+<elf.h>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from livegraft.elf import header
+from livegraft.elf.header import (
+    ByteOrder,
+    SHN_LORESERVE,
+    SHN_XINDEX,
+    FileType,
+    SectionFlag,
+    SectionType,
+)
+from livegraft.errors import ElfError
+
+
+class Binding(IntEnum):
+    """``ELF64_ST_BIND``."""
+
+    LOCAL = 0
+    GLOBAL = 1
+    WEAK = 2
+    GNU_UNIQUE = 10
+
+
+class SymbolType(IntEnum):
+    """``ELF64_ST_TYPE``."""
+
+    NOTYPE = 0
+    OBJECT = 1
+    FUNC = 2
+    SECTION = 3
+    FILE = 4
+    COMMON = 5
+    TLS = 6
+    GNU_IFUNC = 10
+
+
+@dataclass(slots=True)
+class Symbol:
+    """One ``Elf64_Sym``.
+
+    Args:
+        name: its name; empty for section symbols.
+        section: ``st_shndx`` resolved (SHN_XINDEX followed): a section's number, or a reserved
+            index such as SHN_ABS.
+        value: offset in the section, in bytes.
+        size: in bytes.
+        binding: :class:`Binding`.
+        type: :class:`SymbolType`.
+        other: ``st_other`` (visibility; on ppc64le also the local entry point).
+    """
+
+    name: str
+    section: int
+    value: int = 0
+    size: int = 0
+    binding: int = Binding.LOCAL
+    type: int = SymbolType.NOTYPE
+    other: int = 0
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether it is defined elsewhere."""
+        return self.section == header.SHN_UNDEF
+
+    @property
+    def in_section(self) -> bool:
+        """Whether it lies in a section of this object (not undefined, absolute, common...)."""
+        return 0 < self.section < SHN_LORESERVE or self.section > SHN_XINDEX
+
+
+RELOCATION = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("addend", "i8")])
+"""A relocation as an array's record: ``r_offset`` (bytes into the section), the two halves of
+``r_info``, and ``r_addend``."""
+
+Relocations = npt.NDArray[np.void]
+
+
+def no_relocations() -> Relocations:
+    """An empty array of relocations."""
+    return np.empty(0, dtype=RELOCATION)
+
+
+def relocations(entries: Iterable[tuple[int, int, int, int]]) -> Relocations:
+    """An array of relocations from (offset, type, symbol, addend) tuples."""
+    return np.array(list(entries), dtype=RELOCATION)
+
+
+@dataclass(slots=True)
+class Section:
+    """One section with its relocations; ``.rela*`` sections of ALLOC kind are folded in here.
+
+    Args:
+        name: its name.
+        type: ``sh_type``.
+        flags: ``sh_flags``.
+        data: its contents; empty for NOBITS.
+        size: in bytes; equals ``len(data)`` but for NOBITS.
+        alignment: ``sh_addralign``.
+        entry_size: ``sh_entsize``.
+        link: ``sh_link`` (a section's number).
+        info: ``sh_info``.
+        relocations: those that apply to this section, in the file's order.
+    """
+
+    name: str
+    type: int = SectionType.PROGBITS
+    flags: int = 0
+    data: bytes = b""
+    size: int = -1
+    alignment: int = 1
+    entry_size: int = 0
+    link: int = 0
+    info: int = 0
+    relocations: Relocations = field(default_factory=no_relocations)
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            self.size = len(self.data)
+
+    @property
+    def is_alloc(self) -> bool:
+        """Whether it is in memory at run time."""
+        return bool(self.flags & SectionFlag.ALLOC)
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it holds instructions."""
+        return bool(self.flags & SectionFlag.EXECINSTR)
+
+    @property
+    def is_strings(self) -> bool:
+        """Whether the linker may merge its NUL-terminated strings."""
+        both = SectionFlag.MERGE | SectionFlag.STRINGS
+        return self.flags & both == both
+
+
+@dataclass(slots=True)
+class ElfObject:
+    """A relocatable object.
+
+    ``sections[0]`` and ``symbols[0]`` are the null entries. The symbol table, its string tables and
+    the relocation sections are not among the sections: they are written anew. A relocation section
+    that stands for itself (``.klp.rela.*``) is a section of type RELA whose ``relocations`` are its
+    own entries and whose ``info`` is the number of the section that it applies to.
+    """
+
+    machine: int = header.Machine.X86_64
+    byte_order: ByteOrder = "<"
+    flags: int = 0
+    sections: list[Section] = field(
+        default_factory=lambda: [Section("", SectionType.NULL, alignment=0)]
+    )
+    symbols: list[Symbol] = field(default_factory=lambda: [Symbol("", 0)])
+
+    def add_section(self, section: Section) -> int:
+        """Append a section; returns its number."""
+        self.sections.append(section)
+        return len(self.sections) - 1
+
+    def add_symbol(self, symbol: Symbol) -> int:
+        """Append a symbol; returns its number. Locals first: see :func:`sort_symbols`."""
+        self.symbols.append(symbol)
+        return len(self.symbols) - 1
+
+    def section_number(self, name: str) -> int | None:
+        """The number of the first section of that name."""
+        return next((n for n, section in enumerate(self.sections) if section.name == name), None)
+
+
+def read(path: Path) -> ElfObject:
+    """Read a relocatable object from a file."""
+    return parse(path.read_bytes(), str(path))
+
+
+def parse(data: bytes | memoryview, subject: str = "object") -> ElfObject:
+    """Read a relocatable object.
+
+    Raises:
+        ElfError: malformed, not ET_REL, REL relocations, more than one symbol table, or none.
+    """
+    file = header.parse(data, subject)
+    if file.type != FileType.REL:
+        raise ElfError(subject, f"is not a relocatable object (e_type {file.type})")
+    tables = [section for section in file.sections if section.type == SectionType.SYMTAB]
+    if len(tables) != 1:
+        raise ElfError(subject, f"has {len(tables)} symbol tables, one is expected")
+    table = tables[0]
+    symbols = _read_symbols(file, table, subject)
+    numbers = _kept_sections(file, table)
+    result = ElfObject(file.machine, file.byte_order, file.flags)
+    for section in file.sections[1:]:
+        if section.index in numbers:
+            result.sections.append(_read_section(file, section, numbers))
+    for section in file.sections:
+        if section.type == SectionType.REL:
+            raise ElfError(subject, f"{section.name}: REL relocations are not supported")
+        if section.type == SectionType.RELA:
+            _fold_relocations(file, section, numbers, result, len(symbols), subject)
+    for symbol in symbols:
+        if symbol.in_section:
+            if symbol.section not in numbers:
+                raise ElfError(subject, f"symbol {symbol.name!r} lies in no section of its own")
+            symbol.section = numbers[symbol.section]
+    result.symbols = symbols
+    for kept in result.sections:
+        if kept.type == SectionType.GROUP:
+            kept.data = _renumber_group(file, kept.data, numbers, subject)
+    return result
+
+
+def _kept_sections(file: header.File, table: header.SectionHeader) -> dict[int, int]:
+    """File's section number -> number in the object, for those that are not written anew."""
+    dropped = {0, table.index, table.link}
+    for section in file.sections:
+        own = section.flags & SectionFlag.RELA_LIVEPATCH
+        names = section.type == SectionType.STRTAB and section.name == ".shstrtab"
+        rela = section.type == SectionType.RELA and not own
+        if names or rela or section.type == SectionType.SYMTAB_SHNDX:
+            dropped.add(section.index)
+    kept = [section.index for section in file.sections if section.index not in dropped]
+    return {0: 0} | {number: index for index, number in enumerate(kept, 1)}
+
+
+def _read_section(
+    file: header.File, section: header.SectionHeader, numbers: dict[int, int]
+) -> Section:
+    links = section.flags & (SectionFlag.INFO_LINK | SectionFlag.LINK_ORDER)
+    is_rela = section.type == SectionType.RELA
+    return Section(
+        section.name,
+        section.type,
+        section.flags,
+        b"" if is_rela else bytes(file.bytes_of(section)),
+        0 if is_rela else section.size,
+        section.alignment,
+        section.entry_size,
+        numbers.get(section.link, 0) if links and not is_rela else 0,
+        numbers.get(section.info, 0) if links or is_rela else section.info,
+    )
+
+
+def _fold_relocations(
+    file: header.File,
+    section: header.SectionHeader,
+    numbers: dict[int, int],
+    result: ElfObject,
+    symbol_count: int,
+    subject: str,
+) -> None:
+    if section.entry_size != 24 or section.size % 24:
+        raise ElfError(subject, f"{section.name}: entries are not Elf64_Rela")
+    raw = np.frombuffer(
+        file.bytes_of(section),
+        dtype=np.dtype([("offset", "u8"), ("info", "u8"), ("addend", "i8")]).newbyteorder(
+            file.byte_order
+        ),
+    )
+    entries = np.empty(len(raw), dtype=RELOCATION)
+    entries["offset"] = raw["offset"]
+    entries["type"] = raw["info"] & 0xFFFFFFFF
+    entries["symbol"] = raw["info"] >> 32
+    entries["addend"] = raw["addend"]
+    if len(entries) and int(entries["symbol"].max()) >= symbol_count:
+        raise ElfError(subject, f"{section.name}: refers to a symbol that does not exist")
+    if section.index in numbers:
+        result.sections[numbers[section.index]].relocations = entries
+        return
+    if section.info not in numbers or section.info == 0:
+        raise ElfError(subject, f"{section.name}: applies to section {section.info}, which is none")
+    target = result.sections[numbers[section.info]]
+    if len(entries) and int(entries["offset"].max()) >= max(target.size, 1):
+        raise ElfError(subject, f"{section.name}: relocation outside {target.name}")
+    if len(target.relocations):
+        entries = np.concatenate([target.relocations, entries])
+    target.relocations = entries
+
+
+def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("name", "u4"),
+            ("info", "u1"),
+            ("other", "u1"),
+            ("section", "u2"),
+            ("value", "u8"),
+            ("size", "u8"),
+        ]
+    ).newbyteorder(order)
+
+
+def _read_symbols(file: header.File, table: header.SectionHeader, subject: str) -> list[Symbol]:
+    if table.size % 24 or table.entry_size != 24 or table.size == 0:
+        raise ElfError(subject, "its symbol table's entries are not Elf64_Sym")
+    if not 0 < table.link < len(file.sections):
+        raise ElfError(subject, "its symbol table has no string table")
+    raw = np.frombuffer(file.bytes_of(table), dtype=_symbol_layout(file.byte_order))
+    strings = bytes(file.bytes_of(file.sections[table.link]))
+    sections = raw["section"].astype("u4")
+    extended = next((s for s in file.sections if s.type == SectionType.SYMTAB_SHNDX), None)
+    if extended is not None:
+        wide = np.frombuffer(file.bytes_of(extended), dtype=file.byte_order + "u4")
+        if len(wide) != len(sections):
+            raise ElfError(subject, "its extended section index table has another length")
+        sections = np.where(sections == SHN_XINDEX, wide, sections)
+    symbols = [
+        Symbol(
+            header.string_at(strings, name, subject) if name else "",
+            section,
+            value,
+            size,
+            info >> 4,
+            info & 0xF,
+            other,
+        )
+        for name, section, value, size, info, other in zip(
+            raw["name"].tolist(),
+            sections.tolist(),
+            raw["value"].tolist(),
+            raw["size"].tolist(),
+            raw["info"].tolist(),
+            raw["other"].tolist(),
+            strict=True,
+        )
+    ]
+    for symbol in symbols:
+        if symbol.in_section and symbol.section >= len(file.sections):
+            raise ElfError(subject, f"symbol {symbol.name!r} lies in a section that does not exist")
+    return symbols
+
+
+def _renumber_group(file: header.File, data: bytes, numbers: dict[int, int], subject: str) -> bytes:
+    """A section group's members by their new numbers; relocation sections follow their targets."""
+    words = np.frombuffer(data, dtype=file.byte_order + "u4").copy()
+    for position, member in enumerate(words[1:].tolist(), 1):
+        if member >= len(file.sections):
+            raise ElfError(subject, f"a section group names section {member}, which is none")
+        words[position] = numbers.get(member, 0)
+    return words[np.r_[True, words[1:] != 0]].tobytes() if len(words) else data
+
+
+def sort_symbols(obj: ElfObject) -> None:
+    """Put local symbols before the others, as ELF asks, and follow in all relocations."""
+    order = sorted(range(len(obj.symbols)), key=lambda n: obj.symbols[n].binding != Binding.LOCAL)
+    numbers = np.empty(len(order), dtype="u4")
+    numbers[order] = np.arange(len(order), dtype="u4")
+    obj.symbols = [obj.symbols[n] for n in order]
+    for section in obj.sections:
+        if len(section.relocations):
+            section.relocations = section.relocations.copy()
+            section.relocations["symbol"] = numbers[section.relocations["symbol"]]
+        if section.type == SectionType.GROUP:
+            section.info = int(numbers[section.info])
