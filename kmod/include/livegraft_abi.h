@@ -4,8 +4,8 @@
  *
  * A payload is an ordinary livepatch module: the kernel's own core can run it alone (model
  * "native"). For the other models it looks for the engine when it is loaded, by name and not by
- * linking, so that one .ko works with and without the engine, and a .ko built today works under an
- * engine built later:
+ * linking, so that one .ko works with and without the engine, and a .ko built today works under
+ * an engine built later:
  *
  *	payload init                              engine
  *	------------                              ------
@@ -14,10 +14,10 @@
  *	                   NULL      -> -ENODEV, nothing was changed
  *	                   otherwise -> register ------> checks abi and size, takes the patch over
  *
- * __symbol_get() also holds the engine in the kernel for as long as the payload is there. It looks at
- * no symbol CRC: the abi number and the size below are the whole check. Both sides were built for the
- * same kernel (its vermagic, and the build ID that user space compares), hence struct klp_patch needs
- * no version of its own.
+ * __symbol_get() also holds the engine in the kernel for as long as the payload is there. It
+ * looks at no symbol CRC: the abi number and the size below are the whole check. Both sides were
+ * built for the same kernel (its vermagic, and the build ID that user space compares), hence
+ * struct klp_patch needs no version of its own.
  */
 #ifndef LIVEGRAFT_ABI_H
 #define LIVEGRAFT_ABI_H
@@ -30,8 +30,8 @@
 #include <linux/types.h>
 
 /*
- * The number changes when an old payload can no longer be understood. New members are added at the
- * end of struct lg_payload instead, and told by its size.
+ * The number changes when an old payload can no longer be understood. New members are added at
+ * the end of struct lg_payload instead, and told by its size.
  */
 #define LG_ABI			1
 
@@ -58,14 +58,13 @@ enum lg_model {
 /**
  * struct lg_payload - a payload, as it introduces itself to the engine
  * @abi:	LG_ABI of the header that the payload was built with
- * @size:	sizeof(struct lg_payload) there. The engine reads no byte beyond it and takes a member
- *		that is not there for zero; a member that the engine does not know has to be zero.
+ * @size:	sizeof(struct lg_payload) there. The engine reads no byte beyond it and takes a
+ *		member that is not there for zero; one that it does not know has to be zero.
  * @module:	the payload's module; the engine holds a reference while the patch is in use
  * @model:	enum lg_model, never LG_MODEL_NATIVE; a plain u32 for its size to be certain
  * @flags:	none is defined in ABI 1; the engine refuses bits that it does not know
  * @patch:	objects and functions, in the kernel's own structures. Only the members that
- *		linux/livepatch.h calls external are set; the engine writes to none of the others that
- *		the kernel's core would take for its own state.
+ *		linux/livepatch.h calls external are set. The engine leaves the others alone.
  * @private:	the engine's, NULL until registering; the payload never looks at it
  *
  * It lives in the payload's static data: both sides refer to it until unregistering has returned.
@@ -87,9 +86,9 @@ struct lg_payload {
  * patch is redirected and the change of tasks has begun; what follows is seen in the engine's sysfs
  * directory.
  *
- * Return: 0; -EPROTO for an abi, size or flag that the engine does not know; -EOPNOTSUPP for a model
- * that it does not have; -EBUSY for a function that is redirected by another; any other errno of
- * what failed. After an error nothing is changed and nothing refers to the payload.
+ * Return: 0; -EPROTO for an abi, size or flag that the engine does not know; -EOPNOTSUPP for a
+ * model that it does not have; -EBUSY for a function that is redirected by another; any other
+ * errno of what failed. After an error nothing is changed and nothing refers to the payload.
  */
 typedef int (*lg_register_fn)(struct lg_payload *payload);
 

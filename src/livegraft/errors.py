@@ -250,17 +250,75 @@ class IdentityMismatch(PatchError):
     exit_code = Exit.REFUSED
 
 
+class KernelRefused(PatchError):
+    """A system call on a module failed.
+
+    Args:
+        errno_name: the error's symbolic name (``EBUSY``).
+        log: what the kernel's log said at that moment.
+    """
+
+    def __init__(
+        self, subject: str, problem: str, remedy: str, errno_name: str, log: Sequence[str]
+    ) -> None:
+        self.errno_name = errno_name
+        self.log = tuple(log)
+        said = f" (the kernel's log: {' | '.join(self.log[:3])})" if self.log else ""
+        super().__init__(subject, problem + said, remedy)
+
+    def as_json(self) -> dict[str, object]:
+        document = super().as_json()
+        document["errno"] = self.errno_name
+        document["log"] = list(self.log)
+        return document
+
+
 class TransitionTimeout(PatchError):
-    """The transition did not finish in the time given."""
+    """The transition did not finish in the time given.
+
+    Args:
+        blockers: who blocked it: one mapping per task, as in the document of ``status``.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        problem: str,
+        remedy: str = "",
+        blockers: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        self.blockers = tuple(blockers)
+        super().__init__(subject, problem, remedy)
+
+    def as_json(self) -> dict[str, object]:
+        document = super().as_json()
+        document["blockers"] = [dict(blocker) for blocker in self.blockers]
+        return document
 
 
 # -- lab/ -----------------------------------------------------------------------------------------
 
 
 class LostGuest(LivegraftError):
-    """A guest hung, panicked or never came up: nothing can be said about what was tested in it."""
+    """A guest hung, panicked or never came up: nothing can be said about what was tested in it.
+
+    Args:
+        subject: the guest's kernel.
+        reason: what became of it (``Kernel panic - not syncing: ...``).
+        console: the end of what the kernel wrote on its console.
+    """
 
     exit_code = Exit.LOST
+
+    def __init__(self, subject: str, reason: str, console: str = "", remedy: str = "") -> None:
+        super().__init__(subject, f"the guest was lost: {reason}", remedy)
+        self.reason = reason
+        self.console = console
+
+    def as_json(self) -> dict[str, object]:
+        document = super().as_json()
+        document["console"] = self.console
+        return document
 
 
 def _how_it_ended(status: int) -> str:

@@ -15,7 +15,6 @@ from typing import Literal
 
 from livegraft.errors import ElfError
 
-
 ByteOrder = Literal["<", ">"]
 """Little or big endian, as :mod:`struct` and numpy write it."""
 

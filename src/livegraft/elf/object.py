@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from livegraft.elf import header
 from livegraft.elf.header import (
-    ByteOrder,
     SHN_LORESERVE,
     SHN_XINDEX,
+    ByteOrder,
     FileType,
     SectionFlag,
     SectionType,

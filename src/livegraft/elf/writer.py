@@ -13,9 +13,9 @@ import struct
 import numpy as np
 
 from livegraft.elf.header import (
-    ByteOrder,
     SHN_LORESERVE,
     SHN_XINDEX,
+    ByteOrder,
     FileType,
     SectionFlag,
     SectionType,

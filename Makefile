@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make setup   install what is needed; leaves the command at .venv/bin/livegraft
+# make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel)
+# make test    all tests, guests included
+# make bench   measure what the README claims
+MAKEFLAGS += --no-builtin-rules
+PYTHON := .venv/bin/python
+KERNEL ?=
+
+.PHONY: setup demo test bench lint lock clean
+setup:
+	@setup/setup.sh
+
+demo: setup
+	@$(PYTHON) demo/demo.py $(if $(KERNEL),--kernel $(KERNEL))
+
+test: setup
+	@$(PYTHON) -m pytest
+
+bench: setup
+	@$(PYTHON) benchmarks/bench.py
+
+lint: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+# Renews the lock file from pyproject.toml; the one target that needs pip-tools.
+lock:
+	python3 -m venv build/lock
+	build/lock/bin/python -m pip install -q pip-tools
+	build/lock/bin/pip-compile -q --extra dev --generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``livegraft build``: from a fix to a live patch module."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from livegraft.cli import target
+from livegraft.cli.check import EXITS
+from livegraft.cli.outcome import JUDGEMENTS, Judgement
+from livegraft.cli.paint import size
+from livegraft.cli.verb import Answer, Context, Verb
+from livegraft.errors import Exit
+
+if TYPE_CHECKING:
+    from livegraft.pipeline import Built
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    target.add_fixes(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.ko", type=Path, required=True, help="the module to write"
+    )
+    parser.add_argument(
+        "--name", metavar="MODULE", help="the module's name (default: made from that of OUT.ko)"
+    )
+
+
+def run(arguments: argparse.Namespace, context: Context) -> Answer:
+    """Build the module."""
+    fixes = target.files(arguments.fixes, "a unified diff")
+    output = target.writable(arguments.output)
+    from livegraft import pipeline
+
+    try:
+        kernel = target.kernel(arguments, context, arguments.kernel)
+        built = pipeline.build(
+            fixes,
+            kernel,
+            output=output,
+            proof=not arguments.no_proof,
+            name=arguments.name,
+            progress=context.progress,
+        )
+    except JUDGEMENTS as error:
+        return _not_built(Judgement.of_error(error), context)
+    return _built(built, arguments.kernel, context)
+
+
+def _built(built: Built, release: str, context: Context) -> Answer:
+    judgement = Judgement.of(built.outcome)
+    document = judgement.document(context) | {
+        "kernel": release,
+        "path": str(built.path),
+        "size": built.size,
+    }
+    seconds = sum(context.progress.timings.values())
+    made = f"{built.path}: {size(built.size)}, for {release}, made in {seconds:.1f} s"
+    return Answer(document, f"{judgement.text(context.paint)}\n{made}")
+
+
+def _not_built(judgement: Judgement, context: Context) -> Answer:
+    return Answer(
+        judgement.document(context),
+        judgement.text(context.paint),
+        judgement.exit_code,
+        complaint=True,
+    )
+
+
+VERB = Verb(
+    name="build",
+    description="""\
+Build a live patch module from a fix. All files given are one fix. The touched files are compiled
+with and without the fix, compared, and what changed is made into a module that loads on exactly
+this kernel. Before that the unpatched code is proved to be what the distribution shipped. The
+kernel is prepared first if it is not.""",
+    examples=(
+        "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko",
+        "livegraft build first.patch second.patch -k 6.1.0-55-amd64 -o both.ko",
+    ),
+    configure=configure,
+    run=run,
+    exits={Exit.DONE: "the module is built", **EXITS},
+)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``livegraft compare``: two object files, function by function."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from livegraft.cli import failure, target
+from livegraft.cli.paint import Paint
+from livegraft.cli.verb import Answer, Context, Verb
+from livegraft.errors import Exit, Reason
+
+VERDICTS = {"changed": Exit.DONE, "unchanged": Exit.UNCHANGED, "refused": Exit.REFUSED}
+"""The exit code of each verdict."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("original", metavar="ORIG.o", type=Path, help="the object before")
+    parser.add_argument("patched", metavar="PATCHED.o", type=Path, help="the object after")
+
+
+def run(arguments: argparse.Namespace, context: Context) -> Answer:
+    """Compare the objects."""
+    given = target.files([arguments.original, arguments.patched], "an object file")
+    from livegraft.compare.comparison import compare_objects
+    from livegraft.elf import object as elf
+    from livegraft.verdict.judge import judge
+
+    original, patched = (elf.read(path) for path in given)
+    document = judge(compare_objects(original, patched)).as_json()
+    verdict = str(document["verdict"])
+    return Answer(document, _text(verdict, document, context.paint), VERDICTS[verdict])
+
+
+def _text(verdict: str, document: Mapping[str, Any], paint: Paint) -> str:
+    lines = [paint.bad(verdict) if verdict == "refused" else paint.bold(verdict)]
+    for what in ("changed", "new", "removed"):
+        names: Sequence[str] = document[what]
+        lines += [f"{what.ljust(8)} {name}" for name in names]
+    if document["reasons"]:
+        found = tuple(Reason(**reason) for reason in document["reasons"])
+        lines.append(failure.reasons(found, paint))
+    lines += [f"{paint.warning('warning:')} {warning}" for warning in document["warnings"]]
+    return "\n".join(lines)
+
+
+VERB = Verb(
+    name="compare",
+    description="""\
+Compare two builds of one translation unit (x86-64, compiled with -ffunction-sections and
+-fdata-sections) and name the functions that changed, are new or were removed. Names are those of
+ORIG.o with clone suffixes kept; a function's '.cold' part belongs to the function. A change of line
+numbers only is no change.""",
+    examples=("livegraft compare before.o after.o",),
+    configure=configure,
+    run=run,
+    exits={
+        Exit.DONE: "a function changed, is new or was removed",
+        Exit.UNCHANGED: "nothing changed",
+        Exit.REFUSED: "something changed that cannot be patched live",
+    },
+)

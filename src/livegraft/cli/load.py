@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``livegraft load``."""
+
+from livegraft.cli.running import verb
+from livegraft.errors import Exit
+
+VERB = verb(
+    "load",
+    """\
+Load a live patch into the running kernel and wait until every task runs the new code. Must be run
+as root.
+
+The file is refused before the kernel sees it unless the build ID of the running kernel, and of each
+module that it patches, is the one it was built for; a release string alone never suffices. If the
+transition is not complete in time, or on Ctrl-C, it is undone and the tasks that blocked it are
+named.""",
+    {
+        Exit.FAILED: "not loaded; whatever had begun was undone",
+        Exit.REFUSED: "built for another kernel or another build of a module",
+    },
+    ("livegraft load --timeout 10 fix.ko",),
+)

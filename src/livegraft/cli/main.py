@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command ``livegraft``: the only place that prints and that turns an error into a status.
+
+Results go to standard output, talk to standard error. With ``--json`` exactly one document goes to
+standard output, whatever happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from livegraft.cli.paint import Paint, wants_colour
+from livegraft.cli.progress import shown
+from livegraft.cli.verb import RUNNING, Answer, Context, Verb
+from livegraft.errors import Exit
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals besides Ctrl-C that end the command: a service manager's, and a lost terminal's."""
+
+
+class Terminated(KeyboardInterrupt):
+    """One of :data:`ENDING`: what holds for Ctrl-C holds for it."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        words: the words after the program's name; by default those of this process.
+
+    Returns:
+        The exit code, one of :class:`livegraft.errors.Exit`.
+    """
+    from livegraft.cli import failure, parser
+
+    words = sys.argv[1:] if words is None else words
+    asked = words[: words.index("--")] if "--" in words else words
+    as_json, verbose = "--json" in asked, "--verbose" in asked
+    colour_refused = "--no-colour" in asked
+    _take_any_character()
+    try:
+        with _terminable():
+            verb, arguments = parser.parse(words)
+            answer = _run(verb, arguments, Paint(wants_colour(sys.stdout, colour_refused)))
+        return _print(answer, as_json)
+    except BrokenPipeError:
+        return _nobody_listens()
+    except (Exception, KeyboardInterrupt) as error:
+        paint = Paint(wants_colour(sys.stderr, colour_refused))
+        try:
+            failure.show(error, paint, verbose=verbose)
+            if as_json:
+                return _print(failure.answer(error), as_json)
+        except BrokenPipeError:
+            return _nobody_listens()
+        return failure.exit_code(error)
+
+
+def _run(verb: Verb, arguments: argparse.Namespace, paint: Paint) -> Answer:
+    if arguments.verbose:
+        _log_commands()
+    progress = shown(
+        quiet=arguments.quiet, verbose=arguments.verbose, may_draw=verb.name not in RUNNING
+    )
+    try:
+        return verb.run(arguments, Context(progress, paint, arguments.cache))
+    finally:
+        progress.close()
+
+
+def _print(answer: Answer, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        print(json.dumps(answer.document, indent=2))
+    elif answer.text:
+        print(answer.text, file=sys.stderr if answer.complaint else sys.stdout)
+    sys.stdout.flush()
+    return int(answer.exit_code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """While inside, SIGTERM and SIGHUP unwind like Ctrl-C does: everything is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        # nohup(1) has its reason: what is ignored stays ignored.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    # A second one must not interrupt the clean-up that the first one started.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise Terminated
+
+
+def _take_any_character() -> None:
+    """A file name or a compiler's quotation mark must not fail on a terminal without UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _log_commands() -> None:
+    import logging
+
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("livegraft").setLevel(logging.DEBUG)
+
+
+def _nobody_listens() -> int:
+    # Python flushes standard output once more on its way out and would complain there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(Exit.FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A verdict on a fix, as ``check`` and ``build`` answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from livegraft.cli import failure
+from livegraft.cli.paint import Paint, table
+from livegraft.cli.verb import Context
+from livegraft.errors import Exit, LivegraftError, NothingChanged, ProofFailed, Reason, Refused
+
+if TYPE_CHECKING:
+    from livegraft.changeset import Function
+    from livegraft.pipeline import Outcome
+
+VERDICTS = {
+    "patchable": Exit.DONE,
+    "unchanged": Exit.UNCHANGED,
+    "refused": Exit.REFUSED,
+}
+"""The exit code of each verdict."""
+
+JUDGEMENTS = (Refused, NothingChanged, ProofFailed)
+"""Errors that are a verdict on the fix, and no failure of the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with what it rests on, whether it was returned or raised.
+
+    Args:
+        verdict: a key of :data:`VERDICTS`.
+        functions: what the fix changes, brings and removes.
+        warnings: what the user should know although it is no reason to refuse.
+        reasons: why it is not patchable.
+    """
+
+    verdict: str
+    functions: Sequence[Function]
+    warnings: Sequence[str]
+    reasons: Sequence[Reason]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Judgement:
+        """What the pipeline returned."""
+        return cls(outcome.verdict, outcome.functions, outcome.warnings, outcome.reasons)
+
+    @classmethod
+    def of_error(cls, error: LivegraftError) -> Judgement:
+        """One of :data:`JUDGEMENTS` that it raised."""
+        verdict = next(name for name, code in VERDICTS.items() if code is error.exit_code)
+        return cls(verdict, (), (), _reasons(error))
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of the verdict."""
+        return VERDICTS[self.verdict]
+
+    def document(self, context: Context) -> dict[str, object]:
+        """The members that the documents of ``check`` and ``build`` share."""
+        return {
+            "verdict": self.verdict,
+            "functions": [
+                {
+                    "object": function.target.object,
+                    "name": function.target.name,
+                    "sympos": function.target.sympos,
+                    "state": function.state.value,
+                }
+                for function in self.functions
+            ],
+            "warnings": list(self.warnings),
+            "reasons": [reason.as_json() for reason in self.reasons],
+            "timings": context.timings(),
+        }
+
+    def text(self, paint: Paint) -> str:
+        """The verdict for a person."""
+        colour = {"patchable": paint.good, "refused": paint.bad}.get(self.verdict, paint.warning)
+        parts = [colour(self.verdict)]
+        if self.functions:
+            rows = [
+                (function.target.object, function.state.value, _name(function))
+                for function in self.functions
+            ]
+            parts.append(table(("OBJECT", "STATE", "FUNCTION"), rows, paint))
+        if self.reasons:
+            parts.append(failure.reasons(tuple(self.reasons), paint))
+        parts += [f"{paint.warning('warning:')} {warning}" for warning in self.warnings]
+        return "\n".join(parts)
+
+
+def _name(function: Function) -> str:
+    # Most names are unique: the position is worth showing for the others only.
+    position = function.target.sympos
+    return f"{function.target.name} (number {position})" if position > 1 else function.target.name
+
+
+def _reasons(error: LivegraftError) -> tuple[Reason, ...]:
+    if isinstance(error, Refused):
+        return error.reasons
+    if isinstance(error, ProofFailed) and error.differing:
+        return tuple(
+            Reason("proof", function, f"differs from the shipped code: {how}", error.remedy)
+            for function, how in error.differing.items()
+        )
+    rule = "proof" if isinstance(error, ProofFailed) else "nothing-changed"
+    return (Reason(rule, error.subject, error.problem, error.remedy),)

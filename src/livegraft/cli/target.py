@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel that a verb is told to work for, prepared if need be."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from livegraft.cli.verb import Context
+from livegraft.errors import UsageError
+
+if TYPE_CHECKING:
+    from livegraft.kernel.kernel import Kernel
+
+
+def add_packages(parser: argparse.ArgumentParser) -> None:
+    """Add ``--packages``."""
+    parser.add_argument(
+        "--packages",
+        metavar="DIR",
+        type=Path,
+        help="take packages from the .deb files in DIR before asking apt",
+    )
+
+
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """Add ``-k``."""
+    parser.add_argument(
+        "-k",
+        "--kernel",
+        metavar="RELEASE",
+        required=True,
+        help="the kernel release, as 'uname -r' prints it",
+    )
+
+
+def add_fixes(parser: argparse.ArgumentParser) -> None:
+    """Add the fixes, and whether to prove the unpatched code."""
+    parser.add_argument(
+        "fixes", metavar="FIX", nargs="+", type=Path, help="a unified diff, as git or diff make it"
+    )
+    add_release(parser)
+    add_packages(parser)
+    parser.add_argument(
+        "--no-proof",
+        action="store_true",
+        help="do not prove that the code compiled here is the code that was shipped",
+    )
+
+
+def kernel(arguments: argparse.Namespace, context: Context, name: str) -> Kernel:
+    """Prepare a kernel; one that is prepared already is only opened.
+
+    Args:
+        arguments: with ``packages``.
+        context: the cache and the progress.
+        name: the release.
+    """
+    from livegraft.kernel.kernel import prepare
+    from livegraft.kernel.packages import default_source
+    from livegraft.kernel.release import Release
+
+    release = Release.parse(name)
+    source = default_source(folder(arguments))
+    return prepare(release, source=source, cache=context.cache(), progress=context.progress)
+
+
+def folder(arguments: argparse.Namespace) -> Path | None:
+    """The folder of packages, if one is given.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    given: Path | None = arguments.packages
+    if given is not None and not given.is_dir():
+        raise UsageError(str(given), "is no folder", "name the folder that holds the .deb files")
+    return given
+
+
+def files(paths: Sequence[Path], what: str) -> list[Path]:
+    """Files given on the command line.
+
+    Args:
+        paths: as they were given.
+        what: what they should be, for the error.
+
+    Raises:
+        UsageError: one does not exist or is a folder.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(str(path), f"is a folder, not {what}")
+        if not path.exists():
+            raise UsageError(str(path), "does not exist", f"name {what}")
+    return list(paths)
+
+
+def writable(path: Path) -> Path:
+    """An output file, checked before the work that it is to hold.
+
+    Raises:
+        UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise UsageError(str(path), "is a folder", "name a file")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(str(path), "its folder does not exist", f"mkdir -p {path.parent}")
+    return path

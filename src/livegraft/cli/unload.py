@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``livegraft unload``."""
+
+from livegraft.cli.running import verb
+from livegraft.errors import Exit
+
+VERB = verb(
+    "unload",
+    """\
+Undo a live patch, wait until every task is back in the old code, and remove the module. Must be
+run as root. With --all every live patch is undone, the newest first.""",
+    {Exit.FAILED: "not unloaded; the patch is on as before"},
+    ("livegraft unload --all",),
+)

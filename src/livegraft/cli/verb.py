@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a verb is: how it is asked for, what it does, and what it answers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from livegraft.cli.paint import Paint
+from livegraft.errors import Exit
+from livegraft.progress import Progress
+
+if TYPE_CHECKING:
+    from livegraft.cache import Cache
+
+MAKING = {
+    "kernels": "list the kernels that can be patched",
+    "prepare": "get a kernel's packages, source and build tree ready",
+    "diff": "write the difference between two kernel sources as a fix",
+    "check": "say whether a fix can be applied live",
+    "build": "build a live patch module from a fix",
+    "compare": "compare two object files function by function",
+    "inspect": "show what a live patch module holds",
+    "try": "load a live patch in a virtual machine and run a script there",
+}
+"""Verbs that make something; they may import all of the package."""
+
+RUNNING = {
+    "load": "load a live patch into the running kernel",
+    "unload": "take a live patch out of the running kernel",
+    "status": "show the live patches of the running kernel",
+    "wait": "wait for a transition to end",
+}
+"""Verbs that act on the running kernel, with nothing but Python's standard library."""
+
+OTHER = {"completion": "print a shell's completion script"}
+
+SUMMARIES: Mapping[str, str] = MAKING | RUNNING | OTHER
+"""Every verb with its line in ``livegraft --help``, so that help imports none of them."""
+
+MODULES = {"try": "trial"}
+"""Verbs whose file cannot carry their name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a verb finds around it.
+
+    Args:
+        progress: where it tells what it is doing.
+        paint: how its text is coloured.
+        cache_root: the folder given with ``--cache``; ``None`` for the default one.
+    """
+
+    progress: Progress
+    paint: Paint
+    cache_root: Path | None = None
+
+    def cache(self) -> Cache:
+        """The cache folder."""
+        from livegraft.cache import Cache
+
+        return Cache(self.cache_root)
+
+    def timings(self) -> dict[str, float]:
+        """The document's ``timings``: seconds by step, to the millisecond."""
+        return {name: round(seconds, 3) for name, seconds in self.progress.timings.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a verb answers.
+
+    Args:
+        document: the JSON document, as docs/schema describes it.
+        text: the same for a person; no newline at the end.
+        exit_code: the command's exit code.
+        complaint: the text says why there is no result, and goes to standard error.
+    """
+
+    document: Mapping[str, object]
+    text: str
+    exit_code: Exit = Exit.DONE
+    complaint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb of the command line.
+
+    Args:
+        name: the word.
+        description: what it does, in paragraphs.
+        examples: command lines that work, for help and the reference.
+        exits: what its exit codes mean; 0, 1 and 2 have a meaning for each verb.
+        configure: adds its arguments to a parser.
+        run: does it.
+    """
+
+    name: str
+    description: str
+    examples: Sequence[str]
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Context], Answer]
+    exits: Mapping[Exit, str] = field(default_factory=dict)
+
+    @property
+    def exit_codes(self) -> dict[Exit, str]:
+        """All exit codes of this verb and their meaning."""
+        return dict(sorted((COMMON_EXITS | dict(self.exits)).items()))
+
+
+COMMON_EXITS = {
+    Exit.DONE: "done",
+    Exit.FAILED: "failed",
+    Exit.USAGE: "the command line is wrong",
+}
+
+
+def load(name: str) -> Verb:
+    """Import one verb.
+
+    Args:
+        name: a key of :data:`SUMMARIES`.
+    """
+    verb = import_module(f"livegraft.cli.{MODULES.get(name, name)}").VERB
+    assert isinstance(verb, Verb)
+    return verb

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compile one translation unit with its learnt command, as raw compiler output.
+
+Nothing is written into the kernel's trees: object and dependency file go where the caller says.
+objtool does not run; what it would make is made of the finished payload.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from livegraft.errors import BuildError, CacheError, CompileError, Reason, Refused, RunFailed
+from livegraft.kbuild.command import Command
+from livegraft.kbuild.dependencies import Dependencies, parse_dependencies, read_dependencies
+from livegraft.kbuild.diagnostics import clean, first_error
+from livegraft.kbuild.shadow import Shadow
+from livegraft.kbuild.target import KernelTree
+from livegraft.progress import SILENT, Progress
+from livegraft.run import run
+
+T = TypeVar("T")
+
+_COMPILE_SECONDS = 600
+_DEPFILE = "-Wp,-MMD,"
+
+
+class Variant(StrEnum):
+    """What is added to the distribution's flags."""
+
+    PLAIN = "plain"
+    """Nothing: for the proof."""
+    SECTIONS = "sections"
+    """A section per function and variable, and no debug information: for the comparison."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The compiler options that the variant adds at the end."""
+        if self is Variant.PLAIN:
+            return ()
+        # -g0 changes no code (tests/build/test_kbuild_compile.py) and saves a third of the time.
+        return ("-ffunction-sections", "-fdata-sections", "-g0")
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A compiled unit.
+
+    Args:
+        path: the object file.
+        dependencies: source files that were read, relative to the source tree.
+        generated: files that were read from the build tree, relative to it.
+    """
+
+    path: Path
+    dependencies: frozenset[str]
+    generated: frozenset[str]
+
+
+def compile_unit(
+    kernel: KernelTree,
+    command: Command,
+    *,
+    output: Path,
+    shadow: Shadow | None = None,
+    extra_flags: Sequence[str] = (),
+) -> Object:
+    """Compile a unit from the kernel's source, or from a shadow of it.
+
+    Args:
+        output: the object file to write; its dependency file goes beside it.
+        shadow: the source with a fix; None for the kernel's own.
+        extra_flags: added at the end of the options.
+
+    Raises:
+        CompileError: the unit does not compile; carries the compiler's messages.
+        BuildError: an original of a changed file was read, and no shadow prevents it.
+        Refused: the kernel's structures are laid out at random.
+    """
+    check_layout(command)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if shadow is not None:
+        shadow.prepare(command.argv)
+    # Each round makes real the linked directories that were passed; there are only so many.
+    for _ in range(8):
+        dependencies = _compile(kernel, command, output, shadow, extra_flags)
+        if shadow is None or not shadow.escapes(dependencies):
+            return _object(kernel, output, dependencies, shadow)
+        passed = shadow.linked_directories(dependencies)
+        if not passed:
+            break
+        for directory in sorted(passed):
+            shadow.make_real(directory)
+    assert shadow is not None
+    read = ", ".join(sorted(shadow.escapes(dependencies)))
+    raise BuildError(command.output, f"was compiled with the unchanged {read}", "report this fix")
+
+
+def compile_original(
+    kernel: KernelTree, command: Command, variant: Variant, progress: Progress = SILENT
+) -> Object:
+    """The unchanged unit, compiled once and kept in the cache with all that it was made from.
+
+    Raises:
+        CompileError: the unit does not compile.
+    """
+    key = hashlib.sha256("\0".join((*command.argv, *variant.flags)).encode()).hexdigest()[:16]
+    name = kernel.derived(f"units/{os.path.normpath(command.output)}/{variant}-{key}")
+    folder = kernel.cache.root / name
+    if kernel.cache.has(name) and (folder / "read.json").is_file():
+        known = json.loads((folder / "read.json").read_text())
+        if known["sha256"] != _content(kernel, known["files"]):
+            kernel.cache.forget(name)
+
+    def build(folder: Path) -> None:
+        unit = compile_unit(kernel, command, output=folder / "unit.o", extra_flags=variant.flags)
+        files = sorted({str(kernel.source / path) for path in unit.dependencies} | unit.generated)
+        known = {"files": files, "sha256": _content(kernel, files)}
+        (folder / "read.json").write_text(json.dumps(known))
+
+    folder = kernel.cache.tree(name, build, progress)
+    return _object(kernel, folder / "unit.o", read_dependencies(folder / "unit.d"), None)
+
+
+def files_read(kernel: KernelTree, command: Command, shadow: Shadow | None = None) -> Dependencies:
+    """What the unit would read, by preprocessing alone (70 ms).
+
+    Raises:
+        CompileError: a file that it includes does not exist.
+    """
+    output = _preprocessed(kernel, command, shadow, "-M")
+    return parse_dependencies(output, command.source)
+
+
+def preprocess(kernel: KernelTree, command: Command, shadow: Shadow | None = None) -> str:
+    """The unit's text after preprocessing, without line markers.
+
+    Raises:
+        CompileError: a file that it includes does not exist.
+    """
+    return _preprocessed(kernel, command, shadow, "-E", "-P")
+
+
+def _preprocessed(
+    kernel: KernelTree, command: Command, shadow: Shadow | None, *options: str
+) -> str:
+    left_out = ("-c", "-S", f"{_DEPFILE}{command.depfile}")
+    argv = [word for word in _translated(command, shadow) if word not in left_out]
+    at = argv.index("-o")
+    argv[at : at + 2] = options
+    if shadow is not None:
+        shadow.prepare(command.argv)
+    try:
+        return run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS).stdout
+    except RunFailed as error:
+        raise _compile_error(kernel, command, shadow, error) from error
+
+
+def side_by_side(tasks: Iterable[Callable[[], T]], workers: int | None = None) -> list[T]:
+    """Run compiles on all cores, as many at a time; the results in the tasks' order.
+
+    The first error, in the tasks' order, is raised after the running ones have ended.
+    """
+    listed = list(tasks)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 2) as pool:
+        futures = [pool.submit(task) for task in listed]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def check_layout(command: Command) -> None:
+    """Refuse a kernel whose structures are laid out at random.
+
+    Raises:
+        Refused: CONFIG_RANDSTRUCT or a compiler plugin that does it is in the command.
+    """
+    for word in command.argv:
+        if "randomize_layout" in word or word.startswith("-frandomize-layout"):
+            reason = Reason(
+                "randomized-layout",
+                command.output,
+                "structures of this kernel are laid out at random (CONFIG_RANDSTRUCT)",
+                "no live patch can be built without the seed",
+            )
+            raise Refused(command.output, [reason])
+
+
+def _compile(
+    kernel: KernelTree,
+    command: Command,
+    output: Path,
+    shadow: Shadow | None,
+    extra_flags: Sequence[str],
+) -> Dependencies:
+    depfile = output.with_suffix(".d")
+    argv = _translated(command, shadow)
+    at = argv.index(f"{_DEPFILE}{command.depfile}")
+    # Not -Wp,: a path with a comma would be taken apart.
+    argv[at : at + 1] = ["-MMD", "-MF", str(depfile)]
+    at = argv.index("-o")
+    argv[at + 1] = str(output)
+    argv[-1:-1] = extra_flags
+    try:
+        run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS)
+    except RunFailed as error:
+        raise _compile_error(kernel, command, shadow, error) from error
+    return read_dependencies(depfile)
+
+
+def _translated(command: Command, shadow: Shadow | None) -> list[str]:
+    return [shadow.translate(word) if shadow else word for word in command.argv]
+
+
+def _object(
+    kernel: KernelTree, output: Path, dependencies: Dependencies, shadow: Shadow | None
+) -> Object:
+    # In a shadow a changed file is itself; every other one is a link into the source tree.
+    read = dependencies.within(kernel.source)
+    if shadow is not None:
+        read |= dependencies.within(shadow.root)
+    spelled = (name for name in dependencies.spelled if not name.startswith("/"))
+    return Object(output, read, frozenset(os.path.normpath(name) for name in spelled))
+
+
+def _content(kernel: KernelTree, files: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for name in files:
+        path = kernel.build / name
+        digest.update(path.read_bytes() if path.is_file() else b"\0missing")
+    return digest.hexdigest()
+
+
+def _compile_error(
+    kernel: KernelTree, command: Command, shadow: Shadow | None, error: RunFailed
+) -> CompileError | CacheError:
+    if os.strerror(errno.ENOSPC) in error.output:
+        return CacheError(command.output, "the disk is full", "free some space, or set TMPDIR")
+    roots = [str(kernel.source), *([str(shadow.root)] if shadow else [])]
+    messages = clean(error.output, roots)
+    place, text = first_error(messages)
+    unit = os.path.normpath(command.output).removesuffix(".o") + ".c"
+    if not text:
+        return CompileError(unit, f"the compiler failed\n{messages}", "see its message")
+    problem = f"does not compile: {text}" if place.startswith(unit) else f"{place}: {text}"
+    return CompileError(place or unit, f"{problem}\n{messages}", "correct the fix")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Jobs side by side, and all of them ended when one fails or the user interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Jobs:
+    """A few threads, each of which mostly waits for a program that it has started.
+
+    An interrupt reaches the main thread only. When the block is left by an exception, the programs
+    that the threads wait for are killed, so the threads end at once and not when the download does.
+
+    Args:
+        workers: how many jobs run at a time.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._threads: set[int] = set()
+        self._futures: list[Future[Any]] = []
+        self._pool = ThreadPoolExecutor(workers, initializer=self._register)
+
+    def __enter__(self) -> Jobs:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._end()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin a job as soon as a thread is free."""
+        future = self._pool.submit(work, *args, **kwargs)
+        self._futures.append(future)
+        return future
+
+    def finish(self, *futures: Future[Any]) -> None:
+        """Wait for jobs.
+
+        Raises:
+            Exception: that of the first job to fail, whether it is waited for or not, and at once.
+        """
+        while True:
+            done = all(future.done() for future in futures)
+            self._raise_failed()
+            if done:
+                return
+            running = [future for future in self._futures if not future.done()]
+            wait(running, return_when=FIRST_COMPLETED)
+
+    def _raise_failed(self) -> None:
+        for future in self._futures:
+            if future.done() and not future.cancelled() and (error := future.exception()):
+                raise error
+
+    def _register(self) -> None:
+        self._threads.add(threading.get_native_id())
+
+    def _end(self) -> None:
+        """Kill what the threads have started until all of them have noticed."""
+        for future in self._futures:
+            future.cancel()
+        while not all(future.done() for future in self._futures):
+            for thread in tuple(self._threads):
+                for child in _children(thread):
+                    # Each program leads a process group of its own (livegraft.run).
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.killpg(child, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def _children(thread: int) -> list[int]:
+    """The processes that one thread of this process has started (proc(5), ``children``)."""
+    try:
+        text = Path(f"/proc/self/task/{thread}/children").read_text("ascii")
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One QEMU process: its command line, its start, its certain end.
+
+Nothing of a guest has a name in a file system: the console, the initial file system and the channel
+are descriptors that QEMU inherits. So nothing of it can be found by others or be left over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import subprocess
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from livegraft.errors import CommandMissing, LostGuest
+from livegraft.run import environment
+
+QEMU = "qemu-system-x86_64"
+PORT = "livegraft"
+"""Name of the virtio-serial port; the agent looks for it (agent.c, ``PORT_NAME``)."""
+
+COMMAND_LINE = "console=ttyS0 panic=-1 quiet"
+"""panic=-1: reboot at once, which with -no-reboot ends QEMU: a panic is noticed when it happens.
+quiet: an emulated serial port is slow; oopses, panics and errors are written there all the same."""
+
+_END_SECONDS = 10.0
+
+
+class Accelerator(StrEnum):
+    """How the guest's instructions are carried out."""
+
+    TCG = "tcg,thread=multi"
+    KVM = "kvm"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the guest's machine is made of.
+
+    Args:
+        kernel: bzImage, or an ELF kernel with a PVH entry point.
+        accelerator: emulation or KVM.
+        memory_mib: MiB of memory.
+        cpus: number of processors.
+        cpu: QEMU's model of them.
+        command_line: added to :data:`COMMAND_LINE`.
+    """
+
+    kernel: Path
+    accelerator: Accelerator = Accelerator.TCG
+    memory_mib: int = 1024
+    cpus: int = 2
+    cpu: str = "max"
+    command_line: str = ""
+
+    def arguments(self, initrd: int, console: int, channel: int) -> list[str]:
+        """QEMU's arguments.
+
+        Args:
+            initrd: descriptor of the initial file system.
+            console: descriptor that the console is written to.
+            channel: descriptor of a connected socket.
+        """
+        return [
+            *("-accel", self.accelerator, "-machine", "pc", "-cpu", self.cpu),
+            *("-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
+            *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+            *("-kernel", os.fspath(self.kernel), "-initrd", f"/proc/self/fd/{initrd}"),
+            *("-append", f"{COMMAND_LINE} {self.command_line}".rstrip()),
+            *("-chardev", f"file,id=console,path=/proc/self/fd/{console},append=on"),
+            *("-serial", "chardev:console"),
+            *("-chardev", f"socket,id=channel,fd={channel}"),
+            *("-device", "virtio-serial-pci"),
+            *("-device", f"virtserialport,chardev=channel,name={PORT}"),
+        ]
+
+
+class Qemu:
+    """A running QEMU. It ends with :meth:`end`, with this process, or by itself.
+
+    Args:
+        machine: the machine.
+        initrd: descriptor of the initial file system; may be closed afterwards.
+
+    Raises:
+        CommandMissing: QEMU is not installed.
+    """
+
+    def __init__(self, machine: Machine, initrd: int) -> None:
+        self._console = os.memfd_create("livegraft-console")
+        self._messages = os.memfd_create("livegraft-qemu")
+        ours, theirs = socket.socketpair()
+        descriptors = (initrd, self._console, theirs.fileno())
+        try:
+            self._process = _start(
+                [QEMU, *machine.arguments(*descriptors)], descriptors, self._messages
+            )
+        except BaseException:
+            ours.close()
+            self.close()
+            raise
+        finally:
+            theirs.close()
+        self.channel = ours
+        _running.add(self)
+
+    def console(self) -> str:
+        """All that the kernel wrote on its console so far; also after the end."""
+        return _content(self._console)
+
+    def messages(self) -> str:
+        """What QEMU itself had to say."""
+        return _content(self._messages)
+
+    def wait(self, seconds: float) -> int | None:
+        """QEMU's exit status once it has ended, None if it still runs after `seconds`."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> None:
+        """End it, whatever state it is in. What it wrote stays readable until :meth:`close`."""
+        self._process.kill()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LostGuest(QEMU, f"process {self._process.pid} cannot be killed") from error
+        finally:
+            _running.discard(self)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for descriptor in (self._console, self._messages):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+_running: weakref.WeakSet[Qemu] = weakref.WeakSet()
+_starter = ThreadPoolExecutor(1, "livegraft-qemu")
+"""QEMU gets SIGKILL when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG): this one
+lives as long as the process. So neither SIGKILL nor a crash of this process leaves a guest."""
+
+
+@atexit.register
+def _end_all() -> None:
+    for qemu in list(_running):
+        with contextlib.suppress(LostGuest):
+            qemu.end()
+
+
+def _start(argv: list[str], inherited: tuple[int, ...], messages: int) -> subprocess.Popen[bytes]:
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=messages,
+            stderr=messages,
+            pass_fds=inherited,
+            # Ctrl-C is for us: we end QEMU, after we have read what we want to know.
+            start_new_session=True,
+        )
+
+    import shutil
+
+    if shutil.which(QEMU) is None:
+        raise CommandMissing(QEMU, "is not installed", "apt-get install qemu-system-x86")
+    return _starter.submit(start).result()
+
+
+def _content(descriptor: int) -> str:
+    try:
+        size = os.fstat(descriptor).st_size
+        return os.pread(descriptor, size, 0).decode("utf-8", "replace").replace("\r\n", "\n")
+    except OSError:
+        return ""

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``python3 -m livegraft.runtime``: the runtime alone, on a machine with nothing but Python."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from livegraft.errors import Exit, LivegraftError
+from livegraft.progress import Progress
+from livegraft.runtime import commandline
+
+
+class Terminal(Progress):
+    """Tells the notes on standard error."""
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="livegraft-runtime", description=__doc__)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, line in commandline.HELP.items():
+        one = verbs.add_parser(
+            verb, help=line, description=line, epilog=f"example: {commandline.EXAMPLES[verb]}"
+        )
+        commandline.add_arguments(verb, one)
+        one.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb: results to standard output, everything else to standard error."""
+    arguments = parser().parse_args(argv)
+    try:
+        document, status = commandline.run(arguments.verb, arguments, Terminal())
+    except LivegraftError as error:
+        sys.stderr.write(f"livegraft: {error}\n")
+        if arguments.json:
+            sys.stdout.write(json.dumps({"error": error.as_json()}, indent=1) + "\n")
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("livegraft: interrupted; nothing is half applied\n")
+        return int(Exit.FAILED)
+    if arguments.json:
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        sys.stdout.write(commandline.text(arguments.verb, document) + "\n")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's livepatch core as sysfs shows it, and the modules that brought the patches.
+
+Attributes differ between kernels (``replace`` and ``stack_order`` are newer than 6.1): each is
+looked for, no version is. Source: Documentation/ABI/testing/sysfs-kernel-livepatch.
+
+A loaded patch needs no state file to be recognised: the kernel marks every livepatch module with
+the taint ``K``, also after its patch was disabled, and livegraft's payloads have a read-only
+parameter ``livegraft`` = ``FORMAT:SHA-256 of the fix``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from livegraft.errors import PatchError
+
+MARK = "livegraft"
+"""The module parameter by which a loaded payload of livegraft is known."""
+
+TAINT_LIVEPATCH = "K"
+"""In /sys/module/NAME/taint: kernel/panic.c, ``taint_flags``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveObject:
+    """An object of a loaded patch: whether it is patched now, and its functions (name, sympos)."""
+
+    name: str
+    patched: bool
+    functions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LivePatch:
+    """A patch that the kernel's core knows at this moment.
+
+    Args:
+        name: its module.
+        enabled: it is on, or on its way to be.
+        transition: tasks are changing sides.
+        objects: what it patches.
+        stack_order: 1 for the first one, or None on kernels that do not tell.
+        replace: it replaces all others, or None on kernels that do not tell.
+    """
+
+    name: str
+    enabled: bool
+    transition: bool
+    objects: tuple[LiveObject, ...]
+    stack_order: int | None
+    replace: bool | None
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The names of all functions that it redirects."""
+        return frozenset(name for each in self.objects for name, _ in each.functions)
+
+
+@dataclass(frozen=True, slots=True)
+class Livepatches:
+    """All live patches of a machine.
+
+    Args:
+        root: where sys/ and proc/ are.
+    """
+
+    root: Path = Path("/")
+
+    @property
+    def folder(self) -> Path:
+        """The core's directory in sysfs."""
+        return self.root / "sys/kernel/livepatch"
+
+    @property
+    def modules(self) -> Path:
+        """The modules' directory in sysfs."""
+        return self.root / "sys/module"
+
+    def require_core(self) -> None:
+        """Refuse a kernel that cannot be patched live.
+
+        Raises:
+            PatchError: there is no livepatch core.
+        """
+        if not self.folder.is_dir():
+            raise PatchError(
+                str(self.folder),
+                "does not exist: this kernel has no livepatch core",
+                "boot a kernel with CONFIG_LIVEPATCH, as Debian's are, and mount sysfs",
+            )
+
+    def get(self, name: str) -> LivePatch | None:
+        """A patch, or None if the core does not know one of that name (it may be disabled)."""
+        folder = self.folder / name
+        enabled = _read(folder / "enabled")
+        transition = _read(folder / "transition")
+        if enabled is None or transition is None:
+            return None
+        order, replace = _read(folder / "stack_order"), _read(folder / "replace")
+        return LivePatch(
+            name,
+            enabled == "1",
+            transition == "1",
+            _objects(folder),
+            None if order is None else int(order),
+            None if replace is None else replace == "1",
+        )
+
+    def in_transition(self, name: str) -> bool | None:
+        """Whether tasks are changing sides, or None if the patch is gone. Cheap: one file."""
+        text = _read(self.folder / name / "transition")
+        return None if text is None else text == "1"
+
+    def under_way(self) -> str | None:
+        """The patch whose transition is under way; the core has one at a time."""
+        for name in self._core_names():
+            if self.in_transition(name):
+                return name
+        return None
+
+    def names(self) -> list[str]:
+        """All livepatch modules that are loaded, the newest first; disabled ones as well."""
+        loaded = _read(self.root / "proc/modules") or ""
+        newest_first = [line.split(" ", 1)[0] for line in loaded.splitlines()]
+        core = self._core_names()
+        mine = [name for name in newest_first if name in core or self.is_livepatch_module(name)]
+        orders = {name: _read(self.folder / name / "stack_order") for name in mine}
+        if all(orders[name] for name in mine if name in core):
+            # Where the kernel tells its order it wins over that of the modules.
+            mine.sort(key=lambda name: -int(orders[name] or 0))
+        return mine
+
+    def is_loaded(self, module: str) -> bool:
+        """Whether a module is there (built-in ones have no ``initstate``)."""
+        return (self.modules / module / "initstate").exists()
+
+    def is_livepatch_module(self, module: str) -> bool:
+        """Whether a loaded module is a live patch, on or off."""
+        return TAINT_LIVEPATCH in (_read(self.modules / module / "taint") or "")
+
+    def parameter(self, module: str, name: str) -> str | None:
+        """A module parameter's value, or None if it has none of that name or hides it."""
+        return _read(self.modules / module / "parameters" / name)
+
+    def can_kick(self, name: str) -> bool:
+        """Whether a loaded patch takes kicks."""
+        return (self.modules / name / "parameters/kick").exists()
+
+    def kick(self, name: str) -> bool:
+        """Run the core's transition work now; False if the module is going away."""
+        return _write(self.modules / name / "parameters/kick", "1") == 0
+
+    def set_enabled(self, name: str, enabled: bool) -> int:
+        """Enable or disable; in a transition this reverses it.
+
+        Returns:
+            0, or the error number: EINVAL if it is so already (or cannot be enabled again), EBUSY
+            while another patch's transition is under way, ENOENT if it is gone.
+        """
+        return _write(self.folder / name / "enabled", "1" if enabled else "0")
+
+    def _core_names(self) -> set[str]:
+        try:
+            return {path.name for path in self.folder.iterdir() if path.is_dir()}
+        except OSError:
+            return set()
+
+
+def _objects(folder: Path) -> tuple[LiveObject, ...]:
+    found = []
+    try:
+        for path in sorted(folder.iterdir(), key=lambda each: (each.name != "vmlinux", each.name)):
+            patched = _read(path / "patched")
+            if patched is not None:
+                functions = sorted(_function(each.name) for each in path.iterdir() if each.is_dir())
+                found.append(LiveObject(path.name, patched == "1", tuple(functions)))
+    except OSError:
+        pass  # it went away meanwhile: the caller sees that by its other attributes
+    return tuple(found)
+
+
+def _function(directory: str) -> tuple[str, int]:
+    """A function's directory is named ``NAME,SYMPOS``: kernel/livepatch/core.c, klp_init_func."""
+    name, _, position = directory.rpartition(",")
+    return name, int(position)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None  # ENOENT; or ENODEV, when the object goes between open and read
+
+
+def _write(path: Path, text: str) -> int:
+    """Write a sysfs attribute: 0 or the error number. Python's buffers would hide when it fails."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno or errno.EIO
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        return error.errno or errno.EIO
+    finally:
+        os.close(descriptor)
+    return 0

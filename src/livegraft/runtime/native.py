@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The model ``native``: the kernel's own livepatch core, kicked early.
+
+The core looks at all tasks when a transition starts, and then about once a second
+(kernel/livepatch/transition.c, ``klp_transition_work``): the wait is polling, hardly ever work.
+livegraft's payloads have a write-only parameter ``kick`` that makes the core look again at once.
+
+Each look counts. At the 15th the core sends a fake signal to every task that has not changed sides
+(``SIGNALS_TIMEOUT``), which wakes sleepers for nothing if the wait was too short. The kicks are
+therefore few and further and further apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from livegraft.errors import KernelRefused, PatchError
+from livegraft.runtime import syscalls
+from livegraft.runtime.kernellog import KernelLog
+from livegraft.runtime.livepatch import Livepatches
+from livegraft.runtime.model import Model, ModelName, Wait
+from livegraft.runtime.payload import Payload
+
+KICK_PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
+"""Seconds before each kick: ten in half a second, well below the core's 15."""
+
+POLL_SHORTEST = 0.001
+POLL_LONGEST = 0.05
+"""Seconds between two looks at ``transition``: each is twice the last.
+
+Undoing ends with ftrace's wait for a grace period of RCU tasks (kernel/rcu/tasks.h). A task that is
+runnable when that begins delays it by a tenth of a second, be it only to look whether it is over.
+"""
+
+
+class NativeModel(Model):
+    """The kernel's own core.
+
+    Args:
+        kicks: hasten transitions; without, the core's own second passes.
+        patches: the sysfs view.
+    """
+
+    name = ModelName.NATIVE
+    guarantee = "a task changes when it has left the patched functions; one thread at a time"
+
+    def __init__(self, *, kicks: bool = True, patches: Livepatches | None = None) -> None:
+        self.kicks = kicks
+        self.patches = patches or Livepatches()
+
+    def available(self) -> bool:
+        return self.patches.folder.is_dir()
+
+    def require(self) -> None:
+        self.patches.require_core()
+
+    def insert(self, payload: Payload) -> None:
+        # A foreign module has no parameter "model", and the kernel would warn about it.
+        parameters = "" if payload.manifest is None else f"model={self.name}"
+        with KernelLog() as log:
+            syscalls.init_module(payload.name, payload.data, parameters, model=self.name, log=log)
+
+    def wait(self, name: str, seconds: float) -> Wait:
+        began = time.monotonic()
+        pauses = iter(KICK_PAUSES if self.kicks and self.patches.can_kick(name) else ())
+        pause = next(pauses, None)
+        kicks = 0
+        last = began
+        poll = POLL_SHORTEST
+        while True:
+            state = self.patches.in_transition(name)
+            now = time.monotonic()
+            if not state:
+                return Wait(True, state is None, kicks, now - began)
+            if now - began >= seconds:
+                return Wait(False, False, kicks, now - began)
+            if pause is not None and now - last >= pause:
+                kicks += self.patches.kick(name)
+                last, pause = now, next(pauses, None)
+            time.sleep(min(poll, max(seconds - (now - began), 0)))
+            poll = min(poll * 2, POLL_LONGEST)
+
+    def turn_off(self, name: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            match self.patches.set_enabled(name, False):
+                case 0 | errno.EINVAL | errno.ENOENT | errno.ENODEV:
+                    return  # off, on its way, or off already
+                case errno.EBUSY if time.monotonic() < end:
+                    time.sleep(POLL_LONGEST)
+                case errno.EBUSY:
+                    other = self.patches.under_way() or "another patch"
+                    raise PatchError(
+                        name,
+                        f"cannot be undone while the transition of '{other}' is under way",
+                        f"wait for it: livegraft wait {other}",
+                    )
+                case code:
+                    raise PatchError(
+                        name,
+                        f"the kernel does not undo it [{errno.errorcode.get(code, code)}]",
+                        "run as root",
+                    )
+
+    def turn_on_again(self, name: str) -> bool:
+        return self.patches.set_enabled(name, True) == 0
+
+    def remove(self, name: str) -> None:
+        if not self.patches.is_loaded(name):
+            return
+        with KernelLog() as log:
+            try:
+                syscalls.delete_module(name, log=log)
+            except KernelRefused as error:
+                # Who reverses a load that is under way races with it for removing the module.
+                if error.errno_name != "ENOENT":
+                    raise

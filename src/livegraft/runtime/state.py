@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is loaded, in which state, since when, and who blocks a transition."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from livegraft.errors import PatchError, TransitionTimeout
+from livegraft.progress import SILENT, Progress
+from livegraft.runtime import blockers, kernellog
+from livegraft.runtime.blockers import Blocker
+from livegraft.runtime.kernellog import KernelLog, Record
+from livegraft.runtime.livepatch import MARK, LiveObject, LivePatch, Livepatches
+from livegraft.runtime.model import ModelName, model_named
+from livegraft.runtime.payload import FORMAT
+
+
+class PatchState(StrEnum):
+    """The state of a patch on the running kernel."""
+
+    ENABLED = "enabled"
+    TRANSITION = "transition"
+    DISABLED = "disabled"
+    """Undone, its module still loaded. It cannot be enabled again, only unloaded."""
+    UNLOADED = "unloaded"
+
+
+class Direction(StrEnum):
+    """Where a transition goes; the kernel's log uses the same words."""
+
+    PATCHING = "patching"
+    UNPATCHING = "unpatching"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A loaded live patch.
+
+    Args:
+        name: its module.
+        state: see :class:`PatchState`.
+        direction: of the transition under way, or None.
+        objects: what it patches; empty when disabled, for the core has forgotten it then.
+        model: the consistency model.
+        foreign: livegraft did not build it.
+        fix_sha256: SHA-256 of the fix, "" if foreign.
+        since: seconds since the epoch at which it came into this state, None if the kernel's log no
+            longer tells.
+        stack_order: 1 for the first loaded, None on kernels that do not tell.
+        blockers: while in transition, the tasks that have not changed sides (root only).
+    """
+
+    name: str
+    state: PatchState
+    direction: Direction | None
+    objects: tuple[LiveObject, ...]
+    model: str
+    foreign: bool
+    fix_sha256: str
+    since: float | None
+    stack_order: int | None
+    blockers: tuple[Blocker, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The patch as it stands in the documents of ``status`` and ``wait``."""
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "direction": self.direction.value if self.direction else None,
+            "objects": objects_as_json(self.objects),
+            "model": self.model,
+            "foreign": self.foreign,
+            "fix_sha256": self.fix_sha256 or None,
+            "since": None if self.since is None else _iso(self.since),
+            "stack_order": self.stack_order,
+            "blockers": [each.as_json() for each in self.blockers],
+        }
+
+
+def objects_as_json(objects: Sequence[LiveObject]) -> list[dict[str, object]]:
+    """Objects as they stand in documents."""
+    return [
+        {
+            "name": each.name,
+            "patched": each.patched,
+            "functions": [{"name": name, "sympos": sympos} for name, sympos in each.functions],
+        }
+        for each in objects
+    ]
+
+
+def status(name: str | None = None, *, patches: Livepatches | None = None) -> list[Status]:
+    """The live patches of this machine, the newest first.
+
+    Args:
+        name: only this one.
+        patches: the sysfs view.
+
+    Raises:
+        PatchError: no live patch of that name is loaded, or this kernel has no livepatch core.
+    """
+    patches = patches or Livepatches()
+    patches.require_core()
+    names = patches.names()
+    if name is not None:
+        require_livepatch(name, patches)
+        names = [name]
+    with KernelLog(from_start=True) as log:
+        records = log.read() if names else []
+    return [_status(each, patches, records) for each in names]
+
+
+def require_livepatch(name: str, patches: Livepatches) -> None:
+    """Refuse a name that is not that of a loaded live patch.
+
+    Raises:
+        PatchError: it is not loaded, or a module of another kind.
+    """
+    if "/" in name or not patches.is_loaded(name):
+        raise PatchError(name, "no such live patch is loaded", "'livegraft status' lists them")
+    if patches.get(name) is None and not patches.is_livepatch_module(name):
+        raise PatchError(
+            name, "is a kernel module but not a live patch", "'livegraft status' lists live patches"
+        )
+
+
+def wait(
+    name: str,
+    timeout: float = 60.0,
+    *,
+    kicks: bool = True,
+    patches: Livepatches | None = None,
+    progress: Progress = SILENT,
+) -> Status:
+    """Wait until a patch's transition is complete; it is neither reversed nor forced.
+
+    Args:
+        name: the patch.
+        timeout: seconds.
+        kicks: hasten it (root only).
+        patches: the sysfs view.
+        progress: told of the wait.
+
+    Raises:
+        PatchError: no live patch of that name is loaded.
+        TransitionTimeout: it was not complete in time; names who blocks it.
+    """
+    patches = patches or Livepatches()
+    patches.require_core()
+    require_livepatch(name, patches)
+    with progress.step("transition"):
+        waited = model_named(ModelName.NATIVE, kicks=kicks).wait(name, timeout)
+    if not waited.finished:
+        raise timed_out(name, timeout, patches, "it goes on", f"wait again: livegraft wait {name}")
+    if not patches.is_loaded(name):
+        return Status(
+            name, PatchState.UNLOADED, None, (), ModelName.NATIVE, False, "", None, None, ()
+        )
+    return status(name, patches=patches)[0]
+
+
+def current_blockers(patch: LivePatch) -> list[Blocker]:
+    """Who has not changed sides in the transition of a patch that is under way."""
+    return blockers.find(1 if patch.enabled else 0, patch.functions, patch.name)
+
+
+def timed_out(
+    name: str, seconds: float, patches: Livepatches, outcome: str, remedy: str
+) -> TransitionTimeout:
+    """The error for a transition that is not complete in time.
+
+    Args:
+        name: the patch.
+        seconds: for how long it was waited for.
+        patches: the sysfs view.
+        outcome: what happens or happened to the transition.
+        remedy: what to do.
+    """
+    patch = patches.get(name)
+    return timeout_error(name, seconds, current_blockers(patch) if patch else [], outcome, remedy)
+
+
+def timeout_error(
+    name: str, seconds: float, who: Sequence[Blocker], outcome: str, remedy: str
+) -> TransitionTimeout:
+    """As :func:`timed_out`, with blockers that were found before."""
+    named = (
+        ", ".join(str(each) for each in who[:3]) or "an idle task, or a task that has just moved"
+    )
+    more = f" and {len(who) - 3} more" if len(who) > 3 else ""
+    return TransitionTimeout(
+        name,
+        f"transition not complete after {seconds:g} s, blocked by {named}{more}: {outcome}",
+        remedy,
+        [each.as_json() for each in who],
+    )
+
+
+def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Status:
+    patch = patches.get(name)
+    mark = patches.parameter(name, MARK)
+    layout, _, fix = (mark or "").partition(":")
+    result = Status(
+        name=name,
+        state=PatchState.DISABLED,
+        direction=None,
+        objects=patch.objects if patch else (),
+        model=patches.parameter(name, "model") or ModelName.NATIVE.value,
+        foreign=mark is None,
+        fix_sha256=fix if layout == str(FORMAT) else "",
+        since=_since(name, patch, records),
+        stack_order=patch.stack_order if patch else None,
+        blockers=(),
+    )
+    if patch is None:
+        return result
+    if not patch.transition:
+        # Not enabled and not in transition: the core is about to forget it.
+        return replace(result, state=PatchState.ENABLED if patch.enabled else PatchState.DISABLED)
+    return replace(
+        result,
+        state=PatchState.TRANSITION,
+        direction=Direction.PATCHING if patch.enabled else Direction.UNPATCHING,
+        blockers=tuple(current_blockers(patch)),
+    )
+
+
+def _since(name: str, patch: LivePatch | None, records: Sequence[Record]) -> float | None:
+    seen = kernellog.transitions(records, name)
+    if not seen:
+        return None
+    last = seen[-1]
+    if patch is not None and patch.transition:
+        return kernellog.wall_clock(last.started)
+    return None if last.completed is None else kernellog.wall_clock(last.completed)
+
+
+def _iso(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds")

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""init_module(2) and delete_module(2), and what their errors mean for a live patch.
+
+init_module takes the module from memory. What was checked is what is loaded: nobody can exchange a
+file in between, as with finit_module(2) or kmod.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from livegraft.errors import KernelRefused, PatchError
+from livegraft.runtime.kernellog import KernelLog
+
+NUMBERS = {"x86_64": (175, 176), "aarch64": (105, 106)}
+"""init_module and delete_module. Sources: arch/x86/entry/syscalls/syscall_64.tbl and
+include/uapi/asm-generic/unistd.h."""
+
+CAP_SYS_MODULE = 16
+"""include/uapi/linux/capability.h."""
+
+REFERENCE_SECONDS = 10.0
+"""The kernel's core drops its reference on the module in a work item after the transition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an error number says here, and what can be done about it."""
+
+    problem: str
+    remedy: str
+
+
+LOAD_ERRORS = {
+    errno.EPERM: Meaning(
+        "the kernel does not allow loading modules",
+        "run as root, outside of a container; see also kernel lockdown",
+    ),
+    errno.EKEYREJECTED: Meaning(
+        "the kernel takes modules with a trusted signature only (Secure Boot or lockdown)",
+        "sign the patch with a key that the machine trusts (mokutil)",
+    ),
+    errno.ENOKEY: Meaning(
+        "the patch is signed with a key that this machine does not have",
+        "enroll the key (mokutil), or sign the patch with one that the machine trusts",
+    ),
+    errno.ENOEXEC: Meaning(
+        "the kernel does not take it for a module of its own",
+        "build the patch for this very kernel; the kernel's log says what does not fit",
+    ),
+    errno.EEXIST: Meaning("is loaded already", "unload it first: livegraft unload {name}"),
+    errno.EBUSY: Meaning(
+        "another user of ftrace redirects one of its functions, or another change is under way",
+        "look at /sys/kernel/tracing/enabled_functions (flag I) for kprobes, agents, other patches",
+    ),
+    errno.ENODEV: Meaning(
+        "the consistency model '{model}' needs the engine module, which is not loaded",
+        "use --model native",
+    ),
+    errno.EINVAL: Meaning(
+        "the kernel does not accept the patch",
+        "the kernel's log says why; often a function or a parameter is not there",
+    ),
+    errno.ENOENT: Meaning(
+        "a function or symbol that the patch names is not in this kernel",
+        "build the patch for this very kernel",
+    ),
+    errno.ENOMEM: Meaning("the kernel has not enough memory", "free some and try again"),
+    errno.EINTR: Meaning("loading was interrupted", "try again"),
+}
+
+UNLOAD_ERRORS = {
+    errno.EPERM: Meaning("the kernel does not allow removing modules", "run as root"),
+    errno.ENOENT: Meaning("is not loaded", "'livegraft status' lists what is"),
+    errno.EBUSY: Meaning("is still being loaded or removed", "try again"),
+    errno.EAGAIN: Meaning(
+        "its code is still in use: its transition was forced, or another module needs it",
+        "it is off, and can only be removed by a reboot",
+    ),
+}
+
+
+def init_module(
+    name: str, data: bytes, parameters: str = "", *, model: str = "", log: KernelLog | None = None
+) -> None:
+    """Load a module from memory.
+
+    Args:
+        name: the module's name, for errors.
+        data: the whole module.
+        parameters: as on modprobe's command line.
+        model: the consistency model, for errors.
+        log: a reader whose new records become evidence.
+
+    Raises:
+        KernelRefused: with what the error means, and the kernel's log of that moment.
+    """
+    import ctypes
+
+    number = _number(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.syscall(
+        ctypes.c_long(number),
+        ctypes.c_char_p(data),
+        ctypes.c_ulong(len(data)),
+        ctypes.c_char_p(parameters.encode()),
+    )
+    if result != 0:
+        code = ctypes.get_errno()
+        said = log.complaints() if log else []
+        raise refusal(name, code, LOAD_ERRORS, said, model=model)
+
+
+def delete_module(name: str, *, log: KernelLog | None = None) -> None:
+    """Remove a module that is not in use, waiting for the last reference for a while.
+
+    Raises:
+        KernelRefused: with what the error means.
+    """
+    import ctypes
+
+    number = _number(1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    end = time.monotonic() + REFERENCE_SECONDS
+    pause = 0.001
+    while True:
+        flags = ctypes.c_uint(os.O_NONBLOCK)
+        if libc.syscall(ctypes.c_long(number), ctypes.c_char_p(name.encode()), flags) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.EAGAIN, errno.EBUSY) or time.monotonic() > end:
+            said = log.complaints() if log else []
+            raise refusal(name, code, UNLOAD_ERRORS, said)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+
+
+def refusal(
+    name: str,
+    code: int,
+    meanings: dict[int, Meaning],
+    log: Sequence[str],
+    *,
+    model: str = "",
+    root: Path = Path("/"),
+) -> KernelRefused:
+    """The error of a system call that failed.
+
+    Args:
+        name: the module.
+        code: the error number.
+        meanings: :data:`LOAD_ERRORS` or :data:`UNLOAD_ERRORS`.
+        log: what the kernel's log said meanwhile.
+        model: the consistency model that was asked for.
+        root: where proc/ and sys/ are.
+    """
+    fallback = Meaning(os.strerror(code), "the kernel's log may say more (dmesg)")
+    meaning = meanings.get(code, fallback)
+    if code == errno.ENODEV and model in ("", "native"):
+        meaning = fallback  # no engine is needed: the kernel's own core said it
+    if meanings is LOAD_ERRORS:
+        meaning = _setting_behind(code, root) or meaning
+    return KernelRefused(
+        name,
+        f"{meaning.problem.format(model=model, name=name)} [{errno.errorcode.get(code, code)}]",
+        meaning.remedy.format(model=model, name=name),
+        errno.errorcode.get(code, str(code)),
+        log,
+    )
+
+
+def _setting_behind(code: int, root: Path) -> Meaning | None:
+    """A setting of this machine that explains an error better than the error number does."""
+    if code == errno.EPERM and _read(root / "proc/sys/kernel/modules_disabled") == "1":
+        return Meaning(
+            "loading modules was switched off until the next boot (kernel.modules_disabled=1)",
+            "reboot without that setting",
+        )
+    lockdown = _read(root / "sys/kernel/security/lockdown")
+    if code == errno.EPERM and ("[integrity]" in lockdown or "[confidentiality]" in lockdown):
+        return Meaning(
+            "the kernel is locked down and takes modules with a trusted signature only",
+            "sign the patch with a key that the machine trusts (mokutil)",
+        )
+    if code == errno.EBUSY and _read(root / "proc/sys/kernel/ftrace_enabled") == "0":
+        return Meaning("ftrace is switched off", "run 'sysctl kernel.ftrace_enabled=1'")
+    return None
+
+
+def require_module_capability(action: str, status: Path = Path("/proc/self/status")) -> None:
+    """Refuse early without the right to load and remove modules.
+
+    Args:
+        action: what was to be done (``load a live patch``).
+        status: the process's status file.
+
+    Raises:
+        PatchError: CAP_SYS_MODULE is not among the effective capabilities.
+    """
+    for line in status.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == "CapEff" and int(value, 16) >> CAP_SYS_MODULE & 1:
+            return
+    who = "root lacks the capability CAP_SYS_MODULE here" if os.geteuid() == 0 else "not root"
+    raise PatchError(action, who, "run as root on the machine itself, e.g. with sudo")
+
+
+def _number(index: int) -> int:
+    machine = os.uname().machine
+    if machine not in NUMBERS:
+        raise PatchError(machine, "livegraft has no live patches for this machine", "")
+    return NUMBERS[machine][index]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

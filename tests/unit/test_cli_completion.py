@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Completion scripts, run by the shells that they are for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from livegraft.cli import shells, tree
+from livegraft.cli.verb import SUMMARIES
+
+COMPLETE = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+_livegraft
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("completion")
+    made = {}
+    for shell in ("bash", "zsh", "fish"):
+        made[shell] = folder / f"livegraft.{shell}"
+        text = getattr(shells, shell)(tree.commands(), tree.shared_options())
+        made[shell].write_text(text, "utf-8")
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    for release in ("6.1.0-55-amd64", "6.12.117+deb12-amd64"):
+        (tmp_path / "livegraft" / "kernel" / release).mkdir(parents=True)
+    (tmp_path / "fix.patch").touch()
+    (tmp_path / "debs").mkdir()
+    return tmp_path
+
+
+def bash(scripts: dict[str, Path], cache: Path, *words: str) -> set[str]:
+    """What bash offers for the last word."""
+    done = subprocess.run(
+        ["bash", "--norc", "-c", COMPLETE, "bash", str(scripts["bash"]), "livegraft", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cache,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+    )
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["co"], {"compare", "completion"}),
+        (["--ver"], {"--verbose", "--version"}),
+        (["prepare", "6.12"], {"6.12.117+deb12-amd64"}),
+        (["check", "fix.patch", "-k", ""], {"6.1.0-55-amd64", "6.12.117+deb12-amd64"}),
+        (["build", "fi"], {"fix.patch"}),
+        (["build", "--no-"], {"--no-proof", "--no-colour"}),
+        (["--cache", "x", "comp"], {"compare", "completion"}),
+        (["prepare", "--packages", "de"], {"debs"}),
+        (["load", "--model", ""], {"native", "hybrid", "stop", "task"}),
+        (["completion", "f"], {"fish"}),
+    ],
+)
+def test_bash(scripts: dict[str, Path], cache: Path, words: list[str], offered: set[str]) -> None:
+    assert bash(scripts, cache, *words) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_reads_its_script(shell: str, scripts: dict[str, Path]) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is missing: apt-get install {shell}")
+    subprocess.run([shell, "-n", scripts[shell]], check=True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_verb_and_option_is_in_it(shell: str, scripts: dict[str, Path]) -> None:
+    text = scripts[shell].read_text("utf-8")
+    assert all(name in text for name in SUMMARIES)
+    for command in tree.commands():
+        for option in tree.own_options(command):
+            long = option.flags[-1].removeprefix("--")
+            assert long in text, f"{command.verb.name}: {option.flags}"

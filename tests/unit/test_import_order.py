@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Data flows one way through the rooms; so do the imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+FOUNDATION = "foundation"
+
+ORDER = (
+    (FOUNDATION,),
+    ("elf", "kernel"),
+    ("fix", "kbuild"),
+    ("compare", "extract"),
+    ("verdict", "module"),
+    ("runtime", "lab"),
+    ("pipeline",),
+    ("cli",),
+)
+"""A room imports from those before it, never from those behind; neighbours not from each other."""
+
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+
+FOUNDATION_MODULES = {"", "errors", "run", "progress", "cache", "changeset"}
+
+RUNTIME_MAY = ("livegraft.errors", "livegraft.progress", "livegraft.elf.header")
+"""What the runtime may import of the package: production machines run it and nothing else."""
+
+Import = tuple[str, str]
+"""The module that imports, and the one that it imports."""
+
+
+def module_name(path: Path) -> str:
+    """``livegraft.kernel.release`` for its file."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(name: str, text: str, package: bool) -> Iterator[Import]:
+    """All imports of the package's own modules, those inside of functions too."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((name, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".")
+                up = node.level - package
+                base = ".".join([*parts[: len(parts) - up], *filter(None, [base])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield name, inner if is_module(inner) else base
+
+
+def is_module(name: str) -> bool:
+    path = SOURCE.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def all_imports() -> list[Import]:
+    return [
+        found
+        for path in sorted((SOURCE / "livegraft").rglob("*.py"))
+        for found in imports_of(
+            module_name(path), path.read_text("utf-8"), path.name == "__init__.py"
+        )
+    ]
+
+
+def room_of(module: str) -> str:
+    """The room of a module of the package."""
+    name = module.removeprefix("livegraft").removeprefix(".").split(".")[0]
+    return FOUNDATION if name in FOUNDATION_MODULES else name
+
+
+def own(imports: list[Import]) -> list[Import]:
+    return [pair for pair in imports if pair[1].split(".")[0] == "livegraft"]
+
+
+def against_the_order(imports: list[Import]) -> list[str]:
+    return [
+        f"{importer} imports {imported}"
+        for importer, imported in own(imports)
+        if RANK[room_of(imported)] > RANK[room_of(importer)]
+    ]
+
+
+def both_ways(imports: list[Import]) -> set[frozenset[str]]:
+    rooms = {(room_of(importer), room_of(imported)) for importer, imported in own(imports)}
+    return {frozenset((a, b)) for a, b in rooms if a != b and (b, a) in rooms}
+
+
+IMPORTS = all_imports()
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {room_of(module_name(path)) for path in (SOURCE / "livegraft").rglob("*.py")}
+    assert rooms <= set(RANK)
+
+
+def test_no_room_imports_from_a_later_one() -> None:
+    assert against_the_order(IMPORTS) == []
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    assert both_ways(IMPORTS) == set()
+
+
+def test_the_order_can_be_broken() -> None:
+    """The negative control: both checks see what they look for."""
+    wrong = list(
+        imports_of("livegraft.elf.object", "def f():\n    from ..cli import main\n", False)
+    )
+    assert wrong == [("livegraft.elf.object", "livegraft.cli.main")]
+    assert against_the_order(wrong) == ["livegraft.elf.object imports livegraft.cli.main"]
+    assert both_ways([*wrong, ("livegraft.cli.main", "livegraft.elf.object")])
+
+
+def test_the_runtime_imports_nothing_else_of_the_package() -> None:
+    found = [
+        f"{importer} imports {imported}"
+        for importer, imported in own(IMPORTS)
+        if room_of(importer) == "runtime"
+        and not imported.startswith("livegraft.runtime")
+        and imported not in RUNTIME_MAY
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ["runtime", *RUNTIME_MAY])
+def test_the_runtime_imports_the_standard_library_only(room: str) -> None:
+    found = [
+        f"{importer} imports {imported}"
+        for importer, imported in IMPORTS
+        if importer.startswith(f"livegraft.{room.removeprefix('livegraft.')}")
+        and imported.split(".")[0] not in {*sys.stdlib_module_names, "livegraft"}
+    ]
+    assert found == []
+
+
+RUNTIME_VERBS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from livegraft.cli import parser
+root, verbs = parser.build(["load", "unload", "status", "wait"])
+assert len(verbs) == 4
+root.parse_args(["status"])
+loaded = {name.split(".")[1] for name in sys.modules if name.startswith("livegraft.")}
+print(*sorted(loaded))
+"""
+
+
+def test_runtime_verbs_run_without_any_installed_package() -> None:
+    """-S leaves site-packages out: an import of anything there would fail."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", RUNTIME_VERBS, str(SOURCE)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.split()) == {"cli", "elf", "errors", "progress", "runtime"}
+
+
+def test_only_the_command_line_prints_or_exits() -> None:
+    """A library that ends the program takes the decision away from its caller."""
+    found = []
+    for path in sorted((SOURCE / "livegraft").rglob("*.py")):
+        name = module_name(path)
+        if room_of(name) == "cli" or path.name == "__main__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.exit"}:
+                found.append(f"{name}:{node.lineno}: {ast.unparse(node.func)}")
+    assert found == []

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What may be loaded at all: reading a live patch file."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from livegraft.errors import PatchError
+from livegraft.runtime.payload import Payload, parse_manifest
+
+MACHINE = "x86_64"
+MODINFO = {
+    "name": "livegraft_fix",
+    "livepatch": "Y",
+    "vermagic": "6.1.0-55-amd64 SMP preempt mod_unload modversions ",
+}
+
+
+def manifest() -> dict[str, Any]:
+    return {
+        "format": 1,
+        "name": "livegraft_fix",
+        "kernel": {
+            "release": "6.1.0-55-amd64",
+            "build_id": "ab" * 20,
+            "source_version": "6.1.192-1",
+        },
+        "objects": [
+            {
+                "name": "ext4",
+                "build_id": "cd" * 20,
+                "functions": [
+                    {"name": "f", "sympos": 1, "state": "changed", "unit": "fs/ext4/mballoc.c"}
+                ],
+            }
+        ],
+        "fix": {"sha256": "ef" * 32},
+        "proof": True,
+    }
+
+
+def module(sections: dict[str, bytes], machine: int = 62, kind: int = 1) -> bytes:
+    """A small but whole ELF file with these sections, its header table at the end as ld puts it."""
+    names = ["", *sections, ".shstrtab"]
+    strings = b"\0".join(name.encode() for name in names) + b"\0"
+    contents = [b"", *sections.values(), strings]
+    offsets, body = [], b""
+    for content in contents:
+        offsets.append(64 + len(body))
+        body += content + b"\0" * (-len(content) % 8)
+    table = b""
+    for index, content in enumerate(contents):
+        at = len(b"".join(name.encode() + b"\0" for name in names[:index]))
+        kind_of = 0 if index == 0 else (3 if names[index] == ".shstrtab" else 1)
+        table += struct.pack(
+            "<IIQQQQIIQQ", at, kind_of, 0, 0, offsets[index], len(content), 0, 0, 1, 0
+        )
+    head = b"\x7fELF\x02\x01\x01" + b"\0" * 9
+    head += struct.pack(
+        "<HHIQQQIHHHHHH",
+        *(kind, machine, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, len(names), len(names) - 1),
+    )
+    return head + body + table
+
+
+def payload(
+    info: dict[str, str] | None = None, document: Any = None, extra: dict[str, bytes] | None = None
+) -> bytes:
+    sections = {
+        ".modinfo": b"\0".join(
+            f"{key}={value}".encode() for key, value in (info or MODINFO).items()
+        )
+        + b"\0",
+        ".livegraft": json.dumps(document or manifest()).encode(),
+        **(extra or {}),
+    }
+    return module(sections)
+
+
+def read(tmp_path: Path, data: bytes, *, foreign: bool = False) -> Payload:
+    path = tmp_path / "fix.ko"
+    path.write_bytes(data)
+    return Payload.read(path, foreign=foreign, machine=MACHINE)
+
+
+def test_whole_payload(tmp_path: Path) -> None:
+    found = read(tmp_path, payload())
+    assert found.name == "livegraft_fix"
+    assert found.release == "6.1.0-55-amd64"
+    assert found.manifest is not None
+    assert found.manifest.kernel_build_id == "ab" * 20
+    assert found.manifest.objects[0].functions[0].name == "f"
+    assert found.data == (tmp_path / "fix.ko").read_bytes()
+
+
+def test_data_stays_what_was_checked(tmp_path: Path) -> None:
+    found = read(tmp_path, payload())
+    before = found.sha256
+    (tmp_path / "fix.ko").write_bytes(b"something else")
+    assert found.sha256 == before
+
+
+@pytest.mark.parametrize("kept", [0, 3, 40, 100, -1, -200])
+def test_truncated(tmp_path: Path, kept: int) -> None:
+    with pytest.raises(PatchError, match=r"truncated|too short|not an ELF"):
+        read(tmp_path, payload()[:kept])
+
+
+def test_not_elf(tmp_path: Path) -> None:
+    with pytest.raises(PatchError, match="not an ELF file"):
+        read(tmp_path, b"#!/bin/sh\n" * 20)
+
+
+def test_other_machine(tmp_path: Path) -> None:
+    data = module({".modinfo": b"name=x\0livepatch=Y\0"}, machine=183)
+    with pytest.raises(PatchError, match="another machine"):
+        read(tmp_path, data)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_elf_but_no_module(tmp_path: Path, kind: int) -> None:
+    with pytest.raises(PatchError, match="not a kernel module"):
+        read(tmp_path, module({".modinfo": b"name=x\0"}, kind=kind))
+
+
+def test_module_but_no_live_patch(tmp_path: Path) -> None:
+    with pytest.raises(PatchError, match="not a live patch"):
+        read(tmp_path, payload({"name": "ext4"}), foreign=True)
+
+
+def test_foreign_only_when_asked(tmp_path: Path) -> None:
+    info = b"".join(f"{key}={value}\0".encode() for key, value in MODINFO.items())
+    with pytest.raises(PatchError, match="--foreign"):
+        read(tmp_path, module({".modinfo": info}))
+    assert read(tmp_path, module({".modinfo": info}), foreign=True).manifest is None
+
+
+def test_damaged_manifest_is_not_foreign(tmp_path: Path) -> None:
+    document = manifest()
+    del document["kernel"]
+    with pytest.raises(PatchError, match="manifest"):
+        read(tmp_path, payload(document=document), foreign=True)
+
+
+def test_manifest_of_another_module(tmp_path: Path) -> None:
+    with pytest.raises(PatchError, match="manifest is that of 'livegraft_fix'"):
+        read(tmp_path, payload(MODINFO | {"name": "livegraft_other"}))
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".", "x" * 56])
+def test_impossible_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PatchError, match="impossible module name"):
+        read(tmp_path, payload(MODINFO | {"name": name}))
+
+
+def test_relocated_modules(tmp_path: Path) -> None:
+    extra = {
+        ".klp.rela.vmlinux..text": b"",
+        ".klp.rela.ext4..text": b"",
+        ".klp.rela.ext4..data": b"",
+    }
+    assert read(tmp_path, payload(extra=extra)).relocated_modules == ("ext4",)
+
+
+def test_symbolic_link(tmp_path: Path) -> None:
+    read(tmp_path, payload())
+    link = tmp_path / "link.ko"
+    link.symlink_to("fix.ko")
+    with pytest.raises(PatchError, match="symbolic link"):
+        Payload.read(link, machine=MACHINE)
+
+
+def test_fifo_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.ko")
+    with pytest.raises(PatchError, match="not a regular file"):
+        Payload.read(tmp_path / "fifo.ko", machine=MACHINE)
+
+
+@pytest.mark.parametrize("name", ["", "missing.ko"])
+def test_no_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PatchError):
+        Payload.read(tmp_path / name, machine=MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("format",), 2),
+        (("format",), None),
+        (("kernel", "build_id"), ""),
+        (("kernel", "build_id"), "xyz"),
+        (("objects",), []),
+        (("objects", 0, "build_id"), None),
+        (("objects", 0, "functions", 0, "sympos"), "1"),
+        (("fix",), "abc"),
+        (("name",), 5),
+    ],
+)
+def test_bad_manifest(path: tuple[str | int, ...], value: Any) -> None:
+    document = manifest()
+    place: Any = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(PatchError, match="manifest"):
+        parse_manifest(json.dumps(document).encode(), "fix.ko")
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_manifest_that_is_none(raw: bytes) -> None:
+    with pytest.raises(PatchError, match="manifest"):
+        parse_manifest(raw, "fix.ko")
