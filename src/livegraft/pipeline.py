@@ -3,29 +3,40 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 
-from livegraft.changeset import ChangeSet, Function, Piece
+from livegraft.changeset import VMLINUX, ChangeSet, Function
 from livegraft.compare.comparison import Comparison, compare_objects
-from livegraft.compare.cut import cut
+from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
-from livegraft.errors import ModuleError, NothingChanged, Reason, Refused, UsageError
+from livegraft.errors import ModuleError, NothingChanged, Reason, Refused
 from livegraft.fix.fix import Fix
-from livegraft.fix.units import touched_units
+from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
-from livegraft.kbuild.compile import Variant, compile_original, compile_unit, side_by_side
+from livegraft.kbuild.compile import Object, Variant, compile_original, compile_unit
 from livegraft.kbuild.objects import Unit
-from livegraft.kbuild.proof import Placement, prove
+from livegraft.kbuild.placement import Placement
+from livegraft.kbuild.proof import prove
 from livegraft.kbuild.shadow import Shadow, shadow_of
+from livegraft.kbuild.unproved import place_unproved
+from livegraft.kernel.image import open_image
 from livegraft.kernel.kernel import Kernel
+from livegraft.kernel.modulefile import open_module
 from livegraft.kernel.references import Resolver
-from livegraft.module.build import build_module
+from livegraft.kernel.shipped import open_shipped
+from livegraft.kernel.symvers import read_symvers
+from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.inspect import Inspection, inspect_module
+from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
+from livegraft.verdict.judge import judge
 
 
 class Verdict(StrEnum):
@@ -72,3 +83,217 @@ class Built:
     path: Path
     size: int
     inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A unit, compiled three ways: as shipped, and before and after the fix for the comparison."""
+
+    unit: Unit
+    plain: Object
+    before: Object
+    after: Path
+
+
+def check(
+    fixes: Sequence[Path], kernel: Kernel, *, proof: bool = True, progress: Progress = SILENT
+) -> Outcome:
+    """Say what a fix is to a running kernel.
+
+    Args:
+        fixes: unified diffs that belong together, in order.
+        kernel: the prepared kernel.
+        proof: prove that the unpatched units are the shipped code.
+        progress: told of the steps.
+
+    Raises:
+        FixError: a diff cannot be used or does not apply.
+        NothingChanged: it changes nothing in this kernel.
+        Refused: it changes what can never be replaced.
+        CompileError: it does not compile.
+        ProofFailed: what is compiled here is not what was shipped.
+    """
+    fix = Fix.load(fixes)
+    changes = fix.apply(kernel.source)
+    touched = units_of(changes, kernel, progress)
+    commands = learn(kernel, touched.units, progress)
+    warnings = [f"{each.object}: {each.message}" for each in touched.ignored]
+    if not proof:
+        warnings.append("the shipped code was not compared with the source (--no-proof)")
+    with tempfile.TemporaryDirectory(prefix="livegraft-units-") as folder:
+        with progress.step("compile"), shadow_of(kernel.source, changes) as shadow:
+            compiled = _compile_all(kernel, commands, shadow, Path(folder))
+        with progress.step("compare"):
+            comparisons = _compare_all(compiled)
+    return _conclude(fix, kernel, compiled, comparisons, warnings, proof, progress)
+
+
+def build(
+    fixes: Sequence[Path],
+    kernel: Kernel,
+    *,
+    output: Path,
+    proof: bool = True,
+    name: str | None = None,
+    progress: Progress = SILENT,
+) -> Built:
+    """Make a live patch of a fix.
+
+    Args:
+        output: the module's file; it appears there whole or not at all.
+        name: the module's name; by default made from the file's.
+
+    Raises:
+        NothingChanged: the fix changes no code.
+        Refused: it cannot be applied live; all reasons.
+        ModuleError: kbuild or objtool complains.
+        All that :func:`check` raises.
+    """
+    name = name or module_name(output.name)
+    check_name(name)
+    outcome = check(fixes, kernel, proof=proof, progress=progress)
+    if outcome.verdict is Verdict.REFUSED:
+        raise Refused(", ".join(map(str, fixes)), outcome.reasons)
+    if outcome.changes is None:
+        raise NothingChanged(", ".join(map(str, fixes)), "changes no code of this kernel")
+    module = _build(outcome, outcome.changes, kernel, name, proof, progress)
+    with progress.step("inspect"):
+        inspection = _write(module, output)
+    return Built(outcome, output, len(module.data), inspection)
+
+
+def _compile_all(
+    kernel: Kernel, commands: Mapping[Unit, Command], shadow: Shadow, folder: Path
+) -> list[_Compiled]:
+    """All units, three objects each, on all cores."""
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        waiting = [
+            (
+                unit,
+                pool.submit(
+                    compile_unit,
+                    kernel,
+                    command,
+                    output=folder / f"{number}.o",
+                    shadow=shadow,
+                    extra_flags=Variant.SECTIONS.flags,
+                ),
+                pool.submit(compile_original, kernel, command, Variant.SECTIONS),
+                pool.submit(compile_original, kernel, command, Variant.PLAIN),
+            )
+            for number, (unit, command) in enumerate(commands.items())
+        ]
+        try:
+            return [
+                _Compiled(unit, plain.result(), before.result(), after.result().path)
+                for unit, after, before, plain in waiting
+            ]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _compare_all(compiled: Sequence[_Compiled]) -> list[Comparison]:
+    return [
+        judge(compare_objects(elf.read(each.before.path), elf.read(each.after)))
+        for each in compiled
+    ]
+
+
+def _conclude(
+    fix: Fix,
+    kernel: Kernel,
+    compiled: Sequence[_Compiled],
+    comparisons: Sequence[Comparison],
+    warnings: list[str],
+    proof: bool,
+    progress: Progress,
+) -> Outcome:
+    reasons: list[Reason] = []
+    cuts: list[Cut] = []
+    for each, comparison in zip(compiled, comparisons, strict=True):
+        warnings += comparison.warnings
+        reasons += comparison.reasons
+        if comparison.reasons or not (comparison.changed or comparison.new):
+            continue
+        places = _places(kernel, each, proof, progress)
+        with progress.step("cut"):
+            try:
+                resolver = Resolver(kernel, places, progress)
+                cuts.append(cut(comparison, each.unit.path, each.unit.object, resolver))
+            except Refused as refused:
+                reasons += refused.reasons
+    for made in cuts:
+        warnings += made.warnings
+    pieces = tuple(made.piece for made in cuts)
+    functions = tuple(function for piece in pieces for function in piece.functions)
+    if reasons:
+        kept = tuple(dict.fromkeys(reasons))
+        return Outcome(Verdict.REFUSED, functions, tuple(warnings), kept, None, fix)
+    if not any(function.symbol for function in functions):
+        return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
+    changes = ChangeSet("compare", pieces, tuple(warnings))
+    return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix)
+
+
+def _places(kernel: Kernel, each: _Compiled, proof: bool, progress: Progress) -> Placement:
+    plain = elf.read(each.plain.path)
+    if proof:
+        return prove(kernel, each.unit.path, each.unit.object, plain, progress)
+    return place_unproved(kernel, each.unit.path, each.unit.object, plain, progress)
+
+
+def _build(
+    outcome: Outcome,
+    changes: ChangeSet,
+    kernel: Kernel,
+    name: str,
+    proof: bool,
+    progress: Progress,
+) -> Module:
+    symvers = read_symvers(kernel.build / "Module.symvers")
+    symbols = open_shipped(kernel, VMLINUX, progress).symbols
+
+    def is_exported(symbol: str) -> bool:
+        export = symvers.get(symbol)
+        return export is not None and export.owner == VMLINUX
+
+    build_ids = {
+        each: open_module(kernel, each).build_id for each in changes.objects if each != VMLINUX
+    }
+    build_ids[VMLINUX] = open_image(kernel, progress).build_id
+    return build_module(
+        changes,
+        name=name,
+        kernel=kernel,
+        identity=Identity(kernel.release, kernel.source_version, build_ids),
+        provenance=Provenance(
+            outcome.fix.sha256,
+            tuple(sorted({file for piece in changes.pieces for file in (piece.unit,)})),
+            proof,
+            str(kernel.config.get("CONFIG_CC_VERSION_TEXT", kernel.compiler)),
+            version("livegraft"),
+        ),
+        is_exported=is_exported,
+        positions={each: len(symbols.places(each)) for each in CORE_SYMBOLS},
+        progress=progress,
+    )
+
+
+def _write(module: Module, output: Path) -> Inspection:
+    """Write beside the place, read it back, and put it there only if it is what it says."""
+    descriptor, partial = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(module.data)
+            file.flush()
+            os.fsync(file.fileno())
+        inspection = inspect_module(Path(partial))
+        if inspection.name != module.name:
+            raise ModuleError(module.name, f"says of itself that it is {inspection.name}")
+        Path(partial).chmod(0o644)
+        Path(partial).replace(output)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return inspection

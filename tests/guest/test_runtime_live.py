@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from livegraft.elf import header
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.guest
 
 RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 ROOT = Path(__file__).parents[2]
+SCHEMAS = ROOT / "docs/schema"
 FIX = "a5" * 32
 TARGET = "/sys/module/lgt_target/parameters"
 
@@ -115,7 +117,9 @@ def verb(guest: Guest, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run a verb of the runtime: its status and its document."""
     result = guest.run([*RUNTIME, *arguments, "--json"], timeout=120)
     assert result.stdout, result.stderr.decode()
-    return result.status, json.loads(result.stdout)
+    document = json.loads(result.stdout)
+    jsonschema.validate(document, json.loads((SCHEMAS / f"{arguments[0]}.json").read_text()))
+    return result.status, document
 
 
 def answer(guest: Guest) -> str:

@@ -189,7 +189,9 @@ class UnitView:
                 last.aliases.append(symbol.name)
                 self.of_symbol[number] = last
                 continue
-            start = max(symbol.value - padding, last.end if last else 0) if padding else symbol.value
+            start = (
+                max(symbol.value - padding, last.end if last else 0) if padding else symbol.value
+            )
             end = symbol.value + symbol.size
             if end > section.size:
                 raise ElfError(self.subject, f"{symbol.name} reaches beyond {section.name}")
@@ -253,7 +255,9 @@ class UnitView:
     def _uses(self, index: int, section: Section) -> Iterator[tuple[int, Use]]:
         """All relocations of a section, in order, with their places in the section."""
         entries = section.relocations
-        for offset, kind, number, addend in entries[entries["offset"].argsort(kind="stable")].tolist():
+        for offset, kind, number, addend in entries[
+            entries["offset"].argsort(kind="stable")
+        ].tolist():
             size = arch.RELOCATION_SIZES.get(kind)
             if size is None:
                 raise ElfError(self.subject, f"{section.name}: unknown relocation type {kind}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ import numpy as np
 from livegraft.changeset import VMLINUX, ChangeSet, Reference, State, Target
 from livegraft.elf import object as elf
 from livegraft.elf import writer
-from livegraft.elf.header import SHN_LORESERVE, SectionType
+from livegraft.elf.header import SectionType
 from livegraft.elf.object import ElfObject, Section
 from livegraft.errors import ModuleError, RunFailed
 from livegraft.module import manifest
@@ -67,7 +67,7 @@ def build_module(
     kernel: TargetKernel,
     identity: Identity,
     provenance: Provenance,
-    exported: Iterable[str],
+    is_exported: Callable[[str], bool],
     positions: Mapping[str, int],
     progress: Progress = SILENT,
 ) -> Module:
@@ -79,7 +79,7 @@ def build_module(
         kernel: for its release and its headers.
         identity: for exactly what the patch is made.
         provenance: from what it is made.
-        exported: names that vmlinux exports.
+        is_exported: whether vmlinux exports a name.
         positions: how many symbols of each name of :data:`CORE_SYMBOLS` the kernel has.
         progress: told of the steps.
 
@@ -95,7 +95,7 @@ def build_module(
         obj = elf.read(place / f"{name}.ko")
     obj = without_unwanted(obj)
     moved = write_livepatch(obj, references)
-    _check_undefined(obj, name, frozenset(exported))
+    _check_undefined(obj, name, is_exported)
     document = manifest.manifest(name, changes, identity, provenance)
     obj.add_section(Section(manifest.SECTION, data=manifest.encode(document)))
     return Module(name, writer.write(obj), moved)
@@ -203,7 +203,9 @@ def without_unwanted(obj: ElfObject) -> ElfObject:
         for number, section in enumerate(obj.sections)
         if section.name.startswith(_UNWANTED) and not section.is_alloc
     }
-    numbers = {old: new for new, old in enumerate(n for n in range(len(obj.sections)) if n not in gone)}
+    numbers = {
+        old: new for new, old in enumerate(n for n in range(len(obj.sections)) if n not in gone)
+    }
     dropped = {n for n, symbol in enumerate(obj.symbols) if symbol.section in gone}
     kept = [n for n in range(len(obj.symbols)) if n not in dropped]
     renumbered = np.zeros(len(obj.symbols), dtype="u4")
@@ -227,11 +229,11 @@ def without_unwanted(obj: ElfObject) -> ElfObject:
     return result
 
 
-def _check_undefined(obj: ElfObject, name: str, exported: frozenset[str]) -> None:
+def _check_undefined(obj: ElfObject, name: str, is_exported: Callable[[str], bool]) -> None:
     missing = sorted(
         symbol.name
         for symbol in obj.symbols[1:]
-        if symbol.is_undefined and symbol.section < SHN_LORESERVE and symbol.name not in exported
+        if symbol.is_undefined and not is_exported(symbol.name)
     )
     if missing:
         raise ModuleError(

@@ -84,12 +84,16 @@ def inspect_module(path: Path) -> Inspection:
         data = path.read_bytes()
         obj = elf.parse(data, str(path))
     except OSError as error:
-        raise ModuleError(str(path), f"cannot be read: {error.strerror}", "check the path") from error
+        raise ModuleError(
+            str(path), f"cannot be read: {error.strerror}", "check the path"
+        ) from error
     except ElfError as error:
         raise ModuleError(str(path), error.problem, _REBUILD) from error
     info = _modinfo(obj)
     if info.get("livepatch") != "Y":
-        raise ModuleError(str(path), "is not a live patch", "name a file that 'livegraft build' made")
+        raise ModuleError(
+            str(path), "is not a live patch", "name a file that 'livegraft build' made"
+        )
     document = _manifest(obj, str(path))
     found = Inspection(
         info.get("name", ""),
@@ -133,7 +137,9 @@ def _check(found: Inspection, subject: str) -> None:
             )
 
 
-def _compare(subject: str, what: str, said: set[tuple[object, ...]], held: set[tuple[object, ...]]) -> None:
+def _compare(
+    subject: str, what: str, said: set[tuple[object, ...]], held: set[tuple[object, ...]]
+) -> None:
     odd = sorted(map(str, said ^ held))
     if odd:
         raise ModuleError(

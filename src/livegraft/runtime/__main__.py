@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from livegraft.errors import Exit, LivegraftError
+from livegraft.errors import LivegraftError
 from livegraft.progress import Progress
 from livegraft.runtime import commandline
 
@@ -39,18 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         document, status = commandline.run(arguments.verb, arguments, Terminal())
     except LivegraftError as error:
-        sys.stderr.write(f"livegraft: {error}\n")
-        if arguments.json:
-            sys.stdout.write(json.dumps({"error": error.as_json()}, indent=1) + "\n")
-        return int(error.exit_code)
+        return _failed(error, arguments.json)
     except KeyboardInterrupt:
-        sys.stderr.write("livegraft: interrupted; nothing is half applied\n")
-        return int(Exit.FAILED)
+        return _failed(LivegraftError(arguments.verb, "interrupted, and undone"), arguments.json)
     if arguments.json:
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
         sys.stdout.write(commandline.text(arguments.verb, document) + "\n")
     return int(status)
+
+
+def _failed(error: LivegraftError, as_json: bool) -> int:
+    sys.stderr.write(f"livegraft: {error}\n")
+    if as_json:
+        document = {"error": error.as_json(), "exit_code": int(error.exit_code)}
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    return int(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ def included(comparison: Comparison) -> list[Entity]:
     """The functions that a payload would bring, cold parts with them."""
     bring = {*comparison.changed, *comparison.new}
     parts = [
-        each for each in comparison.patched.entities if each.parent is not None and each.parent in bring
+        each
+        for each in comparison.patched.entities
+        if each.parent is not None and each.parent in bring
     ]
     return [*comparison.changed, *comparison.new, *parts]
 

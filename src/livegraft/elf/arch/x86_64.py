@@ -102,9 +102,12 @@ INITIAL = (".init.", ".exit.", ".meminit.", ".memexit.", ".cpuinit.", ".devinit.
 """Sections whose code has run already or never will again."""
 
 IGNORED = (
-    (".comment", ".note.GNU-stack", ".note.gnu.property", ".llvm_addrsig", ".discard.addressable")
-    + (".eh_frame", ".export_symbol", ".discard.sym_func_")
-)
+    ".comment",
+    ".note.GNU-stack",
+    ".note.gnu.property",
+    ".llvm_addrsig",
+    ".discard.addressable",
+) + (".eh_frame", ".export_symbol", ".discard.sym_func_")
 """Sections that say nothing about what runs."""
 
 
