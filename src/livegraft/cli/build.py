@@ -54,6 +54,7 @@ def _built(built: Built, release: str, context: Context) -> Answer:
     judgement = Judgement.of(built.outcome)
     document = judgement.document(context) | {
         "kernel": release,
+        "name": built.inspection.name,
         "path": str(built.path),
         "size": built.size,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from livegraft.cli import target
-from livegraft.cli.paint import Paint, fields
+from livegraft.cli.paint import Paint, fields, size, table
 from livegraft.cli.verb import Answer, Context, Verb
 
 
@@ -28,7 +28,42 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
 
 
 def _text(document: Mapping[str, Any], paint: Paint) -> str:
-    return fields([(name, str(value)) for name, value in document.items()], paint)
+    kernel, fix = document["kernel"], document["fix"]
+    tool = document["tool"]
+    proof = "proved" if document["proof"] else paint.warning("not proved (--no-proof)")
+    pairs = [
+        ("patch", f"{document['name']}, {size(document['size'])}"),
+        ("kernel", f"{kernel['release']}, source {kernel['source_version']}"),
+        ("build ID", kernel["build_id"]),
+        ("fix", f"SHA-256 {fix['sha256']}"),
+        ("units", ", ".join(fix["files"])),
+        ("shipped code", proof),
+        ("made by", f"{tool['name']} {tool['version']}, {document['compiler']}"),
+    ]
+    lines = [fields(pairs, paint), "", _functions(document, paint)]
+    if document["references"]:
+        rows = [(one["object"], str(one["sympos"]), one["name"]) for one in document["references"]]
+        lines += ["", table(("REFERS TO", "POSITION", "SYMBOL"), rows, paint)]
+    if document["relocations"]:
+        counts = [(name, str(count)) for name, count in document["relocations"].items()]
+        lines += ["", table(("WAITS FOR", "LIVEPATCH RELOCATIONS"), counts, paint)]
+    lines += [f"{paint.warning('warning:')} {warning}" for warning in document["warnings"]]
+    return "\n".join(lines)
+
+
+def _functions(document: Mapping[str, Any], paint: Paint) -> str:
+    rows = [
+        (
+            one["name"],
+            function["state"],
+            str(function["sympos"]),
+            function["unit"],
+            function["name"],
+        )
+        for one in document["objects"]
+        for function in one["functions"]
+    ]
+    return table(("OBJECT", "STATE", "POSITION", "UNIT", "FUNCTION"), rows, paint)
 
 
 VERB = Verb(

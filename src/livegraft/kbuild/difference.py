@@ -10,7 +10,7 @@ import numpy as np
 from livegraft.elf.object import ElfObject, Section
 from livegraft.kbuild.jumplabels import jump_sites, turned_into_nop
 from livegraft.kbuild.meaning import Meaning, References, wrong, wrong_contents
-from livegraft.kbuild.placing import Layout
+from livegraft.kbuild.placing import Layout, Stretch
 from livegraft.kernel.shipped import FIELD_SIZE, Bytes, Flags, Relocation, Shipped
 
 _LONGEST_JUMP = 5
@@ -79,6 +79,38 @@ def compare_references(
         differences[number].references[offset] = _name(unit, int(reference["symbol"]))
 
 
+def fitting(unit: ElfObject, shipped: Shipped, layout: Layout) -> list[int]:
+    """Place sections that may be in several places, if their contents fit just one of them.
+
+    Returns:
+        the sections that were placed now.
+    """
+    placed = []
+    for number, bases in list(layout.candidates.items()):
+        section = unit.sections[number]
+        fits = [base for base in bases if section.data and _fits(unit, shipped, number, base)]
+        if len(fits) == 1:
+            layout.settle(number, fits[0])
+            placed.append(number)
+    return placed
+
+
+def _fits(unit: ElfObject, shipped: Shipped, number: int, base: int) -> bool:
+    """Whether a section may be at a place: equal bytes, and references to what others define."""
+    section = unit.sections[number]
+    trial = Layout({number: [Stretch(0, base)]})
+    if compare_bytes(unit, shipped, trial, [number])[number].bytes_differ.any():
+        return False
+    meanings = shipped.meanings(base, section.size, section.relocations)
+    for at, relocation in enumerate(section.relocations):
+        symbol = unit.symbols[int(relocation["symbol"])]
+        if symbol.is_undefined and meanings.known[at]:
+            place = int(meanings.places[at]) - int(relocation["addend"]) & 0xFFFFFFFFFFFFFFFF
+            if place not in shipped.external(symbol.name):
+                return False
+    return True
+
+
 def _shipped_bytes(
     unit: ElfObject, shipped: Shipped, layout: Layout, number: int
 ) -> tuple[Bytes, Flags]:
@@ -129,10 +161,23 @@ def _forgive_moved_jumps(
         for start in range(max(at - 3, 1), at + 1):
             near = ours[start - 1] in (0xE8, 0xE9)
             near |= start > 1 and ours[start - 2] == 0x0F and ours[start - 1] & 0xF0 == 0x80
-            if near and start + 4 <= len(ours) and _same_target(ours, theirs, layout, number, start):
+            if (
+                near
+                and start + 4 <= len(ours)
+                and _same_target(ours, theirs, layout, number, start)
+            ):
                 differ[start : start + 4] = False
                 break
         at += 1
+
+
+def _is_branch(ours: Bytes, start: int) -> bool:
+    """Whether the four bytes at `start` may be the distance of a call, a jump or a branch."""
+    if start + 4 > len(ours):
+        return False
+    if ours[start - 1] in (0xE8, 0xE9):
+        return True
+    return start > 1 and bool(ours[start - 2] == 0x0F and ours[start - 1] & 0xF0 == 0x80)
 
 
 def _same_target(ours: Bytes, theirs: Bytes, layout: Layout, number: int, start: int) -> bool:

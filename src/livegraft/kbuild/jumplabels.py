@@ -2,7 +2,8 @@
 """Jump label sites: the places in code where compiler output and shipped code may differ.
 
 With CONFIG_HAVE_JUMP_LABEL_HACK the compiler writes a jump at each site, and objtool turns those
-that are not taken at boot into NOPs of the same length (handle_jump_alt() of tools/objtool/check.c).
+that are not taken at boot into NOPs of the same length (handle_jump_alt() of
+tools/objtool/check.c).
 """
 
 from __future__ import annotations

@@ -134,6 +134,8 @@ class Meaning:
                     place = self._weak(symbol.name, place, observed.get(number))
             elif symbol.is_undefined and symbol.name:
                 place = self._external(symbol.name, observed.get(number))
+                if place is None and symbol.binding == Binding.WEAK:
+                    place = 0  # nobody defines it
             elif symbol.type != SymbolType.FILE:
                 place = symbol.value
             if place is not None:
@@ -151,7 +153,7 @@ class Meaning:
         return observed
 
     def _weak(self, name: str, own: int | None, observed: Counter[int] | None) -> int | None:
-        if own is None or own in self.shipped.symbols.places(name):
+        if own is not None and own in self.shipped.symbols.places(name):
             return own
         self.overridden.add(name)
         return self._external(name, observed)
@@ -160,12 +162,11 @@ class Meaning:
         """The place of a symbol of others: among several of that name, the one that is used."""
         possible = self.shipped.external(name)
         used = [place for place, _ in observed.most_common()] if observed else []
-        if possible:
-            place = next((place for place in used if place in possible), possible[0])
-        elif used:
-            place = used[0]
-        else:
+        if not possible and used and self.shipped.lacks(name):
+            possible = (used[0],)  # which each of its references then has to agree with
+        if not possible:
             return None
+        place = next((place for place in used if place in possible), possible[0])
         if used:
             self.externals[name] = place
         return place
@@ -184,7 +185,8 @@ def wrong(meaning: Meaning, references: References) -> Flags:
     narrow = np.isin(references["type"], _NARROW)
     different &= ~narrow | ((expected ^ references["found"]).astype(np.uint32) != 0)
     merged = meaning.symbols.merged[symbol]
-    return ~references["known"] | (~merged & (different | ~meaning.known[symbol]))
+    result: Flags = ~references["known"] | (~merged & (different | ~meaning.known[symbol]))
+    return result
 
 
 def _follow_stretches(meaning: Meaning, references: References, expected: Places) -> None:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from livegraft.elf.header import SectionFlag
-from livegraft.elf.object import Binding, ElfObject, Symbol, SymbolType
+from livegraft.elf.object import ElfObject
 from livegraft.errors import ElfError, ProofFailed
-from livegraft.kbuild.difference import Difference, compare_bytes, compare_references, parts
+from livegraft.kbuild.difference import compare_bytes, compare_references, fitting, parts
+from livegraft.kbuild.judgement import Judgement
 from livegraft.kbuild.meaning import (
+    REFERENCE,
     Meaning,
     References,
     SymbolArrays,
@@ -24,7 +26,7 @@ from livegraft.kbuild.meaning import (
     symbol_arrays,
 )
 from livegraft.kbuild.placement import Placement
-from livegraft.kbuild.placing import Layout, place_by_names, telling
+from livegraft.kbuild.placing import Layout, place_by_names
 from livegraft.kernel.kernel import Kernel
 from livegraft.kernel.shipped import FIELD_SIZE, Shipped, open_shipped
 from livegraft.progress import SILENT, Progress
@@ -71,7 +73,9 @@ def prove(
 
 def prove_against(shipped: Shipped, unit_path: str, plain: ElfObject) -> Placement:
     """:func:`prove` with shipped code that is open."""
-    sections = [n for n, s in enumerate(plain.sections) if s.is_alloc and s.size and _judged(plain, n)]
+    sections = [
+        n for n, s in enumerate(plain.sections) if s.is_alloc and s.size and _judged(plain, n)
+    ]
     _check_relocations(plain, unit_path, sections)
     layout = place_by_names(plain, shipped, sections)
     symbols = symbol_arrays(plain)
@@ -83,7 +87,7 @@ def prove_against(shipped: Shipped, unit_path: str, plain: ElfObject) -> Placeme
     compare_references(meaning, references, differences)
     for number, offsets in extra.items():
         differences[number].references.update(dict.fromkeys(offsets, "nothing"))
-    judgement = _Judgement(plain, shipped, layout, meaning, differences)
+    judgement = Judgement(meaning, differences)
     judgement.judge()
     if judgement.differing:
         raise ProofFailed(unit_path, judgement.differing, _REMEDY)
@@ -101,6 +105,8 @@ def prove_against(shipped: Shipped, unit_path: str, plain: ElfObject) -> Placeme
 
 def _judged(unit: ElfObject, number: int) -> bool:
     section = unit.sections[number]
+    if not section.is_alloc or not section.size:
+        return False
     return not section.flags & SectionFlag.MERGE and not section.name.startswith(_TABLES)
 
 
@@ -119,134 +125,37 @@ def _place_all(
     symbols: SymbolArrays,
     sections: list[int],
 ) -> tuple[References, dict[int, list[int]]]:
-    """Follow references from placed sections until no more sections are found by them.
+    """Find the sections that names did not tell, by references and then by contents.
 
     Returns:
         all references from placed sections, and per section the offsets of relocations that only
         the shipped code has.
     """
-    references: list[References] = []
+    references = [np.empty(0, dtype=REFERENCE)]
     extra: dict[int, list[int]] = {}
     pending = [number for number in sections if number in layout.stretches]
+    pending = pending or fitting(unit, shipped, layout)
     while pending:
-        found: list[References] = []
-        for number in pending:
-            relocations = unit.sections[number].relocations
-            for start, end, place in parts(unit, layout, number):
-                inside = (relocations["offset"] >= start) & (relocations["offset"] < end)
-                moved = relocations[inside]
-                moved["offset"] -= np.uint64(start)
-                own, more = references_of(shipped, number, place, end - start, moved)
-                own["offset"] += np.uint64(start)
-                found.append(own)
-                if len(more):
-                    extra.setdefault(number, []).extend((more + np.uint64(start)).tolist())
+        found = [_references(unit, shipped, layout, number, extra) for number in pending]
         references += found
-        placed = follow(layout, symbols, np.concatenate(found))
+        placed = follow(layout, symbols, np.concatenate(found)) or fitting(unit, shipped, layout)
         pending = [number for number in placed if number in sections]
-    return np.concatenate(references) if references else _none(), extra
+    return np.concatenate(references), extra
 
 
-def _none() -> References:
-    from livegraft.kbuild.meaning import REFERENCE
-
-    return np.empty(0, dtype=REFERENCE)
-
-
-class _Judgement:
-    """The verdict on each function and variable of a unit."""
-
-    def __init__(
-        self,
-        unit: ElfObject,
-        shipped: Shipped,
-        layout: Layout,
-        meaning: Meaning,
-        differences: dict[int, Difference],
-    ) -> None:
-        self.unit = unit
-        self.shipped = shipped
-        self.layout = layout
-        self.meaning = meaning
-        self.differences = differences
-        self.places: dict[str, int] = {}
-        self.proven: list[str] = []
-        self.discarded: dict[str, str] = {}
-        self.differing: dict[str, str] = {}
-
-    def judge(self) -> None:
-        """Judge every function; and every variable if no function differs."""
-        functions = [s for s in self.unit.symbols if s.in_section and s.type == SymbolType.FUNC]
-        for symbol in functions:
-            self._judge_function(symbol)
-        for number, difference in self.differences.items():
-            self._judge_rest(number, difference, self.unit.sections[number].is_code)
-        if not self.differing:
-            for number, difference in self.differences.items():
-                if len(self.layout.stretches[number]) > 1:
-                    name = self.unit.sections[number].name
-                    self.differing[name] = "its symbols are not where they are here"
-        self._collect_places()
-
-    def _judge_function(self, symbol: Symbol) -> None:
-        section = self.unit.sections[symbol.section]
-        place = self.layout.place(symbol.section, symbol.value)
-        if not section.is_alloc or section.name.startswith(".discard"):
-            self.discarded[symbol.name] = f"lies in {section.name}, which is not linked"
-        elif place is None:
-            known = self.shipped.symbols.places(symbol.name)
-            how = "its place cannot be told from others" if known else "is not there"
-            self.differing[symbol.name] = f"{how} in {self.shipped.object}"
-        elif (how := self._how(symbol.section, symbol.value, symbol.size)) is not None:
-            self.differing[symbol.name] = how
-        elif symbol.name in self.meaning.overridden:
-            pass
-        elif place not in self.shipped.symbols.places(symbol.name):
-            self.differing[symbol.name] = f"is not in {self.shipped.object} at its place"
-        else:
-            self.proven.append(symbol.name)
-
-    def _how(self, section: int, start: int, size: int) -> str | None:
-        """How a range differs; None if it does not. What is found is taken out of the differences."""
-        difference = self.differences.get(section)
-        if difference is None:
-            return "has no code there"
-        bytes_differ = np.flatnonzero(difference.bytes_differ[start : start + size])
-        wrong = {at: to for at, to in difference.references.items() if start <= at < start + size}
-        if len(bytes_differ):
-            first = int(bytes_differ[0])
-            return f"{len(bytes_differ)} of {size} bytes differ, the first at +{first:#x}"
-        if wrong:
-            first = min(wrong)
-            return f"refers to something else than {wrong[first]} at +{first - start:#x}"
-        return None
-
-    def _judge_rest(self, number: int, difference: Difference, is_code: bool) -> None:
-        """What differs outside of functions: padding, code in assembly, variables."""
-        differ = difference.bytes_differ.copy()
-        differ[list(difference.references)] = True
-        owners = [s for s in self.unit.symbols if s.section == number and telling(s) and s.size]
-        if is_code:
-            for symbol in owners:
-                if symbol.type == SymbolType.FUNC:
-                    differ[symbol.value : symbol.value + symbol.size] = False
-        elif self.differing:
-            return  # a function that differs moves variables: it is what has to be named
-        for offset in np.flatnonzero(differ).tolist():
-            before = [s for s in owners if s.value <= offset]
-            owner = max(before, key=lambda s: s.value, default=None)
-            name = owner.name if owner else self.unit.sections[number].name
-            start = owner.value if owner else 0
-            self.differing.setdefault(name, f"differs at +{offset - start:#x}")
-
-    def _collect_places(self) -> None:
-        twice: set[str] = set()
-        for symbol in self.unit.symbols:
-            if telling(symbol):
-                place = self.layout.place(symbol.section, symbol.value)
-                if place is None:
-                    continue
-                if self.places.setdefault(symbol.name, place) != place:
-                    twice.add(symbol.name)
-        for name in twice:
-            del self.places[name]
+def _references(
+    unit: ElfObject, shipped: Shipped, layout: Layout, number: int, extra: dict[int, list[int]]
+) -> References:
+    """The references from a placed section, part by part."""
+    relocations = unit.sections[number].relocations
+    found = [np.empty(0, dtype=REFERENCE)]
+    for start, end, place in parts(unit, layout, number):
+        inside = (relocations["offset"] >= start) & (relocations["offset"] < end)
+        moved = relocations[inside]
+        moved["offset"] -= np.uint64(start)
+        references, more = references_of(shipped, number, place, end - start, moved)
+        references["offset"] += np.uint64(start)
+        found.append(references)
+        if len(more):
+            extra.setdefault(number, []).extend((more + np.uint64(start)).tolist())
+    return np.concatenate(found)

@@ -7,7 +7,7 @@ needs a livepatch symbol, which names object, name and position exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from livegraft.changeset import VMLINUX, Target
@@ -40,6 +40,10 @@ class Places(Protocol):
     def has(self, name: str) -> bool:
         """Whether the unit's own symbol has a place."""
 
+    @property
+    def overridden(self) -> Collection[str]:
+        """Weak symbols of the unit for which others' definitions are used."""
+
     def target(self, name: str) -> Target:
         """The unit's own symbol in the running kernel."""
 
@@ -69,12 +73,32 @@ class Resolver:
         return self._symvers
 
     def local(self, name: str) -> Target:
-        """A symbol that the original unit defines.
+        """A symbol that the original unit defines, as such: what a function replaces.
+
+        Raises:
+            Refused: it has no place in the running kernel, or is weak and another definition is
+                used instead of it (rule ``unresolved-reference``).
+        """
+        return self.places.target(name)
+
+    def referenced(self, name: str) -> Target:
+        """What a reference to a symbol means that the original unit defines.
+
+        As :meth:`local`, but a weak symbol may mean another unit's definition.
 
         Raises:
             Refused: it has no place in the running kernel (rule ``unresolved-reference``).
         """
-        return self.places.target(name)
+        if name not in self.places.overridden:
+            return self.places.target(name)
+        place = self.places.externals.get(name)
+        if place is None:
+            table = self.places.symbols
+            found = [entry.place for entry in table.entries(name) if entry.is_global]
+            if len(found) != 1:
+                raise _refused(name, f"is weak, and {self.owner} has no other one definition")
+            place = found[0]
+        return self.places.symbols.target(name, place)
 
     def external(self, name: str) -> Target | None:
         """A symbol that the unit does not define.
@@ -103,7 +127,7 @@ class Resolver:
         place = self.places.externals.get(name) if self.owner == VMLINUX else None
         if place is None:
             entries = self._vmlinux.entries(name)
-            # A per-CPU variable's entry does not tell whether it is global: it has to be the only one.
+            # The entry of a per-CPU variable does not tell whether it is global.
             if len(entries) != 1 or entries[0].is_global is not None:
                 entries = tuple(entry for entry in entries if entry.is_global)
             if len(entries) != 1:

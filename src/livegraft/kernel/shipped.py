@@ -2,8 +2,9 @@
 """The shipped code that a compiled unit is compared with: the kernel's image or a module's file.
 
 A *place* is an address in the image, or section number and offset in a module file, in one integer
-(:func:`livegraft.kernel.symbols.module_place`). Both kinds answer what bytes are at a place and what
-the relocation fields there *mean*: S + A of the x86-64 psABI, the symbol's place plus the addend.
+(:func:`livegraft.kernel.symbols.module_place`). Both kinds answer what bytes are at a place and
+what the relocation fields there *mean*: S + A of the x86-64 psABI, the symbol's place plus the
+addend.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ FIELD_SIZE = {
 """Bytes of the field that a relocation fills."""
 RELATIVE = (Relocation.PC32, Relocation.PLT32, Relocation.PC64)
 """Relocations that are relative to their own place."""
+
+_UNLISTED = "kallsyms_"
+"""What is not in kallsyms: its own tables (is_ignored_symbol() of scripts/kallsyms.c, later
+scripts/mksysmap)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,10 @@ class Shipped(ABC):
         One that is defined outside of the shipped object gets a place that nothing else has.
         """
 
+    def lacks(self, name: str) -> bool:
+        """Whether the symbol table leaves the symbol `name` out although it exists."""
+        return False
+
 
 class ImageCode(Shipped):
     """Code in vmlinux: linked, so that a field holds the value itself."""
@@ -134,6 +143,9 @@ class ImageCode(Shipped):
     def external(self, name: str) -> tuple[int, ...]:
         entries = sorted(self.symbols.entries(name), key=lambda entry: not entry.is_global)
         return tuple(entry.place for entry in entries)
+
+    def lacks(self, name: str) -> bool:
+        return name.startswith(_UNLISTED)
 
 
 class ModuleCode(Shipped):

@@ -76,7 +76,9 @@ class SymbolTable(ABC):
             raise self.refusal(name, f"{self.object} has no such symbol at that place")
         if place == 0:
             raise self.refusal(name, "lies at address 0, which the livepatch core takes for absent")
-        if not all(entry.stays for entry in entries[: at + 1]):
+        if not entries[at].stays:
+            raise self.refusal(name, f"is gone when {self.object} has initialised")
+        if not all(entry.stays for entry in entries[:at]):
             raise self.refusal(name, f"its position changes when {self.object} has initialised")
         return Target(self.object, name, at + 1)
 

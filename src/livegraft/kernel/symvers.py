@@ -12,9 +12,7 @@ from livegraft.changeset import VMLINUX
 from livegraft.errors import ImageError
 
 _FIELDS = 5
-_LINES = re.compile(
-    r"(?:0x[0-9a-f]{8}\t[^\t\n]+\t[^\t\n]+\tEXPORT_SYMBOL(?:_GPL)?\t[^\t\n]*+\n)*+"
-)
+_LINES = re.compile(r"(?:0x[0-9a-f]{8}\t[^\t\n]+\t[^\t\n]+\tEXPORT_SYMBOL(?:_GPL)?\t[^\t\n]*+\n)*+")
 _REMEDY = "fetch the headers package again"
 
 

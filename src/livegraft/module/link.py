@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's own build system makes one module of glue and pieces."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from livegraft.errors import ModuleError, RunFailed
+from livegraft.kernel.kernel import Kernel
+from livegraft.run import run
+
+GLUE = "lg_glue"
+SOURCES = {"payload.mk": "Kbuild", "livegraft_abi.h": "livegraft_abi.h"}
+"""Files of this package, and what they are called for kbuild."""
+
+FUNCTION_ARRAY = "lg_funcs_"
+"""How the names of the glue's arrays of ``struct klp_func`` begin."""
+
+SECONDS = 120.0
+
+_COMPLAINT = re.compile(r"\b(warning|error)\b", re.IGNORECASE)
+
+_EXPECTED = (
+    # References are undefined on purpose; what is undefined besides is checked by us, by name.
+    re.compile(r'^WARNING: modpost: "[^"]+" \[[^]]+\] undefined!$'),
+    re.compile(r"^WARNING: modpost: suppressed \d+ unresolved symbol warnings"),
+    # Debian's 6.1 calls the same compiler by another name; livegraft.kernel.compiler compared them.
+    re.compile(r"^warning: the compiler differs from the one used to build the kernel$"),
+    # The core enters new code by changing the address that ftrace returns to, never by an indirect
+    # branch: it needs no ENDBR, and gcc gives none to a static function without a pointer to it.
+    re.compile(rf"warning: objtool: {FUNCTION_ARRAY}\d+\+0x[0-9a-f]+: data relocation to !ENDBR: "),
+)
+"""Lines of kbuild's complaints that are no defect, each with its reason."""
+
+
+def link(folder: Path, *, name: str, glue: str, pieces: Mapping[str, bytes], kernel: Kernel) -> Path:
+    """Build the module, without livepatch relocations yet.
+
+    Objtool runs on each piece where kbuild runs it per object, and on the module where it does that
+    (payload.mk): on this the kernel's own scripts decide.
+
+    Args:
+        folder: a private folder, empty.
+        name: the module's name.
+        glue: the text of the glue's C file.
+        pieces: file name without ending to the object as the compiler made it.
+        kernel: the kernel to build for.
+
+    Returns:
+        The module's file.
+
+    Raises:
+        ModuleError: kbuild failed, or compiler, objtool or modpost complained.
+    """
+    (folder / f"{GLUE}.c").write_text(glue, "utf-8")
+    for source, target in SOURCES.items():
+        with as_file(files("livegraft.module") / source) as path:
+            shutil.copyfile(path, folder / target)
+    for piece, data in pieces.items():
+        (folder / f"{piece}.raw").write_bytes(data)
+    try:
+        done = run(_make(folder, name, pieces, kernel), timeout=SECONDS)
+    except RunFailed as error:
+        said = error.output.replace(f"{folder}/", "")
+        raise ModuleError(name, f"kbuild failed:\n{said.strip()}", _remedy(said)) from error
+    found = complaints((done.stdout + done.stderr).replace(f"{folder}/", ""))
+    if found:
+        listed = "\n".join(found)
+        raise ModuleError(name, f"the kernel's build system complains:\n{listed}", _remedy(listed))
+    return folder / f"{name}.ko"
+
+
+def complaints(output: str) -> list[str]:
+    """Lines of kbuild's output that are warnings or errors, without the expected ones."""
+    lines = [line for line in output.splitlines() if _COMPLAINT.search(line)]
+    return [line for line in lines if not any(known.search(line) for known in _EXPECTED)]
+
+
+def _make(folder: Path, name: str, pieces: Iterable[str], kernel: Kernel) -> list[str]:
+    objects = " ".join(f"{piece}.o" for piece in pieces)
+    return [
+        *("make", "-C", str(kernel.headers), f"M={folder}", "ARCH=x86", f"CC={kernel.compiler}"),
+        *(f"LG_NAME={name}", f"LG_PIECES={objects}", "KBUILD_MODPOST_WARN=1"),
+        # Debug information holds the folder's name, and from that would come another build ID.
+        *("KCFLAGS=-g0", "modules"),
+    ]
+
+
+def _remedy(output: str) -> str:
+    if "objtool" in output:
+        return "the kernel cannot unwind through such code: write the fix in another way"
+    return "report this fix"
