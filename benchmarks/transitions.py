@@ -19,6 +19,8 @@ from pathlib import Path
 
 from livegraft import runtime
 
+DEBUG = Path("/proc/dynamic_debug/control")
+
 LOADS = {"idle": (0, 0), "300 sleepers": (300, 0), "300 sleepers, 4 busy": (300, 4)}
 """Name of the load -> processes that sleep, processes that compute."""
 
@@ -51,6 +53,8 @@ def _child(*, busy: bool) -> int:
 def main() -> None:
     """Measure and print."""
     patch, rounds = Path(sys.argv[1]), int(sys.argv[2])
+    # Makes the core say when the last task has changed sides, before it unregisters with ftrace.
+    DEBUG.write_text("func klp_complete_transition +p")
     samples = []
     for name, (sleepers, busy) in LOADS.items():
         with load_of(sleepers, busy):
@@ -65,6 +69,8 @@ def main() -> None:
                             "round": number,
                             "apply_ms": loaded.transition_ms,
                             "undo_ms": unloaded.transition_ms,
+                            "apply_tasks_ms": loaded.tasks_ms,
+                            "undo_tasks_ms": unloaded.tasks_ms,
                             "call_ms": loaded.call_ms,
                             "apply_kicks": loaded.kicks,
                             "undo_kicks": unloaded.kicks,

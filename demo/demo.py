@@ -23,7 +23,7 @@ from livegraft.changeset import VMLINUX
 from livegraft.cli.progress import shown
 from livegraft.errors import LivegraftError, NothingChanged, PackageMissing, Refused, UnknownRelease
 from livegraft.fix.between import between
-from livegraft.kernel.kernel import Kernel, prepare, source_of
+from livegraft.kernel.kernel import Kernel, source_of
 from livegraft.kernel.listing import list_kernels
 from livegraft.kernel.packages import default_source
 from livegraft.lab.boot import boot
@@ -142,7 +142,7 @@ class Demo:
                 return None
             fix = self.folder / f"{old}_{new}.patch"
             fix.write_bytes(difference.diff)
-            kernel = prepare(release, cache=self.cache, progress=self.progress)
+            kernel = pipeline.prepare(release, cache=self.cache, progress=self.progress)
             return self._built(kernel, fix, show)
         except (PackageMissing, UnknownRelease, Refused, NothingChanged) as error:
             self.report.notes.append(str(error))
@@ -162,7 +162,7 @@ class Demo:
         if release is None:
             kernels = list_kernels(default_source(None), self.cache)
             release = next(k.release for k in kernels if k.usable and str(k.flavour) == "amd64")
-        kernel = prepare(release, cache=self.cache, progress=self.progress)
+        kernel = pipeline.prepare(release, cache=self.cache, progress=self.progress)
         yield self._built(kernel, SAMPLE, show_sample)
 
     def _built(self, kernel: Kernel, fix: Path, show: Callable[[Demo], None]) -> Case:

@@ -12,12 +12,14 @@ from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 
+from livegraft.cache import Cache
 from livegraft.changeset import VMLINUX, ChangeSet, Function
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
-from livegraft.errors import ModuleError, NothingChanged, Reason, Refused
+from livegraft.errors import ModuleError, NothingChanged, NotPrepared, Reason, Refused
 from livegraft.fix.fix import Fix
+from livegraft.fix.includes import include_index
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import Object, Variant, compile_original, compile_unit
@@ -27,9 +29,12 @@ from livegraft.kbuild.proof import prove
 from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kbuild.unproved import place_unproved
 from livegraft.kernel.image import open_image
-from livegraft.kernel.kernel import Kernel
+from livegraft.kernel.kernel import Kernel, open_prepared
+from livegraft.kernel.kernel import prepare as prepare_kernel
 from livegraft.kernel.modulefile import open_module
+from livegraft.kernel.packages import PackageSource
 from livegraft.kernel.references import Resolver
+from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_name, module_name
@@ -93,6 +98,30 @@ class _Compiled:
     plain: Object
     before: Object
     after: Path
+
+
+def prepare(
+    release: Release | str,
+    *,
+    source: PackageSource | None = None,
+    cache: Cache | None = None,
+    progress: Progress = SILENT,
+) -> Kernel:
+    """:func:`livegraft.kernel.kernel.prepare`, and what the first build would have to wait for.
+
+    Args, Raises: as there.
+    """
+    cache = cache or Cache()
+    try:
+        open_prepared(release, cache)
+        is_new = False
+    except NotPrepared:
+        is_new = True
+    kernel = prepare_kernel(release, source=source, cache=cache, progress=progress)
+    if is_new:
+        include_index(kernel, progress)
+        open_shipped(kernel, VMLINUX, progress)
+    return kernel
 
 
 def check(

@@ -28,6 +28,9 @@ KEPT_VARIABLES = (
 )
 """What a child inherits. The rest (MAKEFLAGS, CFLAGS, KBUILD_*, LANG) would change what it does."""
 
+GRACE_SECONDS = 1.0
+"""How long a child that is to end may take to tidy up before it is killed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -121,7 +124,19 @@ def _communicate(
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End a child and its whole process group (it leads one of its own)."""
+    """End a child and its whole process group (it leads one of its own).
+
+    First it is asked: compilers then remove their temporary files, and make waits for its children.
+    """
+    try:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(process.pid, number)

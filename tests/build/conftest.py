@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from livegraft.kernel.kernel import Kernel, prepare
+
+Edits = Mapping[str, tuple[str, str] | str]
+"""File -> (text, what takes its place), or a text for the file's end."""
 
 RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+deb12-amd64").split()
 """One release of each series; the first is the one that most tests take."""
@@ -23,3 +29,27 @@ def kernel() -> Kernel:
 def any_kernel(request: pytest.FixtureRequest) -> Kernel:
     """Each of the kernels in turn."""
     return prepare(str(request.param))
+
+
+@pytest.fixture(scope="session")
+def fix_of(
+    kernel: Kernel, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Edits], Path]:
+    """Makes a fix: edits of files of the kernel's source become a unified diff."""
+
+    def make(edits: Edits) -> Path:
+        pieces = []
+        for path, edit in edits.items():
+            before = (kernel.source / path).read_text("utf-8")
+            if isinstance(edit, str):
+                after = before + edit
+            else:
+                assert before.count(edit[0]) == 1, f"{path} has {edit[0]!r} not once"
+                after = before.replace(*edit)
+            old, new = (text.splitlines(keepends=True) for text in (before, after))
+            pieces += difflib.unified_diff(old, new, f"a/{path}", f"b/{path}")
+        fix = tmp_path_factory.mktemp("fix") / "fix.patch"
+        fix.write_text("".join(pieces), "utf-8")
+        return fix
+
+    return make

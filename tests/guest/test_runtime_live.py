@@ -172,7 +172,7 @@ def test_whole_life(guest: Guest) -> None:
     status, document = verb(guest, "load", "/ko/lgt_payload.ko")
     assert status == 0, document
     assert document["state"] == "enabled"
-    assert 0 < document["transition_ms"] < 500
+    assert 0 < document["transition_ms"] < 700
     assert 1 <= document["kicks"] <= 10 or document["transition_ms"] < 50
     assert document["warnings"] == []
     assert [each["name"] for each in document["objects"]] == ["vmlinux", "lgt_target"]
@@ -221,7 +221,8 @@ def test_other_build_is_refused_before_the_kernel_sees_it(
     assert status == 4
     assert document["error"]["kind"] == "IdentityMismatch"
     assert said in document["error"]["message"]
-    assert len(guest.kernel_log()) == before
+    said_since = [message.text for message in guest.kernel_log()[before:]]
+    assert not [text for text in said_since if "livepatch" in text or "lgt_" in text]
 
 
 @pytest.mark.parametrize("model", ["hybrid", "stop", "task"])

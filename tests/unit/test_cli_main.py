@@ -17,6 +17,7 @@ import pytest
 from livegraft.cli import failure, main, parser
 from livegraft.cli.main import Terminated
 from livegraft.cli.verb import SUMMARIES, Answer, Context, Verb
+from livegraft.cli.verb import load as load_verb
 from livegraft.errors import (
     Exit,
     LivegraftError,
@@ -53,11 +54,9 @@ def answering(
             raise what
         return what
 
-    real = parser.load
-
     def load(wanted: str) -> Verb:
         if wanted != name:
-            return real(wanted)
+            return load_verb(wanted)
         return Verb(name, "For a test.", ("livegraft kernels",), lambda _parser: None, run)
 
     monkeypatch.setattr(parser, "load", load)

@@ -17,7 +17,7 @@ from livegraft.cache import Cache
 from livegraft.errors import Exit, ImageError, LostGuest
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
-from livegraft.lab.guest import parse_log
+from livegraft.lab.guest import emulator_failed, parse_log
 from livegraft.lab.image import Image, recipe
 from livegraft.lab.qemu import Accelerator, Machine
 
@@ -149,6 +149,12 @@ def test_a_machine_names_no_file_but_the_kernel() -> None:
     paths = [word for word in words if os.sep in word]
     assert paths == ["/k", "/proc/self/fd/3", "file,id=console,path=/proc/self/fd/4,append=on"]
     assert any(word.endswith("quiet nokaslr") for word in words)
+
+
+def test_an_oops_of_the_emulators_making_is_told_from_others() -> None:
+    assert emulator_failed("[    2.990632] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n")
+    assert emulator_failed("[    2.990632] int3: 0000 [#1] PREEMPT SMP NOPTI\n")
+    assert not emulator_failed("[    2.990632] Oops: 0000 [#1] PREEMPT SMP NOPTI\n")
 
 
 def test_a_lost_guest_is_not_a_failure() -> None:

@@ -23,7 +23,8 @@ SOURCES = {".py", ".c", ".h", ".S", ".sh", ".mk", ".toml", ".in"}
 LONGEST_MODULE = 500
 LONGEST_FUNCTION = 80
 
-UNFINISHED = re.compile("|".join(("TODO", "FIXME", "NotImplemented")))
+# Written so that this file does not find itself.
+UNFINISHED = re.compile("T[O]DO|F[I]XME|Not[I]mplemented")
 MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:home|Users|work)/\w+")
 
 
@@ -129,15 +130,15 @@ def test_no_text_names_a_place_of_one_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text"),
+    ("pattern", "words"),
     [
-        (UNFINISHED, "# TODO: later"),
-        (UNFINISHED, "raise NotImplementedError"),
-        (MACHINE_PATH, "see /home/someone/src"),
+        (UNFINISHED, ("# TO", "DO: later")),
+        (UNFINISHED, ("raise Not", "ImplementedError")),
+        (MACHINE_PATH, ("see /ho", "me/someone/src")),
     ],
 )
-def test_the_patterns_can_fail(pattern: re.Pattern[str], text: str) -> None:
-    assert pattern.search(text)
+def test_the_patterns_can_fail(pattern: re.Pattern[str], words: tuple[str, str]) -> None:
+    assert pattern.search("".join(words))
 
 
 def test_a_long_function_would_be_found() -> None:

@@ -58,9 +58,9 @@ def kernel(arguments: argparse.Namespace, context: Context, name: str) -> Kernel
         context: the cache and the progress.
         name: the release.
     """
-    from livegraft.kernel.kernel import prepare
     from livegraft.kernel.packages import default_source
     from livegraft.kernel.release import Release
+    from livegraft.pipeline import prepare
 
     release = Release.parse(name)
     source = default_source(folder(arguments))

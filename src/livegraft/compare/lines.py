@@ -2,93 +2,154 @@
 """Changes that are none: a line number that moved.
 
 WARN and BUG keep theirs in ``__bug_table``, where it is ignored. Some functions are called with
-``__LINE__`` as an argument: GCC loads it as a 32-bit immediate right before the call. A function
-whose only differences are such immediates, each handed to a function that is known to take a line
-number, has not changed.
+``__LINE__`` as an argument, which the compiler loads as an immediate on the way to the call. A
+function whose only differences are such immediates, each on its way into the very argument that
+takes a line number, has not changed.
 """
 
 from __future__ import annotations
 
-from livegraft.compare.unit import Entity
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+
+from livegraft.compare import names
+from livegraft.compare.entity import Entity, Kind
+from livegraft.compare.unit import Unit
 from livegraft.elf.arch import x86_64 as arch
+from livegraft.elf.arch.x86_64_decode import Instruction
 
-SECOND, THIRD = "esi", "edx"
-"""Registers of the first integer parameters (System V ABI, AMD64 supplement, 3.2.3)."""
+WINDOW = 40
+"""Instructions between loading an argument and the call, jumps followed."""
 
-LINE_TAKERS = {
-    "__might_sleep": SECOND,
-    "__might_resched": SECOND,
-    "__might_fault": SECOND,
-    "__cant_sleep": SECOND,
-    "__cant_migrate": SECOND,
-    "lockdep_rcu_suspicious": SECOND,
-    "warn_slowpath_fmt": SECOND,
-    "__ext4_error": THIRD,
-    "__ext4_error_inode": THIRD,
-    "__ext4_error_file": THIRD,
-    "__ext4_warning": THIRD,
-    "__ext4_warning_inode": THIRD,
-    "__ext4_std_error": THIRD,
-    "__ext4_grp_locked_error": SECOND,
-    "__ext4_journal_start_sb": THIRD,
-    "__ext4_journal_stop": SECOND,
-    "__ext4_journal_get_write_access": SECOND,
-    "__ext4_journal_get_create_access": SECOND,
-    "__ext4_forget": SECOND,
-    "__ext4_handle_dirty_metadata": SECOND,
-}
-"""Functions with a parameter for ``__LINE__`` and the register it comes in: include/linux/kernel.h,
-include/linux/lockdep.h, arch/x86/include/asm/bug.h, fs/ext4/ext4.h and ext4_jbd2.h. A function that
-is missing here costs a needless replacement, never a lost change."""
-
-WINDOW = 12
-"""Instructions between loading an argument and the call."""
+BEFORE = 12
+"""Instructions in front of the load, among which the one with the format may be."""
 
 LARGEST_LINE = 1 << 17
 
+_CONVERSION = re.compile(
+    rb"%(?:%|[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
+)
+_LINE_FOLLOWS = re.compile(
+    rb"(?:\.[chS]|%s|\bfile|\bin)\W*(?:\bat\W*)?(?:\bline\W*)?$|\bline\W*$", re.I
+)
 
-def is_line_change(before: bytes, after: bytes, function: Entity) -> bool:
+
+@cache
+def _tables() -> Mapping[str, Mapping[str, list[int] | int]]:
+    text = resources.files("livegraft.compare").joinpath("line_takers.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def takers() -> Mapping[str, list[int]]:
+    """Function -> which of its arguments, from 1, may be a line number."""
+    return {
+        name: places for name, places in _tables()["takers"].items() if isinstance(places, list)
+    }
+
+
+def is_line_change(before: bytes, after: bytes, unit: Unit, function: Entity) -> bool:
     """Whether two functions' code differs in line numbers only.
 
     Args:
         before: the original's code, relocations blanked.
-        after: the patched code, of the same length and with the same relocations.
-        function: the patched function, for what it calls.
+        after: the patched code; its relocations are known to mean the same.
+        unit: the patched unit.
+        function: the patched function.
     """
     if len(before) != len(after):
         return False
     differing = {at for at, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
-    lead = function.value - function.start
-    calls = {
-        use.offset - lead: use.target if isinstance(use.target, str) else use.target.base
-        for use in function.uses
-        if use.type == arch.BRANCH
-    }
-    listed = list(arch.instructions(after))
-    for number, instruction in enumerate(listed):
-        span = range(instruction.offset, instruction.offset + instruction.size)
-        here = differing.intersection(span)
+    code = _Code(unit, function)
+    for number, each in enumerate(code.instructions):
+        here = differing.intersection(
+            range(each.offset - function.value, each.end - function.value)
+        )
         if not here:
             continue
-        immediate = arch.immediate_range(instruction, after)
-        if not here.issubset(immediate) or not _is_line(before, after, immediate):
+        load = arch.loaded_argument(each, code.data)
+        if load is None or min(here) < each.immediate - function.value:
             return False
-        register = instruction.operands.split(",")[0]
-        if not _handed_to_taker(register, listed[number + 1 : number + 1 + WINDOW], calls):
+        field = slice(each.immediate - function.value, each.end - function.value)
+        if not (_is_line(before[field]) and _is_line(after[field])):
+            return False
+        if not code.takes_line(number, load):
             return False
         differing -= here
     return not differing
 
 
-def _is_line(before: bytes, after: bytes, span: range) -> bool:
-    values = (int.from_bytes(each[span.start : span.stop], "little") for each in (before, after))
-    return all(0 < value < LARGEST_LINE for value in values)
+def _is_line(field: bytes) -> bool:
+    return 0 < int.from_bytes(field, "little") < LARGEST_LINE
 
 
-def _handed_to_taker(
-    register: str, following: list[arch.Instruction], calls: dict[int, str]
-) -> bool:
-    for each in following:
-        if each.mnemonic == "call" or (each.mnemonic == "jmp" and each.offset + 1 in calls):
-            return LINE_TAKERS.get(calls.get(each.offset + 1, "")) == register
-    return False
+class _Code:
+    """A function's instructions and what they call and refer to."""
+
+    def __init__(self, unit: Unit, function: Entity) -> None:
+        self.instructions = unit.instructions(function)
+        self.data = unit.section(function).data
+        self._by_offset = {each.offset: number for number, each in enumerate(self.instructions)}
+        self._calls: dict[int, str] = {}
+        self._strings: dict[int, bytes] = {}
+        for use in unit.uses(function):
+            if unit.is_branch(use, function.section):
+                called = use.target
+                self._calls[use.offset] = called if isinstance(called, str) else called.name
+            elif isinstance(use.target, Entity) and use.target.kind is Kind.STRING:
+                self._strings[use.offset] = unit.masked(use.target)
+
+    def takes_line(self, number: int, load: arch.Load) -> bool:
+        """Whether what an instruction loads is a line number for the next call."""
+        way = list(self._way(number + 1))
+        last = way[-1] if way else None
+        callee = self._calls.get(last.immediate, "") if last is not None else ""
+        name = names.base(callee)
+        places = takers().get(name, [])
+        if places and name != callee:
+            return True  # a clone may have lost arguments in front
+        if any(arch.is_argument(load, place) for place in places):
+            return True
+        format_at = _tables()["formats"].get(name)
+        if not isinstance(format_at, int):
+            return False
+        seen = [*self.instructions[max(number - BEFORE, 0) : number], *way]
+        formats = [self._string_of(each) for each in seen]
+        return any(
+            arch.is_argument(load, format_at + 1 + position)
+            for text in formats
+            for position in _line_conversions(text)
+        )
+
+    def _string_of(self, instruction: Instruction) -> bytes:
+        span = range(instruction.offset, instruction.end)
+        return next((self._strings[at] for at in span if at in self._strings), b"")
+
+    def _way(self, number: int) -> Iterator[Instruction]:
+        """The instructions up to the next call; without one if that is not clear."""
+        for _ in range(WINDOW):
+            if number >= len(self.instructions):
+                return
+            each = self.instructions[number]
+            number += 1
+            yield each
+            if arch.is_call(each) or each.immediate in self._calls:
+                return
+            if arch.is_jump(each):
+                distance = arch.branch_distance(each, self.data)
+                target = self._by_offset.get(each.end + (distance or 0))
+                if distance is None or target is None:
+                    return
+                number = target
+            elif arch.branch_distance(each, self.data) is not None or arch.is_return(each):
+                return
+
+
+def _line_conversions(text: bytes) -> Iterator[int]:
+    """Which conversions of a format print a line number, from 0."""
+    conversions = [found for found in _CONVERSION.finditer(text) if found[1]]
+    for position, found in enumerate(conversions):
+        if found[1] in b"diu" and _LINE_FOLLOWS.search(text[: found.start()]):
+            yield position

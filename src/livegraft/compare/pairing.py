@@ -2,20 +2,25 @@
 """Which function or variable of the patched unit is which of the original.
 
 Names decide, but for what the compiler numbers: clones (``foo.constprop.0``) and static locals
-(``count.12``) get other numbers when something else comes or goes. A wrong pair would exchange two
-counters, or one specialisation of a function for another. So numbered names are paired only where
-there is no choice, or where content (clones) or the functions that use them (static locals) leave
-none. What stays unpaired is new on one side and gone on the other, and whoever refers to it has
-changed.
+(``count.12``) get other numbers when something else comes or goes.
+
+A wrong pair of clones does no harm: callers that did not change call the pair's other half in the
+same way, and the patched unit is consistent in itself. So clones are paired by content first, the
+rest in order. A wrong pair of static locals would exchange two counters: they are paired by size
+and by the functions that use them, and what may or may not be a pair is named as ambiguous.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from livegraft.compare.unit import Entity, Kind, UnitView
+import numpy as np
+
+from livegraft.compare import names
+from livegraft.compare.entity import NAMED, Entity, Kind
+from livegraft.compare.unit import Unit
 
 
 @dataclass(slots=True)
@@ -38,121 +43,176 @@ class Pairs:
         self.of_original[original] = patched
 
 
-def pair(original: UnitView, patched: UnitView) -> Pairs:
+@dataclass(slots=True)
+class _Group:
+    """All of one family that are not paired yet."""
+
+    old: list[Entity] = field(default_factory=list)
+    new: list[Entity] = field(default_factory=list)
+
+
+def pair(original: Unit, patched: Unit) -> Pairs:
     """Pair the functions and variables of two objects of one unit."""
     pairs = Pairs()
-    groups: dict[tuple[Kind, str], tuple[list[Entity], list[Entity]]] = defaultdict(
-        lambda: ([], [])
-    )
-    for side, view in enumerate((original, patched)):
-        for entity in view.named():
-            if not entity.is_always_new:
-                groups[entity.kind, _family(entity)][side].append(entity)
-    users = (_users(original), _users(patched))
-    for (kind, _), (old, new) in groups.items():
-        exact = {entity.name: entity for entity in old if entity.name == entity.base}
-        for entity in list(new):
-            twin = exact.get(entity.name)
-            if twin is not None and twin.is_global == entity.is_global:
-                pairs.add(twin, entity)
-                old.remove(twin)
-                new.remove(entity)
-        if kind is Kind.FUNCTION:
-            _pair_clones(old, new, original, patched, pairs)
-        else:
-            _pair_statics(old, new, users, pairs)
+    functions = _pair_names(original, patched, Kind.FUNCTION, pairs)
+    variables = _pair_names(original, patched, Kind.DATA, pairs)
+    for group in functions:
+        _pair_clones(group, original, patched, pairs)
+    before, after = Users(original), Users(patched)
+    for group in variables:
+        _pair_statics(group, before, after, pairs)
     return pairs
 
 
-def _family(entity: Entity) -> str:
-    """The name without numbers, but with the kind of clone: isra and constprop never mix."""
-    return ".".join(part for part in entity.name.split(".") if not part.isdigit())
+def _pair_names(original: Unit, patched: Unit, kind: Kind, pairs: Pairs) -> list[_Group]:
+    """Pair by names that the compiler did not choose; returns the rest by families."""
+    families: dict[str, _Group] = defaultdict(_Group)
+    plain: dict[str, Entity] = {}
+    for entity in original.entities:
+        if entity.kind is kind and not entity.is_always_new:
+            if names.is_numbered(entity.name):
+                families[names.family(entity.name)].old.append(entity)
+            else:
+                plain.setdefault(entity.name, entity)
+    for entity in patched.entities:
+        if entity.kind is kind and not entity.is_always_new:
+            twin = plain.get(entity.name)
+            if names.is_numbered(entity.name):
+                families[names.family(entity.name)].new.append(entity)
+            elif twin is not None and twin not in pairs.of_original:
+                pairs.add(twin, entity)
+    return [group for group in families.values() if group.old and group.new]
 
 
-def _pair_clones(
-    old: list[Entity], new: list[Entity], before: UnitView, after: UnitView, pairs: Pairs
-) -> None:
-    def code(view: UnitView) -> Callable[[Entity], Hashable]:
-        return lambda each: (_masked(view, each), tuple(use.offset for use in each.uses))
-
-    _pair_unique(old, new, code(before), code(after), pairs)
-    if len(old) == len(new) == 1:
-        pairs.add(old[0], new[0])
+def _pair_clones(group: _Group, original: Unit, patched: Unit, pairs: Pairs) -> None:
+    if len(group.old) > 1 or len(group.new) > 1:
+        _pair_unique(
+            group, lambda each: _shape(original, each), lambda each: _shape(patched, each), pairs
+        )
+    for first, second in zip(_in_order(group.old), _in_order(group.new), strict=False):
+        pairs.add(first, second)
 
 
-def _pair_statics(
-    old: list[Entity],
-    new: list[Entity],
-    users: tuple[dict[Entity, frozenset[str]], dict[Entity, frozenset[str]]],
-    pairs: Pairs,
-) -> None:
-    def key(side: int) -> Callable[[Entity], Hashable]:
-        return lambda each: (each.size, users[side].get(each, frozenset()))
-
-    _pair_unique(old, new, key(0), key(1), pairs)
-    if len(old) == len(new) and all(
-        key(0)(first) == key(1)(second) for first, second in _in_order(old, new)
-    ):
-        # Several of one name in one function (inner blocks): GCC numbers them as declared.
-        for first, second in _in_order(old, new):
-            pairs.add(first, second)
-        return
-    if len(old) == len(new) == 1:
-        shared = users[0].get(old[0], frozenset()) & users[1].get(new[0], frozenset())
-        if shared and old[0].size == new[0].size:
-            pairs.add(old[0], new[0])
-            return
-    if old:
-        pairs.ambiguous.extend(new)
+def _shape(unit: Unit, entity: Entity) -> Hashable:
+    return unit.masked(entity), (unit.offset[unit.span(entity)] - entity.value).tobytes()
 
 
-def _in_order(old: list[Entity], new: list[Entity]) -> Iterable[tuple[Entity, Entity]]:
-    return zip(sorted(old, key=_number), sorted(new, key=_number), strict=True)
+def _pair_statics(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
+    _pair_unique(
+        group,
+        lambda each: (each.size, before.of(each)),
+        lambda each: (each.size, after.of(each)),
+        pairs,
+    )
+    _pair_same_users(group, before, after, pairs)
+    _pair_only_choice(group, before, after, pairs)
+    if group.old:
+        pairs.ambiguous += [each for each in group.new if _candidates(each, group, before, after)]
 
 
-def _number(entity: Entity) -> int:
-    last = entity.name.rsplit(".", 1)[-1]
-    return int(last) if last.isdigit() else -1
+def _pair_same_users(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
+    """Several of one name in one function (inner blocks): both orders have to say the same."""
+    classes: dict[Hashable, _Group] = defaultdict(_Group)
+    for each in group.old:
+        classes[each.size, before.of(each)].old.append(each)
+    for each in group.new:
+        classes[each.size, after.of(each)].new.append(each)
+    for found in classes.values():
+        if len(found.old) != len(found.new) or not found.old:
+            continue
+        by_number = list(zip(_in_order(found.old), _in_order(found.new), strict=True))
+        by_use = zip(before.in_order(found.old), after.in_order(found.new), strict=True)
+        if set(by_number) == set(by_use):
+            for first, second in by_number:
+                _take(group, first, second, pairs)
+
+
+def _pair_only_choice(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
+    """Users came or went, but only one is left that shares some."""
+    for each in list(group.new):
+        candidates = _candidates(each, group, before, after)
+        if len(candidates) != 1:
+            continue
+        rivals = [
+            other
+            for other in group.new
+            if other.size == each.size and before.of(candidates[0]) & after.of(other)
+        ]
+        if len(rivals) == 1:
+            _take(group, candidates[0], each, pairs)
+
+
+def _candidates(entity: Entity, group: _Group, before: Users, after: Users) -> list[Entity]:
+    users = after.of(entity)
+    return [each for each in group.old if each.size == entity.size and before.of(each) & users]
+
+
+def _take(group: _Group, first: Entity, second: Entity, pairs: Pairs) -> None:
+    pairs.add(first, second)
+    group.old.remove(first)
+    group.new.remove(second)
+
+
+def _in_order(entities: list[Entity]) -> list[Entity]:
+    return sorted(entities, key=lambda each: names.number(each.name))
 
 
 def _pair_unique(
-    old: list[Entity],
-    new: list[Entity],
+    group: _Group,
     old_key: Callable[[Entity], Hashable],
     new_key: Callable[[Entity], Hashable],
     pairs: Pairs,
 ) -> None:
-    """Pair those whose key occurs once on each side; they leave the lists."""
-    table: dict[Hashable, tuple[list[Entity], list[Entity]]] = defaultdict(lambda: ([], []))
-    for entity in old:
-        table[old_key(entity)][0].append(entity)
-    for entity in new:
-        table[new_key(entity)][1].append(entity)
-    for first, second in table.values():
-        if len(first) == len(second) == 1:
-            pairs.add(first[0], second[0])
-            old.remove(first[0])
-            new.remove(second[0])
+    """Pair those whose key occurs once on each side; they leave the group."""
+    table: dict[Hashable, _Group] = defaultdict(_Group)
+    for entity in group.old:
+        table[old_key(entity)].old.append(entity)
+    for entity in group.new:
+        table[new_key(entity)].new.append(entity)
+    paired: set[Entity] = set()
+    for found in table.values():
+        if len(found.old) == len(found.new) == 1:
+            pairs.add(found.old[0], found.new[0])
+            paired.update((found.old[0], found.new[0]))
+    group.old = [each for each in group.old if each not in paired]
+    group.new = [each for each in group.new if each not in paired]
 
 
-def _masked(view: UnitView, entity: Entity) -> bytes:
-    from livegraft.elf.arch import x86_64 as arch
+class Users:
+    """Who refers to the static locals of a unit, by names without what the compiler appended."""
 
-    code = bytearray(view.code(entity))
-    for use in entity.uses:
-        code[use.offset : use.offset + arch.RELOCATION_SIZES[use.type]] = bytes(
-            arch.RELOCATION_SIZES[use.type]
+    def __init__(self, unit: Unit) -> None:
+        self._users: dict[int, set[str]] = defaultdict(set)
+        self._first: dict[int, int] = {}
+        numbered = np.array(
+            [each.kind is Kind.DATA and names.is_numbered(each.name) for each in unit.entities],
+            dtype=bool,
         )
-    return bytes(code)
+        is_static = (unit.target >= 0) & numbered[np.maximum(unit.target, 0)]
+        owners = _speaking_owners(unit)
+        for position in np.flatnonzero(is_static).tolist():
+            target = int(unit.target[position])
+            owner = owners.get(int(unit.owner[position]))
+            if owner is None or owner.number == target:
+                continue
+            self._users[target].add(names.base(owner.top.name))
+            self._first.setdefault(target, position)
+
+    def of(self, entity: Entity) -> frozenset[str]:
+        """The functions and variables that refer to it."""
+        return frozenset(self._users.get(entity.number, ()))
+
+    def in_order(self, entities: list[Entity]) -> list[Entity]:
+        """By the first reference to each."""
+        return sorted(entities, key=lambda each: self._first.get(each.number, -1))
 
 
-def _users(view: UnitView) -> dict[Entity, frozenset[str]]:
-    """The functions that refer to each variable, by name without suffixes."""
-    found: dict[Entity, set[str]] = defaultdict(set)
-    for entity in view.named():
-        if entity.kind is Kind.FUNCTION:
-            uses = [*entity.uses, *(use for entry in entity.entries for use in entry.uses)]
-            for use in uses:
-                if isinstance(use.target, Entity) and use.target.kind is Kind.DATA:
-                    found[use.target].add(entity.base)
-    return {entity: frozenset(names) for entity, names in found.items()}
+def _speaking_owners(unit: Unit) -> dict[int, Entity]:
+    """The function or variable that the relocations of each entity belong to."""
+    owners: dict[int, Entity] = {}
+    for entity in unit.entities:
+        if entity.kind in NAMED:
+            owners[entity.number] = entity
+            for entry in entity.entries:
+                owners[entry.number] = entity
+    return owners

@@ -2,415 +2,360 @@
 """A compiled unit as functions, variables and constants that refer to one another.
 
 The object must be raw compiler output with a section per function and variable where the source
-does not name the section. An :class:`Entity` is the range of one symbol; strings and constants,
-which have no symbols that count, are entities of their own; entries of the kernel's tables
-(``__bug_table``...) belong to the function that they speak of.
+does not name the section. Relocations are kept in arrays, ordered by the entity that they change;
+what each one refers to is an entity and a distance, however the assembler wrote it: by symbol, by
+section, or, between functions of one section, not at all.
 """
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from livegraft.compare import names
+from livegraft.compare.division import divide, snippets
+from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch import x86_64 as arch
-from livegraft.elf.header import SectionFlag, SectionType
-from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
-from livegraft.errors import ElfError
+from livegraft.elf.arch.x86_64_decode import Instruction, Undecodable, decode
+from livegraft.elf.object import ElfObject, Section
 
-SUFFIX = re.compile(r"(\.(?:constprop|isra|part|cold|localalias|lto_priv)(?:\.\d+)?|\.\d+)+$")
-"""What GCC appends: clones and their numbers, numbers of static locals."""
+Numbers = npt.NDArray[np.int64]
 
-ALWAYS_NEW = re.compile(
-    r"^(__func__|__FUNCTION__|__PRETTY_FUNCTION__|__warned|__already_done|__print_once|___done"
-    r"|__key|_rs|CSWTCH|_entry|_entry_ptr|descriptor|__ddebug|__UNIQUE_ID_\w+|\.L\w+)(\.\d+)*$"
-)
-"""Variables that stand for a place in the source, not for state that has to live on."""
+_SECTION_SHIFT = 40
+"""A place is one number: the section's number above 40 bits of offset."""
 
 
-class Kind(Enum):
-    """What an entity is."""
-
-    FUNCTION = auto()
-    DATA = auto()
-    STRING = auto()
-    CONSTANT = auto()
-    ANONYMOUS = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """A relocation, with what it means.
 
     Args:
-        offset: bytes into the entity (or table entry) that it changes.
+        offset: bytes into the section that it changes.
         type: its relocation type.
         target: the entity that it refers to, or the name of an undefined symbol.
-        delta: ``S + A`` relative to the target's symbol, as the addend has to be.
-        position: where in the target it points, the processor's view.
+        delta: ``S + A`` relative to the target's symbol, as an addend has to be.
     """
 
     offset: int
     type: int
     target: Entity | str
     delta: int
-    position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An entry of a table, and where in its function it points."""
-
-    table: str
-    place: int
-    data: bytes
-    uses: tuple[Use, ...]
-
-
-@dataclass(slots=True, eq=False)
-class Entity:
-    """A function, a variable, a string or a constant.
-
-    Args:
-        name: its symbol's name; empty if it has none.
-        kind: what it is.
-        section: its section's number.
-        start: where its bytes begin (call padding in front included).
-        value: where its symbol points.
-        end: behind its last byte.
-        symbol: its symbol; None for strings and constants.
-        uses: its relocations, by offset from ``start``.
-        entries: table entries that belong to it.
-        parent: the function whose cold part it is.
-        aliases: other symbols at the same place.
-    """
-
-    name: str
-    kind: Kind
-    section: int
-    start: int
-    value: int
-    end: int
-    symbol: Symbol | None = None
-    uses: list[Use] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    parent: Entity | None = None
-    aliases: list[str] = field(default_factory=list)
-
-    @property
-    def base(self) -> str:
-        """The name without what the compiler appended."""
-        return SUFFIX.sub("", self.name)
-
-    @property
-    def size(self) -> int:
-        """Bytes from the symbol on."""
-        return self.end - self.value
-
-    @property
-    def is_global(self) -> bool:
-        """Whether other units can refer to it."""
-        return self.symbol is not None and self.symbol.binding != Binding.LOCAL
-
-    @property
-    def is_always_new(self) -> bool:
-        """Whether a payload brings its own copy."""
-        return self.kind is Kind.DATA and bool(ALWAYS_NEW.match(self.name))
-
-
-class UnitView:
+class Unit:
     """An object, taken apart.
 
     Args:
         obj: the object.
-        subject: what to call it in errors.
-
-    Raises:
-        ElfError: another machine, an unknown relocation type, a table of an unknown layout.
+        subject: what to call it.
     """
 
     def __init__(self, obj: ElfObject, subject: str) -> None:
         self.obj = obj
         self.subject = subject
-        self.entities: list[Entity] = []
-        self.of_symbol: dict[int, Entity] = {}
-        self._in_section: dict[int, list[Entity]] = {}
-        self._starts: dict[int, list[int]] = {}
-        self._lazy: dict[tuple[int, int], Entity] = {}
-        self._ends: dict[Entity, dict[int, int]] = {}
-        self._find_entities()
-        self._find_uses()
-        self._find_entries()
-        self._find_parents()
+        self.oddities: list[Oddity] = []
+        self.externals: list[str] = []
+        """Names of undefined symbols; a target of -1 - n is the n-th."""
+        self._masked: dict[int, bytes] = {}
+        self._instructions: dict[Entity, list[Instruction]] = {}
+        self._divided = divide(obj, self.oddities)
+        self._read_symbols()
+        self._read_relocations()
+        self._find_positions()
+        self._order_entities()
+        self._connect()
+        self._find_families()
 
-    def named(self) -> Iterator[Entity]:
-        """Functions and variables."""
-        return (each for each in self.entities if each.kind in (Kind.FUNCTION, Kind.DATA))
+    # -- what others ask ------------------------------------------------------------------------
 
     def section(self, entity: Entity) -> Section:
         """The section that an entity lies in."""
         return self.obj.sections[entity.section]
 
-    def code(self, entity: Entity) -> bytes:
-        """An entity's bytes, from its start; empty for NOBITS."""
-        return self.section(entity).data[entity.start : entity.end]
+    def functions(self) -> Iterator[Entity]:
+        """All functions, cold parts included."""
+        return (each for each in self.entities if each.kind is Kind.FUNCTION)
 
-    def is_alone(self, entity: Entity) -> bool:
-        """Whether it has its section for itself."""
-        return len(self._in_section.get(entity.section, ())) == 1
+    def variables(self) -> Iterator[Entity]:
+        """All variables and named constants."""
+        return (each for each in self.entities if each.kind is Kind.DATA)
 
-    # -- entities -------------------------------------------------------------------------------
+    def span(self, entity: Entity) -> slice:
+        """Where an entity's relocations are in the arrays."""
+        return slice(int(self.first[entity.number]), int(self.first[entity.number + 1]))
 
-    def _find_entities(self) -> None:
-        by_section: dict[int, list[tuple[int, Symbol]]] = {}
-        for number, symbol in enumerate(self.obj.symbols):
-            if symbol.in_section and symbol.type in (SymbolType.OBJECT, SymbolType.FUNC):
-                by_section.setdefault(symbol.section, []).append((number, symbol))
-        for index, listed in by_section.items():
-            section = self.obj.sections[index]
-            if not section.is_alloc or section.name in arch.TABLES:
-                continue
-            self._add_symbols(index, section, listed)
-        for index, found in self._in_section.items():
-            self._starts[index] = [each.start for each in found]
+    def uses(self, entity: Entity) -> Iterator[Use]:
+        """The relocations of an entity, in order."""
+        span = self.span(entity)
+        for offset, kind, target, delta in zip(
+            self.offset[span].tolist(),
+            self.type[span].tolist(),
+            self.target[span].tolist(),
+            self.delta[span].tolist(),
+            strict=True,
+        ):
+            yield Use(offset, kind, self.target_of(target), delta)
 
-    def _add_symbols(self, index: int, section: Section, listed: list[tuple[int, Symbol]]) -> None:
-        kind = Kind.FUNCTION if section.is_code else Kind.DATA
-        order = sorted(listed, key=lambda pair: (pair[1].value, -pair[1].size, -pair[1].binding))
-        found = self._in_section.setdefault(index, [])
-        padding = order[0][1].value if section.is_code else 0
-        for number, symbol in order:
-            last = found[-1] if found else None
-            if last is not None and symbol.value < last.end and symbol.value != last.value:
-                raise ElfError(self.subject, f"{symbol.name} overlaps {last.name}")
-            if last is not None and symbol.value == last.value and last.size:
-                last.aliases.append(symbol.name)
-                self.of_symbol[number] = last
-                continue
-            start = (
-                max(symbol.value - padding, last.end if last else 0) if padding else symbol.value
-            )
-            end = symbol.value + symbol.size
-            if end > section.size:
-                raise ElfError(self.subject, f"{symbol.name} reaches beyond {section.name}")
-            entity = Entity(symbol.name, kind, index, start, symbol.value, end, symbol)
-            found.append(entity)
-            self.entities.append(entity)
-            self.of_symbol[number] = entity
+    def target_of(self, number: int) -> Entity | str:
+        """The entity or undefined symbol of a number in :attr:`target`."""
+        return self.entities[number] if number >= 0 else self.externals[-1 - number]
 
-    def locate(self, index: int, position: int) -> Entity:
-        """The entity at a place of a section; strings and constants are found as they are needed.
+    def masked(self, entity: Entity) -> bytes:
+        """An entity's bytes from its symbol on, relocations blanked; zeros for NOBITS."""
+        index = entity.section
+        if index not in self._masked:
+            self._masked[index] = self._mask(index)
+        return self._masked[index][entity.value : entity.end]
 
-        Raises:
-            ElfError: nothing is there.
+    def instructions(self, entity: Entity) -> list[Instruction]:
+        """The instructions of a function or snippet, by their offsets in the section.
+
+        What cannot be decoded has none, and is noted as odd.
         """
-        section = self.obj.sections[index]
-        found = self._in_section.get(index)
-        if found:
-            at = max(bisect_right(self._starts[index], position) - 1, 0)
-            return found[at]
-        if section.is_strings:
-            start = section.data.rfind(b"\0", 0, max(position, 0)) + 1
-            end = section.data.find(b"\0", start) + 1
-            return self._anonymous(index, Kind.STRING, start, end or section.size)
-        if section.flags & SectionFlag.MERGE and section.entry_size:
-            start = position - position % section.entry_size
-            return self._anonymous(index, Kind.CONSTANT, start, start + section.entry_size)
-        return self._anonymous(index, Kind.ANONYMOUS, 0, section.size)
+        if entity not in self._instructions:
+            data = self.obj.sections[entity.section].data
+            try:
+                listed = list(decode(data, entity.value, entity.end))
+            except Undecodable as error:
+                listed = []
+                self.oddities.append(
+                    Oddity(
+                        "undecodable", entity.name or self.section(entity).name, str(error), entity
+                    )
+                )
+            self._instructions[entity] = listed
+        return self._instructions[entity]
 
-    def _anonymous(self, index: int, kind: Kind, start: int, end: int) -> Entity:
-        if not 0 <= start < max(end, 1) <= max(self.obj.sections[index].size, 1):
-            name = self.obj.sections[index].name
-            raise ElfError(self.subject, f"a relocation points outside {name}")
-        key = (index, start)
-        if key not in self._lazy:
-            entity = self._lazy[key] = Entity("", kind, index, start, start, end)
-            self.entities.append(entity)
-            if kind is Kind.ANONYMOUS:
-                self._starts.setdefault(index, [])
-        return self._lazy[key]
+    def is_branch(self, use: Use, section: int) -> bool:
+        """Whether a relocation is that of a direct call or jump."""
+        if use.type in (arch.R_PLT32, arch.R_PC8):
+            return True
+        found = self.obj.sections[section]
+        return use.type == arch.R_PC32 and found.is_code and arch.is_branch(found.data, use.offset)
 
-    # -- relocations ----------------------------------------------------------------------------
+    # -- construction ---------------------------------------------------------------------------
 
-    def _find_uses(self) -> None:
+    def _read_symbols(self) -> None:
+        """Columns of the symbol table, and which symbols name an entity."""
+        count = len(self.obj.symbols)
+        self._symbol_section = np.zeros(count, dtype="i8")
+        self._symbol_value = np.zeros(count, dtype="i8")
+        self._symbol_external = np.full(count, -1, dtype="i8")
+        for number, symbol in enumerate(self.obj.symbols):
+            if symbol.in_section:
+                self._symbol_section[number] = symbol.section
+                self._symbol_value[number] = symbol.value
+            elif number:
+                self._symbol_external[number] = len(self.externals)
+                self.externals.append(symbol.name)
+                if not symbol.is_undefined and symbol.type != 4:
+                    text = "is an absolute or common symbol"
+                    self.oddities.append(Oddity("unknown-symbol", symbol.name, text))
+        named = np.zeros(count, dtype=bool)
+        for listed in self._divided.values():
+            for entity in listed:
+                named[entity.symbol] = True
+        named[0] = False
+        self._symbol_named = named
+
+    def _read_relocations(self) -> None:
+        """All relocations, by section and offset."""
+        columns: list[Numbers] = []
         for index, section in enumerate(self.obj.sections):
-            if not section.is_alloc or section.name in arch.TABLES or _is_ignored(section.name):
+            is_divided = index in self._divided or section.name in arch.SNIPPETS
+            if not len(section.relocations) or not is_divided:
                 continue
-            if section.name in (arch.REPLACEMENTS, arch.SNIPPETS):
-                continue  # cut into segments when their entries are known
-            for use_at, use in self._uses(index, section):
-                if section.is_strings:
-                    raise ElfError(self.subject, f"{section.name}: strings with relocations")
-                owner = self.locate(index, use_at)
-                if not owner.start <= use_at < owner.end:
-                    raise ElfError(self.subject, f"{section.name}+{use_at:#x}: belongs to nothing")
-                owner.uses.append(_moved(use, use_at - owner.start))
-            found = self._in_section.get(index, ())
-            if section.is_code and len(found) > 1:
-                for owner in found:
-                    self._add_hidden_branches(owner)
+            entries = section.relocations
+            place = entries["offset"].astype("i8") + (index << _SECTION_SHIFT)
+            columns.append(
+                np.stack(
+                    [place, *(entries[each].astype("i8") for each in ("type", "symbol", "addend"))]
+                )
+            )
+        table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0), dtype="i8")
+        self._place, self.type, self._symbol, self._addend = table[
+            :, table[0].argsort(kind="stable")
+        ]
 
-    def _uses(self, index: int, section: Section) -> Iterator[tuple[int, Use]]:
-        """All relocations of a section, in order, with their places in the section."""
-        entries = section.relocations
-        for offset, kind, number, addend in entries[
-            entries["offset"].argsort(kind="stable")
-        ].tolist():
-            size = arch.RELOCATION_SIZES.get(kind)
-            if size is None:
-                raise ElfError(self.subject, f"{section.name}: unknown relocation type {kind}")
-            if offset + size > section.size:
-                raise ElfError(self.subject, f"{section.name}: relocation outside of it")
-            yield offset, self._use(index, section, offset, kind, number, addend)
+    def _find_positions(self) -> None:
+        """The place that each relocation means, where the processor would look."""
+        section = self._symbol_section[self._symbol]
+        value = self._symbol_value[self._symbol] + self._addend
+        self._by_name = self._symbol_named[self._symbol]
+        is_code = np.array([each.is_code for each in self.obj.sections])
+        own = self._place >> _SECTION_SHIFT
+        is_relative = np.isin(self.type, list(arch.PC_RELATIVE)) & is_code[own]
+        correction = np.where(is_relative, arch.NEAR_BRANCH_LENGTH, 0)
+        manifold = np.zeros(len(self.obj.sections), dtype=bool)
+        for index, each in enumerate(self.obj.sections):
+            manifold[index] = len(self._divided.get(index, ())) > 1 or each.name in arch.SNIPPETS
+        unsure = np.flatnonzero(is_relative & ~self._by_name & manifold[section])
+        for number in unsure.tolist():
+            correction[number] = self._distance_to_end(int(self._place[number]))
+        self._value = value
+        self._target_place = np.where(
+            section > 0, (section << _SECTION_SHIFT) + np.maximum(value + correction, 0), -1
+        )
 
-    def _use(
-        self, index: int, section: Section, offset: int, kind: int, number: int, addend: int
-    ) -> Use:
-        if section.is_code and kind == arch.PC_RELATIVE_32 and arch.is_branch(section.data, offset):
-            kind = arch.BRANCH
-        symbol = self.obj.symbols[number]
-        if not symbol.in_section:
-            if not symbol.is_undefined:
-                raise ElfError(self.subject, f"{symbol.name}: absolute or common symbol")
-            return Use(offset, kind, symbol.name, addend, addend)
-        known = self.of_symbol.get(number)
-        place = symbol.value + addend
-        if known is not None:
-            return Use(offset, kind, known, place - known.value, place - known.value)
-        correction = 0
-        if section.is_code and kind in arch.PC_RELATIVE:
-            correction = self._correction(index, offset, kind, symbol.section)
-        target = self.locate(symbol.section, place + correction)
-        return Use(offset, kind, target, place - target.value, place + correction - target.value)
-
-    def _correction(self, index: int, offset: int, kind: int, target: int) -> int:
-        """What the processor adds to a PC-relative field: the distance to the instruction's end."""
-        found = self._in_section.get(target, ())
-        if kind == arch.BRANCH or len(found) == 1:
-            return 4
-        owner = self.locate(index, offset)
-        if owner not in self._ends:
-            code = self.section(owner).data[owner.value : owner.end]
-            self._ends[owner] = {
-                at: each.offset + each.size
-                for each in arch.instructions(code, owner.value)
-                for at in range(each.offset, each.offset + each.size)
-            }
-        end = self._ends[owner].get(offset)
-        if end is None:
-            raise ElfError(self.subject, f"{owner.name}: cannot be decoded at {offset:#x}")
-        return end - offset
-
-    def _add_hidden_branches(self, owner: Entity) -> None:
-        """Direct branches to a neighbour in the same section have no relocation: give them one."""
-        data = self.section(owner).data
-        covered = {use.offset + owner.start for use in owner.uses}
-        for each in arch.instructions(data[owner.value : owner.end], owner.value):
-            target = arch.branch_target(each)
-            short = each.size < 5
-            field_at = each.offset + each.size - (1 if short else 4)
-            if target is None or owner.start <= target < owner.end or field_at in covered:
-                continue
-            other = self.locate(owner.section, target)
-            if not other.start <= target < other.end:
-                raise ElfError(self.subject, f"{owner.name}: jumps to {target:#x}, not a function")
-            kind, length = (arch.SHORT_BRANCH, 1) if short else (arch.BRANCH, 4)
-            delta = target - other.value
-            owner.uses.append(Use(field_at - owner.start, kind, other, delta - length, delta))
-        owner.uses.sort(key=lambda use: use.offset)
-
-    # -- tables ---------------------------------------------------------------------------------
-
-    def _find_entries(self) -> None:
-        for index, section in enumerate(self.obj.sections):
-            table = arch.TABLES.get(section.name)
-            if table is not None and section.size:
-                self._add_entries(index, section, table)
-
-    def _add_entries(self, index: int, section: Section, table: arch.Table) -> None:
-        uses = list(self._uses(index, section))
-        size = table.size
-        if not size and uses:
-            count, rest = divmod(len(uses), table.relocations)
-            size = section.size // count if count and not rest else 0
-        if not size or section.size % size:
-            raise ElfError(self.subject, f"{section.name}: entries of an unknown layout")
-        grouped: dict[int, list[Use]] = {}
-        for offset, use in uses:
-            grouped.setdefault(offset // size, []).append(_moved(use, offset % size))
-        for number in range(section.size // size):
-            parts = grouped.get(number)
-            if not parts or not isinstance(parts[0].target, Entity):
-                raise ElfError(self.subject, f"{section.name}: entry {number} names no function")
-            data = section.data[number * size : (number + 1) * size]
-            if table.name == ".altinstructions":
-                parts[1] = self._segment(parts[1], data[arch.REPLACEMENT_LENGTH_AT[size]])
-            owner = parts[0].target
-            owner.entries.append(Entry(table.name, parts[0].delta, data, tuple(parts)))
-
-    def _segment(self, use: Use, length: int) -> Use:
-        """A replacement (or a snippet that one jumps to) as an entity of its own."""
-        whole = use.target
-        assert isinstance(whole, Entity)
-        start = use.delta + whole.value
-        entity = self._slice(whole.section, start, start + length)
-        return Use(use.offset, use.type, entity, 0, 0)
-
-    def _slice(self, index: int, start: int, end: int) -> Entity:
-        key = (index, -1 - start)
-        if key in self._lazy:
-            return self._lazy[key]
+    def _distance_to_end(self, place: int) -> int:
+        """From a field to the end of its instruction: what the processor adds to it."""
+        index, offset = place >> _SECTION_SHIFT, place & ((1 << _SECTION_SHIFT) - 1)
         section = self.obj.sections[index]
-        entity = self._lazy[key] = Entity("", Kind.ANONYMOUS, index, start, start, end)
-        self.entities.append(entity)
-        for at, use in self._uses(index, section):
-            if start <= at < end:
-                target = use.target
-                if isinstance(target, Entity) and self.section(target).name == arch.SNIPPETS:
-                    first = use.position + target.value
-                    snippet = self._slice(target.section, first, self._snippet_end(target, first))
-                    use = Use(at, use.type, snippet, use.delta - use.position, 0)
-                entity.uses.append(_moved(use, at - start))
-        return entity
+        if arch.is_branch(section.data, offset):
+            return arch.NEAR_BRANCH_LENGTH
+        if index in self._divided:
+            owner = next(each for each in self._divided[index] if offset < each.end)
+        else:
+            owner = Entity("", Kind.SNIPPET, index, 0, 0, section.size)
+        for each in self.instructions(owner):
+            if each.offset <= offset < each.end:
+                return each.end - offset
+        return arch.NEAR_BRANCH_LENGTH  # noted as odd: it could not be decoded
 
-    def _snippet_end(self, whole: Entity, start: int) -> int:
-        """A snippet ends with its unconditional jump back (``jmp %l[t_no]``)."""
-        data = self.section(whole).data
-        for each in arch.instructions(data[start:], start):
-            if each.mnemonic == "jmp":
-                return each.offset + each.size
-        raise ElfError(self.subject, f"{arch.SNIPPETS}+{start:#x}: does not jump back")
+    def _order_entities(self) -> None:
+        """All entities in the order of their places, and their numbers."""
+        targets = self._target_place[~self._by_name & (self._target_place >= 0)]
+        for index, section in enumerate(self.obj.sections):
+            if section.name in arch.SNIPPETS and section.size:
+                mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
+                self._divided[index] = snippets(index, section, set(mine.tolist()))
+        self.entities = [each for index in sorted(self._divided) for each in self._divided[index]]
+        for number, entity in enumerate(self.entities):
+            entity.number = number
+        self._starts = np.array(
+            [(each.section << _SECTION_SHIFT) + each.start for each in self.entities], dtype="i8"
+        )
+        self._values = np.array([each.value for each in self.entities], dtype="i8")
+        self._sections = np.array([each.section for each in self.entities], dtype="i8")
 
-    # -- cold parts -----------------------------------------------------------------------------
+    def _locate(self, places: Numbers) -> Numbers:
+        """The numbers of the entities at places; -1 where nothing is."""
+        if not self.entities:
+            return np.full(len(places), -1, dtype="i8")
+        found = np.searchsorted(self._starts, places, side="right") - 1
+        section = places >> _SECTION_SHIFT
+        is_before = (found < 0) | (self._sections[found] != section)
+        found = np.where(is_before, np.minimum(found + 1, len(self.entities) - 1), found)
+        return np.where(self._sections[found] == section, found, -1)
 
-    def _find_parents(self) -> None:
-        functions = {e.name: e for e in self.entities if e.kind is Kind.FUNCTION}
-        for name, entity in functions.items():
-            if ".cold" in name:
-                parent = functions.get(name[: name.rindex(".cold")])
-                if parent is None:
-                    raise ElfError(self.subject, f"{name}: has no parent function")
+    def _connect(self) -> None:
+        """Who has which relocation, and what it refers to."""
+        by_symbol = np.full(len(self.obj.symbols), -1, dtype="i8")
+        for entity in self.entities:
+            by_symbol[entity.symbol] = entity.number
+        located = self._locate(np.maximum(self._target_place, 0))
+        target = np.where(self._by_name, by_symbol[self._symbol], located)
+        external = self._symbol_external[self._symbol]
+        target = np.where(external >= 0, -1 - external, target)
+        owner = self._locate(self._place)
+        lost = (owner < 0) | ((target < 0) & (external < 0))
+        self._note_lost(lost)
+        base = np.where(target >= 0, self._values[np.maximum(target, 0)], 0)
+        delta = np.where(target >= 0, self._value - base, self._addend)
+        keep = ~lost
+        self.offset = (self._place & ((1 << _SECTION_SHIFT) - 1))[keep]
+        self.type, self.owner = self.type[keep], owner[keep]
+        self.target, self.delta = target[keep], delta[keep]
+        self._index_owners()
+        self._add_hidden_branches()
+        self._note_unknown_types()
+
+    def _index_owners(self) -> None:
+        order = np.lexsort((self.offset, self.owner))
+        self.offset, self.type, self.owner, self.target, self.delta = (
+            column[order]
+            for column in (self.offset, self.type, self.owner, self.target, self.delta)
+        )
+        self.first = np.searchsorted(self.owner, np.arange(len(self.entities) + 1))
+
+    def _note_lost(self, lost: npt.NDArray[np.bool_]) -> None:
+        for place in self._place[lost].tolist():
+            name = self.obj.sections[place >> _SECTION_SHIFT].name
+            text = "a relocation refers to nothing that is known"
+            self.oddities.append(Oddity("unknown-section", name, text))
+
+    def _note_unknown_types(self) -> None:
+        known = np.isin(self.type, [*arch.RELOCATION_SIZES, arch.R_PC8])
+        ends = np.array([each.end for each in self.entities], dtype="i8")
+        beyond = self.offset >= ends[self.owner] if len(self.entities) else np.zeros(0, dtype=bool)
+        for number in np.flatnonzero(~known | beyond).tolist():
+            owner = self.entities[int(self.owner[number])]
+            name = owner.name or self.section(owner).name
+            if known[number]:
+                text = "a relocation lies between the symbols of its section"
+                self.oddities.append(Oddity("relocation-out-of-range", name, text, owner))
+            else:
+                text = f"has a relocation of the unknown type {int(self.type[number])}"
+                self.oddities.append(Oddity("unknown-relocation", name, text, owner))
+
+    def _add_hidden_branches(self) -> None:
+        """Branches between functions of one section have no relocation: give them one."""
+        rows: list[tuple[int, int, int, int, int]] = []
+        for index, listed in self._divided.items():
+            if len(listed) > 1 and listed[0].kind is Kind.FUNCTION:
+                for entity in listed:
+                    rows += self._hidden_branches(index, entity)
+        if not rows:
+            return
+        added = np.array(rows, dtype="i8").T
+        self.owner, self.offset, self.type, self.target, self.delta = (
+            np.concatenate([old, new])
+            for old, new in zip(
+                (self.owner, self.offset, self.type, self.target, self.delta), added, strict=True
+            )
+        )
+        self._index_owners()
+
+    def _hidden_branches(
+        self, index: int, entity: Entity
+    ) -> Iterator[tuple[int, int, int, int, int]]:
+        data = self.obj.sections[index].data
+        covered = set(self.offset[self.span(entity)].tolist())
+        for each in self.instructions(entity):
+            distance = arch.branch_distance(each, data)
+            if distance is None or each.immediate in covered:
+                continue
+            place = each.end + distance
+            if entity.value <= place < entity.end:
+                continue
+            number = int(self._locate(np.array([(index << _SECTION_SHIFT) + place]))[0])
+            width = each.end - each.immediate
+            kind = arch.R_PC32 if width == 4 else arch.R_PC8
+            delta = place - width - self.entities[number].value
+            yield entity.number, each.immediate, kind, number, delta
+
+    def _find_families(self) -> None:
+        """Entries to those that they speak of, cold parts to their functions."""
+        firsts = self.first[:-1].tolist()
+        targets = self.target.tolist()
+        for entity in self.entities:
+            if entity.kind is not Kind.ENTRY:
+                continue
+            target = targets[firsts[entity.number]] if self.span(entity).stop > 0 else -1
+            if target >= 0 and self.entities[target] is not entity:
+                self.entities[target].entries.append(entity)
+        functions = {each.name: each for each in self.functions()}
+        for entity in functions.values():
+            parent = functions.get(names.parent(entity.name))
+            if parent is not None:
                 entity.parent = parent
+                parent.parts.append(entity)
 
+    def place(self, entry: Entity) -> int:
+        """Where in its function an entry points, from the function's symbol on."""
+        return int(self.delta[self.first[entry.number]])
 
-def _moved(use: Use, offset: int) -> Use:
-    return Use(offset, use.type, use.target, use.delta, use.position)
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(arch.IGNORED)
-
-
-def is_initial(name: str) -> bool:
-    """Whether a section holds code or data of the boot or of a module's loading only."""
-    return name.startswith(arch.INITIAL) or name in (".init", ".exit")
-
-
-def is_data_section(section: Section) -> bool:
-    """Whether it holds variables of the ordinary kind."""
-    return bool(section.flags & SectionFlag.ALLOC) and section.type in (
-        SectionType.PROGBITS,
-        SectionType.NOBITS,
-    )
+    def _mask(self, index: int) -> bytes:
+        section = self.obj.sections[index]
+        data = np.zeros(section.size + 8, dtype="u1")
+        data[: len(section.data)] = np.frombuffer(section.data, dtype="u1")
+        bounds = [each.number for each in self._divided[index]]
+        span = slice(int(self.first[bounds[0]]), int(self.first[bounds[-1] + 1]))
+        offsets, kinds = self.offset[span], self.type[span]
+        for kind, size in [*arch.RELOCATION_SIZES.items(), (arch.R_PC8, 1)]:
+            at = offsets[kinds == kind]
+            if len(at):
+                data[at[:, None] + np.arange(size)] = 0
+        return data[: section.size].tobytes()

@@ -56,15 +56,16 @@ class Judgement:
         place = self.layout.place(symbol.section, symbol.value)
         if not section.is_alloc or section.name.startswith(".discard"):
             self.discarded[symbol.name] = f"lies in {section.name}, which is not linked"
+        elif not (known := self.shipped.symbols.places(symbol.name)):
+            self.differing[symbol.name] = f"is not in {self.shipped.object}"
         elif place is None:
-            known = self.shipped.symbols.places(symbol.name)
-            how = "its place cannot be told from others" if known else "is not there"
-            self.differing[symbol.name] = f"{how} in {self.shipped.object}"
+            how = f"its place in {self.shipped.object} cannot be told from others"
+            self.differing[symbol.name] = how
         elif difference := self._how(symbol.section, symbol.value, symbol.size):
             self.differing[symbol.name] = difference
         elif symbol.name in self.meaning.overridden:
             pass
-        elif place not in self.shipped.symbols.places(symbol.name):
+        elif place not in known:
             self.differing[symbol.name] = f"is not in {self.shipped.object} at its place"
         else:
             self.proven.append(symbol.name)

@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from livegraft.changeset import Target
-from livegraft.elf.object import Binding, ElfObject
 from livegraft.errors import Reason, Refused
-from livegraft.kbuild.placing import telling
-from livegraft.kernel.kernel import Kernel
-from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symbols import RULE, SymbolTable
 
 _REMEDY = "write the fix so that it does not need this symbol"
@@ -68,28 +64,3 @@ class Placement:
         if name in self.discarded:
             return self.discarded[name]
         return f"cannot be told from others in {self.object}, or is not there"
-
-
-def place_by_unique_names(
-    kernel: Kernel, unit_path: str, object: str, plain: ElfObject
-) -> Placement:
-    """Without a proof (``--no-proof``): only symbols whose name is unique in the object.
-
-    Args:
-        kernel: the kernel.
-        unit_path: the translation unit (``fs/ext4/mballoc.c``).
-        object: ``vmlinux``, or the module that it is linked into.
-        plain: the unpatched unit.
-
-    Raises:
-        KernelError, ImageError: the shipped object cannot be read.
-    """
-    symbols = open_shipped(kernel, object).symbols
-    places = {}
-    for symbol in plain.symbols:
-        # A weak symbol's name may mean another unit's definition.
-        if telling(symbol) and symbol.binding != Binding.WEAK:
-            found = symbols.places(symbol.name)
-            if len(found) == 1:
-                places[symbol.name] = found[0]
-    return Placement(unit_path, symbols, places)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from livegraft.elf.object import ElfObject
+from livegraft.elf.object import Binding, ElfObject
 from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.placing import telling
 from livegraft.kernel.kernel import Kernel
@@ -34,7 +34,9 @@ def place_unproved(
     symbols = open_shipped(kernel, object_name, progress).symbols
     places = {}
     for symbol in plain.symbols:
-        found = symbols.places(symbol.name) if telling(symbol) else ()
+        # A weak symbol's name may mean another unit's definition.
+        usable = telling(symbol) and symbol.binding != Binding.WEAK
+        found = symbols.places(symbol.name) if usable else ()
         if len(found) == 1:
             places[symbol.name] = found[0]
     return Placement(unit_path, symbols, places)

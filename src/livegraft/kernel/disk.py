@@ -11,6 +11,8 @@ _FULL = re.compile(
     r"No space left on device|Disk quota exceeded"
     # tar, when a part of a block still fits.
     r"|Wrote only \d+ of \d+ bytes"
+    # fixdep of the kernel's build system.
+    r"|not all data was written to the output"
 )
 
 

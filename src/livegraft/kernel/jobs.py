@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from livegraft.run import GRACE_SECONDS
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -22,7 +24,7 @@ class Jobs:
     """A few threads, each of which mostly waits for a program that it has started.
 
     An interrupt reaches the main thread only. When the block is left by an exception, the programs
-    that the threads wait for are killed, so the threads end at once and not when the download does.
+    that the threads wait for are ended, so the threads end at once and not when the download does.
 
     Args:
         workers: how many jobs run at a time.
@@ -75,15 +77,23 @@ class Jobs:
         self._threads.add(threading.get_native_id())
 
     def _end(self) -> None:
-        """Kill what the threads have started until all of them have noticed."""
+        """End what the threads have started until all of them have noticed.
+
+        Each program is asked once, so that it removes its temporary files, and killed later.
+        """
         for future in self._futures:
             future.cancel()
+        asked: set[int] = set()
+        patient_until = time.monotonic() + GRACE_SECONDS
         while not all(future.done() for future in self._futures):
-            for thread in tuple(self._threads):
-                for child in _children(thread):
-                    # Each program leads a process group of its own (livegraft.run).
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.killpg(child, signal.SIGKILL)
+            patient = time.monotonic() < patient_until
+            for child in {child for thread in tuple(self._threads) for child in _children(thread)}:
+                if patient and child in asked:
+                    continue
+                # Each program leads a process group of its own (livegraft.run), once it has begun.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child, signal.SIGTERM if patient else signal.SIGKILL)
+                    asked.add(child)
             time.sleep(0.02)
 
 

@@ -82,6 +82,9 @@ class Shipped(ABC):
         symbols: its symbols by name and place.
     """
 
+    fields_hold_values: bool
+    """Whether relocation fields are filled, so that their bytes are not the compiler's."""
+
     def __init__(self, symbols: SymbolTable) -> None:
         self.symbols = symbols
 
@@ -119,6 +122,8 @@ class Shipped(ABC):
 class ImageCode(Shipped):
     """Code in vmlinux: linked, so that a field holds the value itself."""
 
+    fields_hold_values = True
+
     def __init__(self, image: KernelImage, symbols: KernelSymbols) -> None:
         super().__init__(symbols)
         self.image = image
@@ -150,6 +155,8 @@ class ImageCode(Shipped):
 
 class ModuleCode(Shipped):
     """Code in a ``.ko``: relocatable, so that it has the unit's relocations, moved."""
+
+    fields_hold_values = False
 
     def __init__(self, module: ModuleFile) -> None:
         super().__init__(module.symbols)

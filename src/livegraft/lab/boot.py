@@ -8,20 +8,24 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from livegraft.cache import Cache
-from livegraft.errors import LivegraftError
+from livegraft.errors import LivegraftError, LostGuest
 from livegraft.lab import acceleration, package
 from livegraft.lab.channel import Channel
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
-from livegraft.lab.guest import BOOT_SECONDS, Guest, lost
+from livegraft.lab.guest import BOOT_SECONDS, EMULATOR_FAULT, Guest, emulator_failed, lost
 from livegraft.lab.image import Image, archive, recipe
 from livegraft.lab.modules import ModuleFolder, canonical
 from livegraft.lab.qemu import Accelerator, Machine, Qemu
 from livegraft.progress import SILENT, Progress
+
+SPOILT_STARTS = 2
+"""How often a guest is started anew that the emulator spoilt: see `emulator_failed`."""
 
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 
@@ -72,6 +76,7 @@ def boot(
     if accelerator is None:
         accelerator = acceleration.best(vmlinuz, modules, cache, progress)
     machine = Machine(kernel, accelerator, memory_mib, cpus, command_line=cmdline)
+    name = folder.folder.name
     with progress.step("boot guest"), _initial_files(archives) as stream:
         cpio = CpioWriter(stream)
         _add_modules(cpio, folder, channel_modules, wanted)
@@ -79,32 +84,59 @@ def boot(
             _add_file(cpio, path, data)
         cpio.finish()
         stream.flush()
-        started = time.monotonic()
-        qemu = Qemu(machine, stream.fileno())
+        started = _start(name, machine, stream.fileno(), timeout, progress)
+    try:
+        _require_inserted(started.report, load)
+        inserted = (*channel_modules, *wanted)
+        yield Guest(name, started.qemu, started.channel, folder, inserted, started.seconds)
+    finally:
+        started.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A guest that is up: its process, the channel, the agent's report, and how long it took."""
+
+    qemu: Qemu
+    channel: Channel
+    report: str
+    seconds: float
+
+    def end(self) -> None:
+        self.qemu.end()
+        self.channel.close()
+        self.qemu.close()
+
+
+def _start(
+    name: str, machine: Machine, initrd: int, timeout: float, progress: Progress
+) -> _Started:
+    """Start a guest and wait for its agent; again if the emulator failed, and not the guest."""
+    for _ in range(SPOILT_STARTS):
+        try:
+            return _attempt(name, machine, initrd, timeout)
+        except LostGuest as error:
+            if not emulator_failed(error.console):
+                raise
+            progress.note(f"{name}: {EMULATOR_FAULT}; starting it again")
+    return _attempt(name, machine, initrd, timeout)
+
+
+def _attempt(name: str, machine: Machine, initrd: int, timeout: float) -> _Started:
+    began = time.monotonic()
+    qemu = Qemu(machine, initrd)
     try:
         channel = Channel(qemu.channel)
-        try:
-            with progress.step("boot guest"):
-                report = _await_agent(folder.folder.name, qemu, channel, timeout)
-            seconds = time.monotonic() - started
-            _require_inserted(report, load)
-            yield Guest(
-                folder.folder.name, qemu, channel, folder, (*channel_modules, *wanted), seconds
-            )
-        finally:
-            qemu.end()
-            channel.close()
-    finally:
+        report = channel.ready(timeout)
+        if report is None:
+            late = f"it was not up after {timeout:g} s"
+            raise lost(name, qemu, late if channel.connected else "it ended early")
+        return _Started(qemu, channel, report, time.monotonic() - began)
+    except BaseException:
+        qemu.end()
+        qemu.channel.close()
         qemu.close()
-
-
-def _await_agent(name: str, qemu: Qemu, channel: Channel, timeout: float) -> str:
-    report = channel.ready(timeout)
-    if report is not None:
-        return report
-    raise lost(
-        name, qemu, f"it was not up after {timeout:g} s" if channel.connected else "it ended early"
-    )
+        raise
 
 
 def _require_inserted(report: str, load: Sequence[str]) -> None:

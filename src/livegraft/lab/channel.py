@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's end of the channel to a guest's agent. The frames are described in agent.c."""
+"""The host's end of the channel to a guest's agent. The frames are described in agent/agent.h."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def archive(image: Image, cache: Cache, progress: Progress = SILENT) -> Path:
         RunFailed: the agent does not compile.
     """
     found = recipe(image)
-    key = hashlib.sha256(repr((_LAYOUT, found, _resource("agent.c"))).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((_LAYOUT, found, _agent_sources())).encode()).hexdigest()[:16]
 
     def make(path: Path) -> None:
         with progress.step(f"guest image {image}"), tempfile.TemporaryDirectory() as folder:
@@ -110,6 +110,11 @@ def archive(image: Image, cache: Cache, progress: Progress = SILENT) -> Path:
 
 def _resource(name: str) -> bytes:
     return resources.files(__package__).joinpath(name).read_bytes()
+
+
+def _agent_sources() -> list[tuple[str, bytes]]:
+    folder = resources.files(__package__).joinpath("agent")
+    return sorted((each.name, each.read_bytes()) for each in folder.iterdir())
 
 
 def _unpack(found: Recipe, root: Path, cache: Cache, progress: Progress) -> None:
@@ -168,9 +173,11 @@ def _compile_agent(target: Path) -> None:
     compiler = next(filter(shutil.which, ("cc", "gcc", "gcc-12", "gcc-14")), None)
     if compiler is None:
         raise CommandMissing("cc", "is not installed", "apt-get install gcc libc6-dev")
-    source = target.with_suffix(".c")
-    source.write_bytes(_resource("agent.c"))
-    run([compiler, "-O2", "-static", "-s", "-o", target, source])
+    folder = target.with_suffix(".src")
+    folder.mkdir()
+    for name, source in _agent_sources():
+        (folder / name).write_bytes(source)
+    run([compiler, "-O2", "-static", "-s", "-o", target, *sorted(folder.glob("*.c"))])
 
 
 def _write(cpio: CpioWriter, root: Path, found: Recipe, agent: Path) -> None:

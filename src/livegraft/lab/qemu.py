@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import weakref
@@ -23,7 +24,7 @@ from livegraft.run import environment
 
 QEMU = "qemu-system-x86_64"
 PORT = "livegraft"
-"""Name of the virtio-serial port; the agent looks for it (agent.c, ``PORT_NAME``)."""
+"""Name of the virtio-serial port; the agent looks for it (agent/agent.h, ``PORT_NAME``)."""
 
 COMMAND_LINE = "console=ttyS0 panic=-1 quiet"
 """panic=-1: reboot at once, which with -no-reboot ends QEMU: a panic is noticed when it happens.
@@ -93,13 +94,13 @@ class Qemu:
     """
 
     def __init__(self, machine: Machine, initrd: int) -> None:
-        self._console = os.memfd_create("livegraft-console")
-        self._messages = os.memfd_create("livegraft-qemu")
+        self._console = _Written("livegraft-console")
+        self._messages = _Written("livegraft-qemu")
         ours, theirs = socket.socketpair()
-        descriptors = (initrd, self._console, theirs.fileno())
+        descriptors = (initrd, self._console.descriptor, theirs.fileno())
         try:
             self._process = _start(
-                [QEMU, *machine.arguments(*descriptors)], descriptors, self._messages
+                [QEMU, *machine.arguments(*descriptors)], descriptors, self._messages.descriptor
             )
         except BaseException:
             ours.close()
@@ -112,11 +113,11 @@ class Qemu:
 
     def console(self) -> str:
         """All that the kernel wrote on its console so far; also after the end."""
-        return _content(self._console)
+        return self._console.text()
 
     def messages(self) -> str:
         """What QEMU itself had to say."""
-        return _content(self._messages)
+        return self._messages.text()
 
     def wait(self, seconds: float) -> int | None:
         """QEMU's exit status once it has ended, None if it still runs after `seconds`."""
@@ -136,10 +137,28 @@ class Qemu:
             _running.discard(self)
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        for descriptor in (self._console, self._messages):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        """Give the descriptors back. What was written on them can still be read."""
+        self._console.close()
+        self._messages.close()
+
+
+class _Written:
+    """A file in memory that QEMU writes to."""
+
+    def __init__(self, name: str) -> None:
+        self.descriptor = os.memfd_create(name)
+        self._kept: str | None = None
+
+    def text(self) -> str:
+        if self._kept is not None:
+            return self._kept
+        data = os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0)
+        return data.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def close(self) -> None:
+        if self._kept is None:
+            self._kept = self.text()
+            os.close(self.descriptor)
 
 
 _running: weakref.WeakSet[Qemu] = weakref.WeakSet()
@@ -168,16 +187,6 @@ def _start(argv: list[str], inherited: tuple[int, ...], messages: int) -> subpro
             start_new_session=True,
         )
 
-    import shutil
-
     if shutil.which(QEMU) is None:
         raise CommandMissing(QEMU, "is not installed", "apt-get install qemu-system-x86")
     return _starter.submit(start).result()
-
-
-def _content(descriptor: int) -> str:
-    try:
-        size = os.fstat(descriptor).st_size
-        return os.pread(descriptor, size, 0).decode("utf-8", "replace").replace("\r\n", "\n")
-    except OSError:
-        return ""

@@ -1,283 +1,277 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Read a built live patch, trusting nothing: the manifest has to say what the ELF file holds."""
+"""Read a built module: its manifest, checked against what the kernel will find in the file.
+
+The manifest is believed in nothing that the file itself can tell. Both have to say the same, or
+:class:`~livegraft.errors.ModuleError` says what differs. That is no protection against forgery,
+which is the signature's matter: it shows that builder, linker and writer did what was asked.
+"""
 
 from __future__ import annotations
 
-import json
-import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from livegraft.changeset import VMLINUX, State, Target
+from livegraft.elf import header
 from livegraft.elf import object as elf
-from livegraft.elf.header import SHN_LIVEPATCH, SectionType
-from livegraft.elf.object import ElfObject, Symbol
+from livegraft.elf.header import Machine
+from livegraft.elf.object import ElfObject, Symbol, SymbolType
 from livegraft.errors import ElfError, ModuleError
-from livegraft.module.build import CORE_SYMBOLS
-from livegraft.module.livepatch_relocations import SECTION_PREFIX
-from livegraft.module.manifest import FORMAT, SECTION
+from livegraft.module import klp, manifest
+from livegraft.module.glue import mark
+from livegraft.module.klp import LivepatchRelocations, Redirection
+from livegraft.module.manifest import SECTION, Document, is_build_id
+from livegraft.module.pieces import undefined
 
-_SYMBOL = re.compile(r"\.klp\.sym\.([^.]{1,55})\.([^,]{1,511}),(\d+)")
-_REBUILD = "copy the file again, or build it again with 'livegraft build'"
+PARAMETERS = {"kick": 0o200, "livegraft": 0o444, "model": 0o444}
+"""The module parameters that :mod:`livegraft.runtime` relies on, and their permissions."""
 
+_PARAMETER = "__param_"
+_PERMISSIONS_AT = 24
+"""Offset of ``perm`` in ``struct kernel_param`` (include/linux/moduleparam.h)."""
+_VERSION_SIZE = 64
+"""``struct modversion_info``: ``unsigned long crc`` and the name (include/linux/module.h)."""
 
-@dataclass(frozen=True, slots=True)
-class Redirection:
-    """A function that the module redirects, as its ``struct klp_func`` says."""
+FROM_MANIFEST = (*("kernel", "objects", "fix", "method", "proof", "tool", "compiler", "warnings"),)
+"""What the document of ``inspect`` takes from the manifest."""
 
-    target: Target
-    symbol: str
+REBUILD = "copy the file again, or build it again with 'livegraft build'"
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a live patch holds.
+    """What a module holds.
 
     Args:
         name: the module's name.
         size: the file's size in bytes.
         vermagic: for which kernel the module loader takes it.
-        redirections: what it redirects.
-        references: what it refers to in the running kernel.
-        relocations: how many livepatch relocations it has, by object whose coming they wait for.
-        exports: undefined symbols: what it needs of vmlinux's exports.
-        manifest: the whole manifest.
+        redirections: the functions that it redirects.
+        references: its livepatch relocations, by owner and target.
+        imports: the exported symbols that it uses, and the CRC (``u32``) of each; None where the
+            kernel has no ``CONFIG_MODVERSIONS``.
+        parameters: its module parameters and their permissions.
+        info: the fields of ``.modinfo``; a field may be there many times.
+        manifest: what it says of itself, which agrees with the rest.
     """
 
     name: str
     size: int
     vermagic: str
     redirections: tuple[Redirection, ...]
-    references: tuple[Target, ...]
-    relocations: Mapping[str, int]
-    exports: tuple[str, ...]
-    manifest: Mapping[str, object]
+    references: tuple[LivepatchRelocations, ...]
+    imports: Mapping[str, int | None]
+    parameters: Mapping[str, int]
+    info: Mapping[str, tuple[str, ...]]
+    manifest: Mapping[str, Any]
+
+    @property
+    def relocations(self) -> dict[str, int]:
+        """How many livepatch relocations there are, by the object whose coming they wait for."""
+        counts: dict[str, int] = {}
+        for each in self.references:
+            counts[each.owner] = counts.get(each.owner, 0) + each.count
+        return counts
 
     def as_json(self) -> dict[str, object]:
         """The document of ``inspect``."""
+        targets = dict.fromkeys(each.target for each in self.references)
         return {
             "name": self.name,
             "size": self.size,
             "vermagic": self.vermagic,
-            "kernel": self.manifest["kernel"],
-            "objects": self.manifest["objects"],
-            "references": [_target(each) for each in self.references],
-            "relocations": dict(self.relocations),
-            "exports": list(self.exports),
-            "fix": self.manifest["fix"],
-            "method": self.manifest["method"],
-            "proof": self.manifest["proof"],
-            "tool": self.manifest["tool"],
-            "compiler": self.manifest["compiler"],
-            "warnings": self.manifest["warnings"],
-        }
+            "references": [
+                {"object": each.object, "name": each.name, "sympos": each.sympos}
+                for each in sorted(targets, key=lambda each: (each.object, each.name, each.sympos))
+            ],
+            "relocations": self.relocations,
+            "exports": sorted(self.imports),
+        } | {key: self.manifest[key] for key in FROM_MANIFEST}
 
 
 def inspect_module(path: Path) -> Inspection:
-    """Read a live patch and compare its manifest with what it holds.
+    """Read and check a module's file.
 
     Raises:
-        ModuleError: it is no live patch of livegraft's, is damaged, or contradicts itself.
+        ModuleError: it cannot be read, is truncated, not a module, not of livegraft, or says
+            something of itself that is not so.
     """
     try:
         data = path.read_bytes()
-        obj = elf.parse(data, str(path))
     except OSError as error:
         raise ModuleError(
             str(path), f"cannot be read: {error.strerror}", "check the path"
         ) from error
-    except ElfError as error:
-        raise ModuleError(str(path), error.problem, _REBUILD) from error
-    info = _modinfo(obj)
-    if info.get("livepatch") != "Y":
-        raise ModuleError(
-            str(path), "is not a live patch", "name a file that 'livegraft build' made"
-        )
-    document = _manifest(obj, str(path))
-    found = Inspection(
-        info.get("name", ""),
-        len(data),
-        info.get("vermagic", ""),
-        tuple(_redirections(obj, str(path))),
-        tuple(_references(obj, str(path))),
-        _relocations(obj),
-        tuple(sorted(s.name for s in obj.symbols[1:] if s.is_undefined)),
-        document,
-    )
-    _check(found, str(path))
-    return found
+    return inspect_bytes(data, str(path))
 
 
-def _check(found: Inspection, subject: str) -> None:
-    said = {
-        (each["name"], function["name"], function["sympos"], function["symbol"])
-        for each in _list(found.manifest["objects"])
-        for function in _list(each["functions"])
-        if function["state"] == State.CHANGED
-    }
-    held = {(r.target.object, r.target.name, r.target.sympos, r.symbol) for r in found.redirections}
-    _compare(subject, "redirected functions", said, held)
-    core = {(VMLINUX, name, 1) for name in CORE_SYMBOLS}
-    said_references = {
-        (each["object"], each["name"], each["sympos"])
-        for each in _list(found.manifest["references"])
-    }
-    held_references = {(t.object, t.name, t.sympos) for t in found.references}
-    _compare(subject, "references", said_references | core, held_references)
-    kernel = found.manifest["kernel"]
-    assert isinstance(kernel, dict)
-    for what, says, holds in (
-        ("name", found.manifest["name"], found.name),
-        ("kernel release", kernel["release"], found.vermagic.split(" ")[0]),
-    ):
-        if says != holds:
-            raise ModuleError(
-                subject, f"its manifest says {what} {says}, the module itself {holds}", _REBUILD
-            )
-
-
-def _compare(
-    subject: str, what: str, said: set[tuple[object, ...]], held: set[tuple[object, ...]]
-) -> None:
-    odd = sorted(map(str, said ^ held))
-    if odd:
-        raise ModuleError(
-            subject, f"its manifest and its {what} differ: {', '.join(odd[:3])}", _REBUILD
-        )
-
-
-def _manifest(obj: ElfObject, subject: str) -> Mapping[str, object]:
-    number = obj.section_number(SECTION)
-    if number is None:
-        raise ModuleError(
-            subject, "was not built by livegraft: it has no manifest", "name a file that it made"
-        )
+def inspect_bytes(data: bytes, subject: str) -> Inspection:
+    """:func:`inspect_module` for a file's contents; `subject` is what to call it."""
     try:
-        document = json.loads(obj.sections[number].data)
-        known = document["format"] == FORMAT
-        keys = ("name", "kernel", "objects", "references", "fix", "method", "proof", "tool")
-        document = {key: document[key] for key in (*keys, "compiler", "warnings")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModuleError(subject, f"its manifest is damaged: {error!r}", _REBUILD) from error
-    if not known:
-        raise ModuleError(subject, "its manifest has an unknown format", "use a newer livegraft")
-    return document
-
-
-def _redirections(obj: ElfObject, subject: str) -> list[Redirection]:
-    objects = _array(obj, "lg_objects")
-    found = []
-    for name, functions in zip(_object_names(obj, objects), _function_arrays(obj), strict=False):
-        found += [
-            Redirection(Target(name, *_old(obj, functions, at)), _new(obj, functions, at))
-            for at in _entries(obj, functions)
-        ]
-    if not found:
-        raise ModuleError(subject, "redirects no function", _REBUILD)
+        file = header.parse(data, subject)
+        raw, info = _raw_manifest(file, subject), modinfo(file)
+        obj = elf.parse(data, subject)
+    except ElfError as error:
+        raise ModuleError(subject, error.problem, REBUILD) from error
+    document = manifest.decode(raw, subject)
+    try:
+        found = Inspection(
+            info["name"][0],
+            len(data),
+            info["vermagic"][0],
+            klp.redirections(obj),
+            klp.livepatch_relocations(obj),
+            _imports(obj),
+            _parameters(obj),
+            info,
+            {key: document[key] for key in (*FROM_MANIFEST, "format", "name", "references")},
+        )
+        _check_info(found)
+        _check_functions(found)
+        _check_references(found)
+        _check_mark(found, obj)
+    except (LookupError, TypeError, ValueError, AttributeError, struct.error, ElfError) as error:
+        problem = f"its manifest or its structures are incomplete ({error!r})"
+        raise ModuleError(subject, problem, REBUILD) from error
+    except ModuleError as error:
+        raise ModuleError(subject, f"{error.subject}: {error.problem}", REBUILD) from error
     return found
 
 
-def _function_arrays(obj: ElfObject) -> list[Symbol]:
-    listed = [each for each in obj.symbols if each.name.startswith("lg_funcs_")]
-    return sorted(listed, key=lambda each: int(each.name.removeprefix("lg_funcs_")))
+def modinfo(file: header.File) -> dict[str, tuple[str, ...]]:
+    """All fields of a module's ``.modinfo``."""
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in bytes(file.section_data(".modinfo") or b"").split(b"\0"):
+        key, equals, value = entry.decode("utf-8", "replace").partition("=")
+        if equals:
+            found[key] = (*found.get(key, ()), value)
+    return found
 
 
-def _array(obj: ElfObject, name: str) -> Symbol:
-    for symbol in obj.symbols:
-        if symbol.name == name and symbol.in_section:
-            return symbol
-    raise ModuleError(name, "is not in the module", _REBUILD)
+def _raw_manifest(file: header.File, subject: str) -> bytes:
+    if file.machine != Machine.X86_64:
+        raise ModuleError(subject, f"is for another machine (ELF machine {file.machine})", REBUILD)
+    if file.section(".gnu.linkonce.this_module") is None or file.section(".modinfo") is None:
+        raise ModuleError(subject, "is not a kernel module", "name a file of 'livegraft build'")
+    raw = file.section_data(SECTION)
+    if raw is None:
+        problem = "is a kernel module that livegraft did not build"
+        raise ModuleError(subject, problem, "name a file of 'livegraft build'")
+    return bytes(raw)
 
 
-def _pointers(obj: ElfObject, array: Symbol) -> dict[int, tuple[Symbol, int]]:
-    """Offset in the array -> what is pointed to there."""
-    entries = obj.sections[array.section].relocations
-    inside = (entries["offset"] >= array.value) & (entries["offset"] < array.value + array.size)
+def _imports(obj: ElfObject) -> dict[str, int | None]:
+    """Undefined symbols and their CRCs of ``__versions``.
+
+    Raises:
+        ModuleError: one has no CRC although the module has that section.
+    """
+    number = obj.section_number("__versions")
+    names = set(undefined(obj))
+    if number is None:
+        return dict.fromkeys(names)
+    data = obj.sections[number].data
+    crcs = {}
+    for at in range(0, len(data) - _VERSION_SIZE + 1, _VERSION_SIZE):
+        (crc,) = struct.unpack_from("<Q", data, at)
+        name = data[at + 8 : at + _VERSION_SIZE].partition(b"\0")[0]
+        crcs[name.decode("utf-8", "replace")] = crc
+    missing = names - set(crcs)
+    if missing:
+        raise ModuleError(
+            min(missing), "is undefined and has no CRC: the kernel does not export it"
+        )
+    return {name: crcs[name] for name in names}
+
+
+def _parameters(obj: ElfObject) -> dict[str, int]:
+    section = obj.section_number("__param")
+    if section is None:
+        return {}
+    data = obj.sections[section].data
     return {
-        int(each["offset"]) - array.value: (obj.symbols[int(each["symbol"])], int(each["addend"]))
-        for each in entries[inside]
+        symbol.name.removeprefix(_PARAMETER): struct.unpack_from(
+            "<H", data, symbol.value + _PERMISSIONS_AT
+        )[0]
+        for symbol in obj.symbols
+        if symbol.section == section and symbol.type == SymbolType.OBJECT
     }
 
 
-def _entries(obj: ElfObject, functions: Symbol) -> list[int]:
-    """Offsets of the entries of a ``struct klp_func`` array: each has its old_name first."""
-    offsets = sorted(_pointers(obj, functions))
-    return offsets[0::2]
+def _check_info(found: Inspection) -> None:
+    says, info = found.manifest, found.info
+    expected = {
+        "livepatch": "Y",
+        "license": "GPL",
+        "name": says["name"],
+        "depends": "",
+        "livegraft": mark(says["fix"]["sha256"]),
+    }
+    for field, value in expected.items():
+        if info.get(field) != (value,):
+            problem = f"the module says {info.get(field)}, and {value!r} is expected"
+            raise ModuleError(f"field {field} of .modinfo", problem)
+    release = found.vermagic.partition(" ")[0]
+    if release != says["kernel"]["release"]:
+        wanted = says["kernel"]["release"]
+        raise ModuleError("vermagic", f"is for {release}, and the manifest is for {wanted}")
+    if found.parameters != PARAMETERS:
+        raise ModuleError("parameters", f"are {dict(found.parameters)} and not {PARAMETERS}")
 
 
-def _old(obj: ElfObject, functions: Symbol, at: int) -> tuple[str, int]:
-    """old_name and old_sympos (include/linux/livepatch.h: struct klp_func)."""
-    name = _string(obj, *_pointers(obj, functions)[at])
-    start = functions.value + at + 16
-    data = obj.sections[functions.section].data[start : start + 8]
-    return name, int.from_bytes(data, "little")
+def _check_functions(found: Inspection) -> None:
+    says = {
+        (each["name"], function["name"], function["sympos"], function["symbol"])
+        for each in found.manifest["objects"]
+        for function in each["functions"]
+        if function["state"] == "changed"
+    }
+    does = {
+        (each.target.object, each.target.name, each.target.sympos, each.symbol)
+        for each in found.redirections
+    }
+    if says != does or len(does) != len(found.redirections):
+        different = sorted(says ^ does) or sorted(does)
+        raise ModuleError(
+            "functions", f"the manifest and struct klp_patch differ in {_listed(different)}"
+        )
+    for each in found.manifest["objects"]:
+        if not is_build_id(each["build_id"]):
+            raise ModuleError(each["name"], f"{each['build_id']!r} is not a build ID")
+    if not is_build_id(found.manifest["kernel"]["build_id"]):
+        raise ModuleError("kernel", "the manifest has no build ID of it")
 
 
-def _new(obj: ElfObject, functions: Symbol, at: int) -> str:
-    return _pointers(obj, functions)[at + 8][0].name
+def _check_references(found: Inspection) -> None:
+    says = {_reference(row) for row in found.manifest["references"]}
+    does = {
+        (each.owner, each.target.object, each.target.name, each.target.sympos, each.count)
+        for each in found.references
+    }
+    if says != does:
+        different = _listed(sorted(says ^ does))
+        raise ModuleError(
+            "references", f"the manifest and the livepatch relocations differ in {different}"
+        )
 
 
-def _object_names(obj: ElfObject, objects: Symbol) -> list[str]:
-    """struct klp_object: name (NULL for vmlinux), funcs."""
-    pointers = _pointers(obj, objects)
-    arrays = sorted(
-        at for at, (symbol, addend) in pointers.items() if _points_to_functions(obj, symbol, addend)
-    )
-    return [
-        _string(obj, *pointers[at - 8]) if at - 8 in pointers and at - 8 not in arrays else VMLINUX
-        for at in arrays
-    ]
+def _reference(row: Document) -> tuple[str, str, str, int, int]:
+    return (row["owner"], row["object"], row["name"], row["sympos"], row["count"])
 
 
-def _points_to_functions(obj: ElfObject, symbol: Symbol, addend: int) -> bool:
-    place = symbol.value + addend
-    return any(
-        each.section == symbol.section and each.value == place for each in _function_arrays(obj)
-    )
+def _check_mark(found: Inspection, obj: ElfObject) -> None:
+    symbols: list[Symbol] = [each for each in obj.symbols if each.name == "lg_mark"]
+    if len(symbols) != 1:
+        raise ModuleError("lg_mark", f"is there {len(symbols)} times")
+    symbol = symbols[0]
+    data = obj.sections[symbol.section].data[symbol.value : symbol.value + symbol.size]
+    wanted = mark(found.manifest["fix"]["sha256"])
+    if data != wanted.encode() + b"\0":
+        raise ModuleError("lg_mark", f"says {data!r}, and the manifest says {wanted!r}")
 
 
-def _string(obj: ElfObject, symbol: Symbol, addend: int) -> str:
-    data = obj.sections[symbol.section].data
-    start = symbol.value + addend
-    return data[start : data.index(b"\0", start)].decode("utf-8", "replace")
-
-
-def _references(obj: ElfObject, subject: str) -> list[Target]:
-    found = []
-    for symbol in obj.symbols:
-        match = _SYMBOL.fullmatch(symbol.name)
-        if (symbol.section == SHN_LIVEPATCH) != bool(match):
-            raise ModuleError(subject, f"has the odd livepatch symbol {symbol.name!r}", _REBUILD)
-        if match:
-            found.append(Target(match[1], match[2], int(match[3])))
-    return sorted(found, key=lambda each: (each.object, each.name, each.sympos))
-
-
-def _relocations(obj: ElfObject) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for section in obj.sections:
-        if section.type == SectionType.RELA and section.name.startswith(SECTION_PREFIX):
-            owner = section.name.removeprefix(SECTION_PREFIX).partition(".")[0]
-            counts[owner] = counts.get(owner, 0) + len(section.relocations)
-    return dict(sorted(counts.items()))
-
-
-def _modinfo(obj: ElfObject) -> dict[str, str]:
-    number = obj.section_number(".modinfo")
-    found: dict[str, str] = {}
-    for entry in (obj.sections[number].data if number else b"").split(b"\0"):
-        key, separator, value = entry.decode("utf-8", "replace").partition("=")
-        if separator:
-            found.setdefault(key, value)
-    return found
-
-
-def _list(value: object) -> list[dict[str, object]]:
-    if not isinstance(value, list):
-        raise ModuleError("manifest", f"{value!r} is not a list", _REBUILD)
-    return value
-
-
-def _target(target: Target) -> dict[str, object]:
-    return {"object": target.object, "name": target.name, "sympos": target.sympos}
+def _listed(rows: list[tuple[Any, ...]]) -> str:
+    shown = [" ".join(map(str, row)) for row in rows[:3]]
+    return ", ".join(shown) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")

@@ -37,7 +37,9 @@ _EXPECTED = (
 """Lines of kbuild's complaints that are no defect, each with its reason."""
 
 
-def link(folder: Path, *, name: str, glue: str, pieces: Mapping[str, bytes], kernel: Kernel) -> Path:
+def link(
+    folder: Path, *, name: str, glue: str, pieces: Mapping[str, bytes], kernel: Kernel
+) -> Path:
     """Build the module, without livepatch relocations yet.
 
     Objtool runs on each piece where kbuild runs it per object, and on the module where it does that
@@ -86,7 +88,8 @@ def _make(folder: Path, name: str, pieces: Iterable[str], kernel: Kernel) -> lis
         *("make", "-C", str(kernel.headers), f"M={folder}", "ARCH=x86", f"CC={kernel.compiler}"),
         *(f"LG_NAME={name}", f"LG_PIECES={objects}", "KBUILD_MODPOST_WARN=1"),
         # Debug information holds the folder's name, and from that would come another build ID.
-        *("KCFLAGS=-g0", "modules"),
+        # Without it there is nothing to make BTF from, which is left out of the module anyway.
+        *("KCFLAGS=-g0", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"),
     ]
 
 

@@ -121,7 +121,10 @@ def _check_places(
     section = obj.sections[number]
     early = alternative_sites(obj, number) if owner != VMLINUX and section.is_code else []
     for offset, kind, symbol in zip(
-        entries["offset"].tolist(), entries["type"].tolist(), entries["symbol"].tolist(), strict=True
+        entries["offset"].tolist(),
+        entries["type"].tolist(),
+        entries["symbol"].tolist(),
+        strict=True,
     ):
         name = numbers[symbol].target.name
         size = arch.RELOCATION_SIZES.get(kind, 0)
@@ -151,15 +154,15 @@ def alternative_sites(obj: ElfObject, number: int) -> list[tuple[int, int]]:
     """Where the alternatives' original instructions of a section are, from and to.
 
     ``apply_alternatives()`` overwrites them while the module is loaded. ``struct alt_instr`` begins
-    with two ``s32`` (place, replacement); ``instrlen`` stands before ``replacementlen``.
+    with two ``s32``, place and replacement.
     """
-    table = obj.section_number(".altinstructions")
+    table = obj.section_number(arch.ALTERNATIVES)
     if table is None or not obj.sections[table].size:
         return []
     section = obj.sections[table]
     size = section.size * 2 // max(len(section.relocations), 1)
-    length_at = arch.REPLACEMENT_LENGTH_AT.get(size, 0) - 1
-    if length_at < 0 or section.size % size:
+    length_at = arch.REPLACED_LENGTH_AT.get(size)
+    if length_at is None or section.size % size:
         raise ModuleError(section.name, f"has entries of an unknown size ({size} bytes)")
     places = {entry["offset"].item(): entry for entry in section.relocations}
     sites = []

@@ -1,31 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a live patch says about itself: a JSON document in the module's section ``.livegraft``.
+"""What a module says of itself: JSON in its section ``.livegraft``, which the kernel never loads.
 
-The section is not allocated, so the kernel ignores it. :mod:`livegraft.runtime.payload` reads it on
-the machine that runs the patch. Keys are sorted; there are no times and no paths in it, so that equal
-inputs give equal bytes.
+It is the same for the same input: keys are sorted, and there are no times and no paths of this
+machine in it. :mod:`livegraft.runtime` reads it on its own, so it stays simple.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from livegraft.changeset import ChangeSet, Function, State
+from livegraft.changeset import ChangeSet, Reference, State
+from livegraft.errors import ModuleError
 
 SECTION = ".livegraft"
 FORMAT = 1
 
+Document = dict[str, Any]
+"""A manifest as JSON has it."""
+
+_BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """For exactly what a patch is made.
+    """Which builds the patch is for.
 
     Args:
         release: the kernel's release.
-        source_version: Debian's version of the source.
-        build_ids: hexadecimal build ID of vmlinux and of each target module.
+        source_version: of its source package.
+        build_ids: hexadecimal, by object: ``vmlinux`` always, and each target module.
     """
 
     release: str
@@ -35,27 +43,46 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """From what, and how, a patch was made.
+    """What the patch was made from, and how.
 
     Args:
-        fix_sha256: of the fix.
+        fix_sha256: of the fix, hexadecimal.
         files: the source files that the fix changes.
-        proof: whether each unit was proved to be the shipped code.
-        compiler: the compiler's version text.
-        version: livegraft's version.
+        proof: whether the unpatched units were proved to be the shipped code.
+        compiler: the first line of ``$(CC) --version``.
+        version: livegraft's.
     """
 
     fix_sha256: str
-    files: tuple[str, ...]
+    files: Sequence[str]
     proof: bool
     compiler: str
     version: str
 
 
-def manifest(
-    name: str, changes: ChangeSet, identity: Identity, provenance: Provenance
-) -> dict[str, object]:
-    """The document."""
+def make_manifest(
+    changeset: ChangeSet,
+    *,
+    name: str,
+    identity: Identity,
+    provenance: Provenance,
+    references: Mapping[str, Reference],
+    counts: Mapping[str, int],
+) -> Document:
+    """The manifest of a module.
+
+    Args:
+        changeset: what it was made of.
+        name: its name.
+        identity: what it is for.
+        provenance: what it was made from.
+        references: its livepatch symbols.
+        counts: number of relocations by reference.
+
+    Raises:
+        ModuleError: identity or provenance is incomplete.
+    """
+    _check(changeset, identity, provenance)
     return {
         "format": FORMAT,
         "name": name,
@@ -66,42 +93,87 @@ def manifest(
         },
         "objects": [
             {
-                "name": each,
-                "build_id": identity.build_ids[each],
-                "functions": [
-                    _function(function)
-                    for function in changes.functions
-                    if function.target.object == each
-                ],
+                "name": object,
+                "build_id": identity.build_ids[object],
+                "functions": _functions(changeset, object),
             }
-            for each in changes.objects
+            for object in changeset.objects
         ],
-        "references": [
-            {"object": target.object, "name": target.name, "sympos": target.sympos}
-            for target in sorted(
-                {each.target for piece in changes.pieces for each in piece.references},
-                key=lambda each: (each.object, each.name, each.sympos),
-            )
-        ],
+        "references": _references(references, counts),
         "fix": {"sha256": provenance.fix_sha256, "files": sorted(provenance.files)},
-        "method": changes.method,
+        "method": changeset.method,
         "proof": provenance.proof,
         "tool": {"name": "livegraft", "version": provenance.version},
         "compiler": provenance.compiler,
-        "warnings": list(changes.warnings),
+        "warnings": list(changeset.warnings),
     }
 
 
-def encode(document: Mapping[str, object]) -> bytes:
-    """The document as the section holds it."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+def encode(document: Document) -> bytes:
+    """A manifest as bytes, always the same for the same content."""
+    text = json.dumps(document, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return text.encode("ascii") + b"\n"
 
 
-def _function(function: Function) -> dict[str, object]:
-    return {
-        "name": function.target.name,
-        "sympos": function.target.sympos,
-        "state": function.state.value,
-        "unit": function.unit,
-        **({"symbol": function.symbol} if function.state is State.CHANGED else {}),
-    }
+def decode(data: bytes, subject: str) -> Document:
+    """A manifest from the section's bytes; only its format number is looked at.
+
+    Raises:
+        ModuleError: it is damaged, or of another format.
+    """
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise ModuleError(subject, f"its manifest is damaged: {error}", "build it again") from error
+    if not isinstance(document, dict):
+        raise ModuleError(subject, "its manifest is not an object", "build it again")
+    if document.get("format") != FORMAT:
+        problem = f"its manifest has format {document.get('format')!r}, and {FORMAT} is known here"
+        raise ModuleError(subject, problem, "use the livegraft that built it")
+    return document
+
+
+def is_build_id(text: object) -> bool:
+    """Whether it is a build ID: 8 to 64 bytes, hexadecimal."""
+    return isinstance(text, str) and _BUILD_ID.fullmatch(text) is not None
+
+
+def _check(changeset: ChangeSet, identity: Identity, provenance: Provenance) -> None:
+    for object in ("vmlinux", *changeset.objects):
+        if not is_build_id(identity.build_ids.get(object)):
+            raise ModuleError(object, "its build ID is not known", "prepare the kernel again")
+    if not _SHA256.fullmatch(provenance.fix_sha256):
+        raise ModuleError("fix", f"{provenance.fix_sha256!r} is not a SHA-256")
+
+
+def _functions(changeset: ChangeSet, object: str) -> list[Document]:
+    rows = [
+        {
+            "name": function.target.name,
+            "sympos": function.target.sympos,
+            "state": str(function.state),
+            "unit": function.unit,
+            **({"symbol": function.symbol} if function.state is State.CHANGED else {}),
+        }
+        for piece in changeset.pieces
+        if piece.object == object
+        for function in piece.functions
+    ]
+    return sorted(rows, key=lambda row: (row["name"], row["unit"], row["state"], row["sympos"]))
+
+
+def _references(references: Mapping[str, Reference], counts: Mapping[str, int]) -> list[Document]:
+    rows = [
+        {
+            "owner": reference.owner,
+            "object": reference.target.object,
+            "name": reference.target.name,
+            "sympos": reference.target.sympos,
+            "count": counts[symbol],
+        }
+        for symbol, reference in references.items()
+    ]
+    return sorted(
+        rows,
+        key=lambda row: (row["owner"], row["object"], row["name"], row["sympos"], row["count"]),
+    )

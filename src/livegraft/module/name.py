@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from livegraft.errors import UsageError
 
@@ -28,8 +29,8 @@ def check_name(name: str) -> None:
         raise UsageError(name or "the module's name", "cannot be a live patch's name", remedy)
 
 
-def name_from(text: str) -> str:
-    """A valid name made from a file's name or a title (``CVE-2026-1.patch`` of a fix)."""
-    slug = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "patch"
+def module_name(file: str) -> str:
+    """A valid name made from a file's: ``CVE-2026-1.ko`` -> ``livegraft_cve_2026_1``."""
+    slug = re.sub(r"[^a-z0-9]+", "_", Path(file).stem.lower()).strip("_") or "fix"
     name = slug if slug.startswith(PREFIX) else PREFIX + slug
     return name[:LONGEST].rstrip("_")

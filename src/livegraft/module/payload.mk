@@ -11,9 +11,11 @@
 obj-m := $(LG_NAME).o
 $(LG_NAME)-y := lg_glue.o $(LG_PIECES)
 
+targets += $(LG_PIECES)
+
 quiet_cmd_lg_piece = PIECE   $@
       cmd_lg_piece = cp $< $@ $(cmd_objtool)
 
 $(addprefix $(obj)/,$(LG_PIECES)): private objtool-enabled = $(if $(delay-objtool),,y)
-$(addprefix $(obj)/,$(LG_PIECES)): $(obj)/%.o: $(obj)/%.raw
-	$(call cmd,lg_piece)
+$(addprefix $(obj)/,$(LG_PIECES)): $(obj)/%.o: $(obj)/%.raw FORCE
+	$(call if_changed,lg_piece)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from livegraft.changeset import VMLINUX, ChangeSet, Function, Piece, Reference, State, Target
@@ -11,7 +11,6 @@ from livegraft.elf import object as elf
 from livegraft.elf import writer
 from livegraft.elf.object import Binding, ElfObject
 from livegraft.errors import ModuleError
-from livegraft.kernel.symvers import Symvers
 from livegraft.module.name import LONGEST, OWN
 
 KSYM_NAME_LENGTH = 511
@@ -28,16 +27,14 @@ class Linkable:
         objects: file name (without ending) to the bytes of the relocatable object.
         references: the undefined symbols that become livepatch symbols, by their names there.
         imported: the undefined symbols that vmlinux exports.
-        namespaces: the symbol namespaces that those are in.
     """
 
     objects: Mapping[str, bytes]
     references: Mapping[str, Reference]
     imported: frozenset[str]
-    namespaces: tuple[str, ...]
 
 
-def make_linkable(changeset: ChangeSet, symvers: Symvers) -> Linkable:
+def make_linkable(changeset: ChangeSet, is_exported: Callable[[str], bool]) -> Linkable:
     """Check the pieces and give their livepatch symbols names that are safe to link.
 
     A reference's name is shared by pieces that mean the same symbol and wait for the same object;
@@ -59,12 +56,13 @@ def make_linkable(changeset: ChangeSet, symvers: Symvers) -> Linkable:
     _check_unique(changeset)
     targets = sorted({_key(ref) for piece in changeset.pieces for ref in piece.references})
     numbers = {key: f"{OWN}reference_{n}" for n, key in enumerate(targets)}
-    imported: dict[str, str] = {}
+    imported = set()
     objects = {}
     for n, (piece, obj) in enumerate(parsed):
         for symbol in undefined(obj):
             if symbol not in {ref.symbol for ref in piece.references} and symbol not in defined:
-                imported[symbol] = exported(symbol, symvers, piece.unit)
+                require_exported(symbol, is_exported, piece.unit)
+                imported.add(symbol)
         names = {ref.symbol: numbers[_key(ref)] for ref in piece.references}
         _rename(obj, names)
         objects[f"{OWN}piece_{n}"] = writer.write(obj)
@@ -72,8 +70,7 @@ def make_linkable(changeset: ChangeSet, symvers: Symvers) -> Linkable:
         name: Reference(name, owner, Target(object, symbol, sympos))
         for (owner, object, symbol, sympos), name in numbers.items()
     }
-    namespaces = tuple(sorted(set(imported.values()) - {""}))
-    return Linkable(objects, references, frozenset(imported), namespaces)
+    return Linkable(objects, references, frozenset(imported))
 
 
 def undefined(obj: ElfObject) -> Iterator[str]:
@@ -81,20 +78,17 @@ def undefined(obj: ElfObject) -> Iterator[str]:
     return (symbol.name for symbol in obj.symbols[1:] if symbol.is_undefined and symbol.name)
 
 
-def exported(symbol: str, symvers: Symvers, subject: str) -> str:
-    """The namespace of a symbol that vmlinux exports; empty for most.
+def require_exported(symbol: str, is_exported: Callable[[str], bool], subject: str) -> None:
+    """Refuse an undefined symbol that the kernel itself does not export.
+
+    One that a module exports is no exception: the patch would depend on that module.
 
     Raises:
-        ModuleError: vmlinux does not export it.
+        ModuleError: it is none of vmlinux's exports.
     """
-    export = symvers.get(symbol)
-    if export is None:
-        raise ModuleError(subject, f"needs {symbol}, which the kernel does not export", REPORT)
-    if export.owner != VMLINUX:
-        # An ordinary reference would make the patch depend on that module.
-        problem = f"needs {symbol}, which the module {export.owner} exports and not the kernel"
+    if not is_exported(symbol):
+        problem = f"needs {symbol}, which the kernel itself does not export"
         raise ModuleError(subject, problem, REPORT)
-    return export.namespace
 
 
 def _key(reference: Reference) -> tuple[str, str, str, int]:
@@ -111,7 +105,9 @@ def _defined(parsed: list[tuple[Piece, ElfObject]]) -> dict[str, str]:
                 continue
             if symbol.name in found:
                 other = found[symbol.name]
-                raise ModuleError(symbol.name, f"is in two pieces, {other} and {piece.unit}", REPORT)
+                raise ModuleError(
+                    symbol.name, f"is in two pieces, {other} and {piece.unit}", REPORT
+                )
             found[symbol.name] = piece.unit
     return found
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from livegraft.elf.arch.x86_64_decode import Instruction
+
 R_64 = 1
 R_PC32 = 2
 R_PLT32 = 4
@@ -28,9 +30,6 @@ SAME_MEANING = {R_PLT32: R_PC32}
 
 NEAR_BRANCH_LENGTH = 4
 """From the field of a near branch (and of most memory operands) to the end of its instruction."""
-
-NOPS = {2: b"\x66\x90", 5: b"\x0f\x1f\x44\x00\x00"}
-"""``x86_nops`` of arch/x86/kernel/alternative.c, as objtool writes them over jump label sites."""
 
 FTRACE_SPAN = 16
 """How far from its symbol a function's ftrace site may lie: behind ENDBR, or at the beginning of
@@ -88,9 +87,15 @@ REPLACED_LENGTH_AT = {12: 10, 13: 10, 14: 12}
 PARAVIRT_LENGTH_AT = 9
 """``struct paravirt_patch_site``: instr (8), type (1), len (1)."""
 
-KEY_NEEDS_NOP = 2
-"""Bit of a jump table entry's key: the site holds a jump that objtool is to overwrite
-(CONFIG_HAVE_JUMP_LABEL_HACK)."""
+KEY_AT = 8
+"""Where ``struct jump_entry`` (s32 code, s32 target, long key) has its key."""
+
+KEY_FLAGS = 3
+"""Bits of a jump table entry's key: whether the branch is the likely one, and whether the site
+holds a jump that objtool is to overwrite (CONFIG_HAVE_JUMP_LABEL_HACK)."""
+
+STATIC_KEY_SIZE = 16
+"""``struct static_key``: atomic_t enabled, and a union of pointers."""
 
 
 def table_of(section: str) -> Table | None:
@@ -115,6 +120,76 @@ def is_branch(code: bytes, field: int) -> bool:
     return field >= 2 and code[field - 2] == 0x0F and code[field - 1] & 0xF0 == 0x80
 
 
-def jump_label_nop(code: bytes, site: int) -> bytes:
-    """The no-operation to put over a jump label site that holds a jump; empty if it holds none."""
-    return NOPS[{0xEB: 2, 0xE9: 5}[code[site]]] if code[site] in (0xEB, 0xE9) else b""
+def branch_distance(instruction: Instruction, code: bytes) -> int | None:
+    """How far a direct jump or call goes from its end, without relocations; None for the rest."""
+    number, opcode = instruction.map, instruction.opcode
+    is_near = (number == 0 and opcode in (0xE8, 0xE9)) or (number == 1 and 0x80 <= opcode < 0x90)
+    is_short = number == 0 and (0x70 <= opcode < 0x80 or 0xE0 <= opcode < 0xE4 or opcode == 0xEB)
+    if not is_near and not is_short:
+        return None
+    return int.from_bytes(code[instruction.immediate : instruction.end], "little", signed=True)
+
+
+def is_call(instruction: Instruction) -> bool:
+    """Whether it is a direct call."""
+    return instruction.map == 0 and instruction.opcode == 0xE8
+
+
+def is_jump(instruction: Instruction) -> bool:
+    """Whether it is a direct, unconditional jump."""
+    return instruction.map == 0 and instruction.opcode in (0xE9, 0xEB)
+
+
+def is_return(instruction: Instruction) -> bool:
+    """Whether it is a near return."""
+    return instruction.map == 0 and instruction.opcode in (0xC2, 0xC3)
+
+
+ARGUMENTS = (7, 6, 2, 1, 8, 9)
+"""Registers of the first six integer arguments: rdi, rsi, rdx, rcx, r8, r9 (AMD64 supplement,
+3.2.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An instruction that puts an immediate where an argument goes.
+
+    Args:
+        register: its number; -1 for the stack.
+    """
+
+    register: int
+
+
+def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
+    """What a ``mov $imm32, register``, ``mov $imm32, stack`` or ``push $imm`` loads, else None."""
+    if instruction.map or instruction.immediate == instruction.end:
+        return None
+    opcode = instruction.opcode
+    at = instruction.modrm or instruction.displacement
+    rex = code[at - 2] if at - 2 >= instruction.offset else 0
+    high = 8 if rex & 0xF1 == 0x41 else 0
+    if 0xB8 <= opcode <= 0xBF:
+        return Load(opcode & 7 | high)
+    if opcode in (0x68, 0x6A):
+        return Load(-1)
+    if opcode == 0xC7:
+        modrm = code[instruction.modrm]
+        if modrm >> 6 == 3:
+            return Load(modrm & 7 | high)
+        is_stack = modrm & 7 == 4 and code[instruction.modrm + 1] & 7 == 4  # base rsp
+        return Load(-1) if is_stack else None
+    return None
+
+
+def is_argument(load: Load, place: int) -> bool:
+    """Whether what is loaded is the argument of that number, from 1."""
+    if place > len(ARGUMENTS):
+        return load.register < 0
+    return load.register == ARGUMENTS[place - 1]
+
+
+def is_indirect_jump(instruction: Instruction, code: bytes) -> bool:
+    """Whether it is a jump through a register or memory (``ff /4``)."""
+    is_group = instruction.map == 0 and instruction.opcode == 0xFF
+    return is_group and (code[instruction.modrm] >> 3) & 7 in (4, 5)

@@ -146,6 +146,10 @@ def _decode_one(code: bytes, start: int) -> Instruction:
         kind = 0 if is_not_test else _IMMEDIATE[byte]
         size = _immediate_size(kind, narrow, wide, short_address)
         return _finish(code, start, at, 0, byte, bool(_MODRM[byte]), size)
+    return _decode_two_byte(code, start, at)
+
+
+def _decode_two_byte(code: bytes, start: int, at: int) -> Instruction:
     opcode = code[at]
     at += 1
     if opcode == 0x38:

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measure what the README claims, and print it as a table.
+
+``make bench`` runs everything; ``bench.py --only build,transitions`` a part. The exit status is 1 if
+a figure misses its target. Nothing else should run on the machine meanwhile; guests run one at a
+time. Software emulation makes absolute times in guests longer than hardware's; ratios hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from measure import Cost, livegraft
+
+from livegraft import pipeline
+from livegraft.cache import Cache
+from livegraft.kernel.kernel import Kernel
+from livegraft.lab.boot import boot
+from livegraft.lab.image import Image
+
+HERE = Path(__file__).resolve().parent
+RELEASE = "6.1.0-55-amd64"
+FIX = HERE.parent / "tests/data/ext4-mballoc.patch"
+SAMPLE = HERE.parent / "demo/sample.patch"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table.
+
+    Args:
+        what: what was measured.
+        measured: the figure, with its unit.
+        target: what it has to be, in words; empty if it is for comparison only.
+        holds: whether it is.
+    """
+
+    what: str
+    measured: str
+    target: str = ""
+    holds: bool = True
+
+
+def build(_: Kernel, rounds: int) -> Iterator[Figure]:
+    """From fix to module, kernel prepared: in all, the project's own Python, its memory."""
+    costs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            output = Path(folder, f"{number}.ko")
+            costs.append(livegraft("build", FIX, "-k", RELEASE, "-o", output))
+    seconds = statistics.median(cost.seconds for cost in costs)
+    own = statistics.median(cost.own_seconds for cost in costs)
+    memory = max(cost.own_mib for cost in costs)
+    yield Figure("fix to .ko, prepared, one unit", f"{seconds:.1f} s", "<= 8 s", seconds <= 8)
+    yield Figure("  of which own Python", f"{own:.2f} s", "<= 1.5 s", own <= 1.5)
+    yield Figure("  resident memory beside the compiler", f"{memory:.0f} MB", "<= 300 MB", memory <= 300)
+    for name, value in _median_timings(costs).items():
+        yield Figure(f"  step: {name}", f"{value:.2f} s")
+
+
+def cold(_: Kernel, __: int) -> Iterator[Figure]:
+    """From fix to module with an empty cache, packages downloading."""
+    with tempfile.TemporaryDirectory() as folder:
+        cost = livegraft(
+            "build", FIX, "-k", RELEASE, "-o", Path(folder, "cold.ko"), cache=Path(folder, "cache")
+        )
+    yield Figure("fix to .ko, empty cache", f"{cost.seconds:.0f} s", "<= 120 s", cost.seconds <= 120)
+    for name, value in cost.document["timings"].items():
+        if value >= 1:
+            yield Figure(f"  step: {name}", f"{value:.1f} s")
+
+
+def guests(kernel: Kernel, rounds: int) -> Iterator[Figure]:
+    """From the start of QEMU to the first command's answer."""
+    for image, limit in ((Image.BARE, 5.0), (Image.PYTHON, 8.0)):
+        seconds = []
+        for _ in range(max(rounds // 2, 1)):
+            with boot(kernel.vmlinuz, kernel.modules, image=image) as guest:
+                seconds.append(guest.boot_seconds)
+        median = statistics.median(seconds)
+        target = f"<= {limit:g} s"
+        yield Figure(f"guest to first command, {image}", f"{median:.1f} s", target, median <= limit)
+
+
+def transitions(kernel: Kernel, rounds: int) -> Iterator[Figure]:
+    """Transitions with early kicks and without, alternating, in one guest."""
+    samples = _samples(kernel, max(2 * rounds, 2))
+    limits = {"idle": (10, 80), "300 sleepers": (10, 80), "300 sleepers, 4 busy": (60, 0)}
+    for load, (limit, ratio) in limits.items():
+        for key, word in (("apply", "loading"), ("undo", "unloading")):
+            kicked, slow, moved = (
+                statistics.median(_of(samples, load, f"{key}_{part}", kicks=kicks))
+                for part, kicks in (("ms", True), ("ms", False), ("tasks_ms", True))
+            )
+            wins = slow / kicked
+            yield Figure(
+                f"transition, {load}, {word}",
+                f"{kicked:.1f} ms; without kicks {slow:.0f} ms ({wins:.0f} x);"
+                f" all tasks moved after {moved:.1f} ms",
+                f"<= {limit} ms" + (f", >= {ratio} x" if ratio else ""),
+                kicked <= limit and wins >= ratio,
+            )
+    calls = statistics.median(s["call_ms"] for s in samples if s["load"] == "idle")
+    yield Figure("the call that loads the module, idle", f"{calls:.0f} ms")
+
+
+def _samples(kernel: Kernel, rounds: int) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        patch = Path(folder, "sample.ko")
+        livegraft("build", SAMPLE, "-k", RELEASE, "-o", patch)
+        files: dict[str, bytes | Path] = {
+            "/root/sample.ko": patch,
+            "/root/transitions.py": HERE / "transitions.py",
+        }
+        with boot(kernel.vmlinuz, kernel.modules, files=files) as guest:
+            words = ["python3", "/root/transitions.py", "/root/sample.ko", str(rounds)]
+            result = guest.check(words, timeout=1800)
+    samples: list[dict[str, Any]] = json.loads(result.stdout)
+    return samples
+
+
+def _of(samples: list[dict[str, Any]], load: str, key: str, *, kicks: bool) -> list[float]:
+    return [s[key] for s in samples if s["load"] == load and s["kicks"] is kicks]
+
+
+def _median_timings(costs: list[Cost]) -> dict[str, float]:
+    names = costs[0].document["timings"]
+    return {n: statistics.median(c.document["timings"].get(n, 0.0) for c in costs) for n in names}
+
+
+PARTS: dict[str, Callable[[Kernel, int], Iterator[Figure]]] = {
+    "build": build,
+    "guests": guests,
+    "transitions": transitions,
+    "cold": cold,
+}
+
+
+def main() -> int:
+    """Measure; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/bench.json"))
+    arguments = parser.parse_args()
+    chosen = arguments.only.split(",") if arguments.only else list(PARTS)
+    kernel = pipeline.prepare(RELEASE, cache=Cache())
+    figures = []
+    print(f"| {'what':44} | measured | target | |\n|---|---|---|---|", flush=True)
+    for name in chosen:
+        for figure in PARTS[name](kernel, arguments.rounds):
+            figures.append(figure)
+            mark = "" if not figure.target else "holds" if figure.holds else "MISSED"
+            print(f"| {figure.what} | {figure.measured} | {figure.target} | {mark} |", flush=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE
+    ).stdout.strip()
+    document = {"commit": commit, "release": RELEASE, "figures": [asdict(f) for f in figures]}
+    arguments.output.write_text(json.dumps(document, indent=2))
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Divide the sections of an object into entities.
+
+A section that symbols name is divided at them. Sections of strings and constants are divided as the
+linker would do it to merge them, whatever symbols (``.LC0``) lie in them. Tables are divided into
+entries, whose size follows from the distances of their relocations: it varies with the kernel's
+version and configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from livegraft.compare import sections
+from livegraft.compare.entity import Entity, Kind, Oddity
+from livegraft.elf.arch import x86_64 as arch
+from livegraft.elf.header import SectionFlag, SectionType
+from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
+
+NamedSymbols = list[tuple[int, Symbol]]
+"""Symbols with their numbers."""
+
+_NO_NAME = (SymbolType.SECTION, SymbolType.FILE)
+
+_RANK: dict[int, int] = {Binding.GLOBAL: 0, Binding.LOCAL: 1, Binding.WEAK: 2}
+"""Which of several symbols at one place gives an entity its name."""
+
+
+def symbols_by_section(obj: ElfObject) -> dict[int, NamedSymbols]:
+    """The symbols that may name a part of each section."""
+    found: dict[int, NamedSymbols] = {}
+    for number, symbol in enumerate(obj.symbols):
+        is_named = symbol.name and symbol.type not in _NO_NAME and not symbol.name.startswith(".L")
+        if symbol.in_section and is_named:
+            found.setdefault(symbol.section, []).append((number, symbol))
+    return found
+
+
+def is_considered(section: Section) -> bool:
+    """Whether a section takes part in the comparison."""
+    if section.type in (SectionType.NULL, SectionType.GROUP) or sections.is_without_meaning(
+        section.name
+    ):
+        return False
+    return (
+        section.is_alloc or arch.table_of(section.name) is not None or len(section.relocations) > 0
+    )
+
+
+def divide(obj: ElfObject, oddities: list[Oddity]) -> dict[int, list[Entity]]:
+    """The entities of each section but those of snippets, which references divide.
+
+    Args:
+        oddities: where to put what is not understood.
+    """
+    named = symbols_by_section(obj)
+    divided: dict[int, list[Entity]] = {}
+    for index, section in enumerate(obj.sections):
+        if not is_considered(section) or section.name in arch.SNIPPETS:
+            continue
+        table = arch.table_of(section.name)
+        if table is not None:
+            found = list(_entries(index, section, table, oddities))
+        elif section.is_strings:
+            found = _strings(index, section)
+        elif section.flags & SectionFlag.MERGE and section.entry_size:
+            found = _constants(index, section)
+        elif index in named:
+            found = _symbols(index, section, named[index], oddities)
+        elif section.size:
+            found = [Entity("", Kind.ANONYMOUS, index, 0, 0, section.size)]
+        else:
+            continue
+        divided[index] = found
+    return divided
+
+
+def _symbols(
+    index: int, section: Section, listed: NamedSymbols, oddities: list[Oddity]
+) -> list[Entity]:
+    kind = Kind.FUNCTION if section.is_code else Kind.DATA
+    order = sorted(
+        listed, key=lambda pair: (pair[1].value, -pair[1].size, _RANK.get(pair[1].binding, 3))
+    )
+    found: list[Entity] = []
+    for number, symbol in order:
+        last = found[-1] if found else None
+        if last is not None and (symbol.value < last.end or symbol.value == last.value):
+            if symbol.value == last.value:
+                last.aliases.append(number)
+            elif symbol.type == SymbolType.FUNC:
+                text = f"lies inside of {last.name}"
+                oddities.append(Oddity("overlapping-symbols", symbol.name, text, last))
+            continue
+        start = symbol.value
+        if kind is Kind.FUNCTION:
+            start = last.end if last else 0
+        end = symbol.value + symbol.size
+        found.append(Entity(symbol.name, kind, index, start, symbol.value, end, number))
+    for position, entity in enumerate(found):
+        if entity.size == 0:  # symbols of assembly have no size
+            follower = found[position + 1].value if position + 1 < len(found) else section.size
+            entity.end = max(follower, entity.value)
+        if position + 1 < len(found) and kind is Kind.FUNCTION:
+            found[position + 1].start = entity.end
+        if entity.end > section.size:
+            text = f"reaches beyond its section {section.name}"
+            oddities.append(Oddity("relocation-out-of-range", entity.name, text, entity))
+            entity.end = section.size
+    return found
+
+
+def _strings(index: int, section: Section) -> list[Entity]:
+    ends = np.flatnonzero(np.frombuffer(section.data, dtype="u1") == 0) + 1
+    bounds = [0, *ends.tolist()]
+    if bounds[-1] < section.size:
+        bounds.append(section.size)
+    return [Entity("", Kind.STRING, index, start, start, end) for start, end in pairwise(bounds)]
+
+
+def _constants(index: int, section: Section) -> list[Entity]:
+    size = section.entry_size
+    return [
+        Entity("", Kind.CONSTANT, index, start, start, min(start + size, section.size))
+        for start in range(0, section.size, size)
+    ]
+
+
+def snippets(index: int, section: Section, starts: set[int]) -> list[Entity]:
+    """The parts of a section of snippets.
+
+    Args:
+        starts: the places that are referred to.
+    """
+    bounds = sorted({0, *(at for at in starts if 0 < at < section.size), section.size})
+    return [Entity("", Kind.SNIPPET, index, start, start, end) for start, end in pairwise(bounds)]
+
+
+def _entries(
+    index: int, section: Section, table: arch.Table, oddities: list[Oddity]
+) -> Iterator[Entity]:
+    bounds = _entry_bounds(section, table)
+    if bounds is None:
+        text = "its entries are laid out in a way that is not known"
+        oddities.append(Oddity("unknown-section", section.name, text))
+        yield Entity("", Kind.ANONYMOUS, index, 0, 0, section.size)
+        return
+    for start, end in pairwise(bounds):
+        yield Entity(section.name, Kind.ENTRY, index, start, start, end)
+
+
+def _entry_bounds(section: Section, table: arch.Table) -> list[int] | None:
+    """Where entries begin, and the section's end; None if relocations do not show it."""
+    offsets = np.sort(section.relocations["offset"].astype("i8"))
+    count, rest = divmod(len(offsets), table.relocations)
+    if rest or (count == 0 and section.size):
+        return None
+    rows = offsets.reshape(count, table.relocations)
+    within = rows - rows[:, :1]
+    starts = rows[:, 0]
+    sizes = np.diff(np.append(starts, section.size))
+    if count and (
+        starts[0] != 0
+        or (within != within[0]).any()
+        or (sizes[:-1] != sizes[0]).any()  # the last one may lack padding
+        or sizes[-1] > sizes[0]
+        or sizes[-1] <= within[0, -1]
+    ):
+        return None
+    return [*starts.tolist(), section.size]

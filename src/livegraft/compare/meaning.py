@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What relocations mean, in numbers that are the same for both objects.
+
+Both halves of a pair have one number; so have equal strings, equal constants, and equal copies of
+what is always taken new. A function is the same if its bytes and the numbers of its relocations
+are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+
+import numpy as np
+
+from livegraft.compare import names
+from livegraft.compare.entity import NAMED, Entity, Kind
+from livegraft.compare.pairing import Pairs
+from livegraft.compare.unit import Numbers, Unit
+from livegraft.elf.arch import x86_64 as arch
+
+_PLACE_IN_SOURCE = re.compile(rb"(\.[chS]:)\d+")
+"""A line number in a string: ``fs/ext4/super.c:123``."""
+
+
+class Meanings:
+    """The meanings of all relocations of two objects.
+
+    Args:
+        original: the object before the fix.
+        patched: the object after it.
+        pairs: which is which.
+    """
+
+    def __init__(self, original: Unit, patched: Unit, pairs: Pairs) -> None:
+        self._units = (original, patched)
+        self._numbers: dict[Hashable, int] = {}
+        self._known: tuple[dict[Entity, int], dict[Entity, int]] = ({}, {})
+        for old, new in pairs.of_original.items():
+            self._known[0][old] = self._known[1][new] = self._number(("pair", old))
+        self._rows = tuple(self._rows_of(side) for side in (0, 1))
+
+    def code(self, side: int, entity: Entity) -> bytes:
+        """An entity's bytes, relocations and line numbers blanked."""
+        data = self._units[side].masked(entity)
+        bits = names.line_bits(entity.name)
+        if bits and len(data) > max(bits):
+            blanked = bytearray(data)
+            for at, mask in bits.items():
+                blanked[at] &= ~mask & 0xFF
+            return bytes(blanked)
+        return data
+
+    def relocations(self, side: int, entity: Entity) -> bytes:
+        """An entity's relocations: distance, type, meaning and delta of each."""
+        return self._rows[side][self._units[side].span(entity)].tobytes()
+
+    def entries(self, side: int, entity: Entity) -> list[tuple[str, int, bytes, bytes]]:
+        """The table entries that speak of an entity, in an order of their own."""
+        unit = self._units[side]
+        return sorted(
+            (
+                entry.name,
+                unit.place(entry),
+                self._entry_code(unit, entry),
+                self.relocations(side, entry),
+            )
+            for entry in entity.entries
+            if entry.name not in arch.FTRACE_TABLES
+        )
+
+    def _entry_code(self, unit: Unit, entry: Entity) -> bytes:
+        data = bytearray(unit.masked(entry))
+        table = arch.table_of(entry.name)
+        if table is not None:
+            data[table.ignored.start : table.ignored.stop] = bytes(len(table.ignored))
+        if entry.name == ".parainstructions":
+            del data[arch.PARAVIRT_LENGTH_AT + 1 :]  # padding, which the last entry lacks
+        return bytes(data)
+
+    def _number(self, token: Hashable) -> int:
+        return self._numbers.setdefault(token, len(self._numbers) + 1)
+
+    def _rows_of(self, side: int) -> Numbers:
+        unit = self._units[side]
+        values = np.array([each.value for each in unit.entities], dtype="i8")
+        starts = values[unit.owner] if len(values) else np.zeros(0, dtype="i8")
+        kinds = unit.type.copy()
+        for kind, same in arch.SAME_MEANING.items():
+            kinds[kinds == kind] = same
+        lowest = -len(unit.externals)
+        # Numbers of targets begin at -len(externals): shift them to index an array.
+        table = np.zeros(len(unit.entities) + len(unit.externals), dtype="i8")
+        for target in np.unique(unit.target).tolist():
+            table[target - lowest] = self._meaning(side, target)
+        meanings = table[unit.target - lowest]
+        return np.ascontiguousarray(
+            np.column_stack([unit.offset - starts, kinds, meanings, unit.delta])
+        )
+
+    def _meaning(self, side: int, target: int) -> int:
+        found = self._units[side].target_of(target)
+        if isinstance(found, str):
+            return self._number(("external", found))
+        return self._identity(side, found)
+
+    def _identity(self, side: int, entity: Entity) -> int:
+        known = self._known[side]
+        number = known.get(entity)
+        if number is None:
+            known[entity] = 0  # what refers to itself is not followed twice
+            number = known[entity] = self._number(self._token(side, entity))
+        return number
+
+    def _token(self, side: int, entity: Entity) -> Hashable:
+        """What an entity is that has no pair."""
+        if entity.kind in NAMED and not entity.is_always_new:
+            return ("alone", side, entity)
+        code = self.code(side, entity)
+        if entity.kind is Kind.STRING:
+            return ("string", _PLACE_IN_SOURCE.sub(rb"\1", code))
+        uses = tuple(
+            (
+                use.offset - entity.value,
+                use.type,
+                ("external", use.target)
+                if isinstance(use.target, str)
+                else self._identity(side, use.target),
+                use.delta,
+            )
+            for use in self._units[side].uses(entity)
+        )
+        kind = names.base(entity.name) if entity.kind is Kind.DATA else entity.kind.name
+        if names.line_bits(entity.name):
+            kind = names.family(entity.name)
+        return ("content", kind, code, uses)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a section of a kernel object is to a live patch, by its name.
+
+Names are those of include/asm-generic/vmlinux.lds.h, scripts/module.lds.S and the headers that
+fill the sections.
+"""
+
+from __future__ import annotations
+
+_WITHOUT_MEANING = (
+    *(".comment", ".note", ".debug", ".eh_frame", ".llvm_addrsig", ".gnu.", ".stab"),
+    *(".discard.addressable", ".discard.sym_func_", ".export_symbol", ".modinfo"),
+    # What objtool makes; it is made anew for the finished payload.
+    *(".orc_unwind", ".orc_header", ".static_call_sites", ".retpoline_sites", ".return_sites"),
+    *(".call_sites", ".cfi_sites", ".ibt_endbr_seal"),
+)
+
+_EXPORTS = ("___ksymtab", "___kcrctab", "__ksymtab", "__kcrctab")
+
+_INITIAL = (".init.", ".exit.", ".initcall", ".con_initcall")
+
+_COPYABLE = (".data", ".bss", ".rodata", ".ref.data", "__dyndbg", ".text", ".meminit.data")
+"""Sections whose contents mean the same in a module of their own, or whose copies the module
+loader finds there (``__dyndbg``, ``.data..percpu``, ``.data..ro_after_init``)."""
+
+PER_CPU = ".data..percpu"
+
+
+def is_without_meaning(name: str) -> bool:
+    """Whether nothing that runs depends on it."""
+    return name.startswith(_WITHOUT_MEANING)
+
+
+def is_export(name: str) -> bool:
+    """Whether it lists exported symbols."""
+    return name.startswith(_EXPORTS)
+
+
+def is_initial(name: str) -> bool:
+    """Whether it holds code or data of the boot, or of the loading or unloading of a module."""
+    return name.startswith(_INITIAL) or name in (".init", ".exit")
+
+
+def is_copyable(name: str) -> bool:
+    """Whether a variable in it may be brought along by a payload."""
+    return any(name == each or name.startswith(f"{each}.") for each in _COPYABLE)
+
+
+def is_read_mostly(name: str) -> bool:
+    """Whether the kernel expects its variables never to change after boot."""
+    return name.startswith((".data..read_mostly", ".data..ro_after_init"))
+
+
+def is_per_cpu(name: str) -> bool:
+    """Whether its variables exist once per CPU."""
+    return name == PER_CPU or name.startswith(f"{PER_CPU}.")

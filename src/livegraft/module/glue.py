@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The C file that introduces the new code to the kernel, from its template ``payload.c.in``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from livegraft.changeset import VMLINUX, ChangeSet, Reference, State, Target
+from livegraft.errors import ModuleError
+
+TEMPLATE = "payload.c.in"
+MARK_FORMAT = 1
+CORE_SYMBOLS = ("klp_transition_patch", "klp_transition_work")
+"""What the glue uses of kernel/livepatch/transition.c: nothing there is exported."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectedFunction:
+    """One ``struct klp_func``."""
+
+    name: str
+    sympos: int
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectedObject:
+    """One ``struct klp_object``."""
+
+    name: str
+    functions: tuple[RedirectedFunction, ...]
+
+
+def mark(fix_sha256: str) -> str:
+    """The value of the module parameter ``livegraft``, by which a loaded patch is known."""
+    return f"{MARK_FORMAT}:{fix_sha256}"
+
+
+def render(
+    changeset: ChangeSet,
+    *,
+    name: str,
+    description: str,
+    version: str,
+    fix_sha256: str,
+    namespaces: Sequence[str],
+) -> str:
+    """The text of the glue.
+
+    Args:
+        changeset: what to redirect.
+        name: the module's name.
+        description: the module's description, without quotes and backslashes.
+        version: livegraft's.
+        fix_sha256: of the fix, hexadecimal.
+        namespaces: symbol namespaces of the kernel that the pieces use.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    template = (files("livegraft.module") / TEMPLATE).read_text("utf-8")
+    return environment.from_string(template).render(
+        name=name,
+        description=description,
+        version=version,
+        mark=mark(fix_sha256),
+        namespaces=namespaces,
+        objects=redirected(changeset),
+    )
+
+
+def redirected(changeset: ChangeSet) -> tuple[RedirectedObject, ...]:
+    """The objects with functions to redirect, vmlinux first, then modules by name."""
+    found = []
+    for name in changeset.objects:
+        functions = tuple(
+            RedirectedFunction(function.target.name, function.target.sympos, function.symbol)
+            for function in changeset.functions
+            if function.state is State.CHANGED and function.target.object == name
+        )
+        if functions:
+            found.append(RedirectedObject(name, functions))
+    return tuple(found)
+
+
+def references(positions: Mapping[str, int]) -> dict[str, Reference]:
+    """The livepatch symbols of the glue itself.
+
+    Args:
+        positions: how many symbols of each name of :data:`CORE_SYMBOLS` the kernel has.
+
+    Raises:
+        ModuleError: it has none of a name, or several.
+    """
+    for name in CORE_SYMBOLS:
+        if positions.get(name) != 1:
+            raise ModuleError(
+                name,
+                f"is in this kernel {positions.get(name, 0)} times, once is expected",
+                "report this kernel: its livepatch core is of a kind that is not known",
+            )
+    return {name: Reference(name, VMLINUX, Target(VMLINUX, name, 1)) for name in CORE_SYMBOLS}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rules for variables: the running ones keep their values and their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from livegraft.compare import sections
+from livegraft.compare.comparison import Comparison
+from livegraft.compare.entity import Entity
+from livegraft.errors import Reason
+
+SET_AT_RUN_TIME = "set the new value in code that the fix changes, or boot a kernel with the fix"
+
+
+def init_data(comparison: Comparison) -> Iterator[Reason]:
+    """Data of the boot is gone: ``__initconst`` tables, ``__setup()`` strings."""
+    for variable in (*comparison.changed_data, *comparison.new_data):
+        section = comparison.patched.section(variable).name
+        if sections.is_initial(section):
+            text = f"is data of the boot or of a module's loading ({section})"
+            yield Reason("init-code", variable.name, text, "leave it out of the fix")
+
+
+def data_size_changed(comparison: Comparison) -> Iterator[Reason]:
+    """The running variable has the old size: a member more in ``struct ext4_sb_info`` statics."""
+    for variable in comparison.changed_data:
+        original = comparison.original_of(variable)
+        if original is None or original.size == variable.size or _is_initial(comparison, variable):
+            continue
+        text = f"had {original.size} bytes and would have {variable.size}"
+        remedy = "keep the variable and add a new one (or a shadow variable) for the rest"
+        yield Reason("data-size-changed", original.name, text, remedy)
+
+
+def data_changed(comparison: Comparison) -> Iterator[Reason]:
+    """The running variable has its value: a new method in ``ext4_file_operations``."""
+    for variable in comparison.changed_data:
+        original = comparison.original_of(variable)
+        if original is None or original.size != variable.size or _is_initial(comparison, variable):
+            continue
+        name = comparison.patched.section(variable).name
+        where = " of read-mostly data" if sections.is_read_mostly(name) else ""
+        text = f"the initial value{where} changed ({name})"
+        yield Reason("data-changed", original.name, text, SET_AT_RUN_TIME)
+
+
+def _is_initial(comparison: Comparison, variable: Entity) -> bool:
+    return sections.is_initial(comparison.patched.section(variable).name)
+
+
+def static_local_ambiguous(comparison: Comparison) -> Iterator[Reason]:
+    """Two ``static int count`` of one size in one function: which is which is not to be seen."""
+    needed = comparison.inclusion.copied
+    for variable in comparison.pairs.ambiguous:
+        if variable in needed:
+            yield Reason(
+                "static-local-ambiguous",
+                variable.name,
+                "may or may not be a static variable that exists already",
+                "give the static variables of the function different names",
+            )
+
+
+def registration(comparison: Comparison) -> Iterator[Reason]:
+    """Lists that are read at boot or load: ``module_param()``, trace events, initcalls."""
+    for variable in comparison.new_data:
+        section = comparison.patched.section(variable).name
+        is_other = sections.is_copyable(section) or sections.is_initial(section)
+        if is_other or sections.is_export(section) or variable in comparison.inclusion.copied:
+            continue
+        text = f"is a new entry of {section}, which is read at boot or load only"
+        yield Reason("registration", variable.name, text, "leave it out of the fix")

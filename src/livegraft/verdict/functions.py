@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rules for functions that changed or are new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from livegraft.compare import sections
+from livegraft.compare.comparison import Comparison
+from livegraft.compare.entity import Entity
+from livegraft.elf.arch import x86_64 as arch
+from livegraft.elf.header import SectionFlag
+from livegraft.elf.object import SymbolType
+from livegraft.errors import Reason
+
+REBOOT = "leave this function out of the fix, or boot a kernel with the fix"
+
+
+def init_code(comparison: Comparison) -> Iterator[Reason]:
+    """Code of the boot or of a module's loading has run: ``ext4_init_mballoc()`` is ``__init``."""
+    for function in (*comparison.changed_entities, *comparison.new_entities):
+        section = comparison.patched.section(function).name
+        if sections.is_initial(section):
+            is_exit = section.startswith(".exit")
+            text = "runs when the module is unloaded only" if is_exit else "has run already"
+            yield Reason("init-code", function.name, f"{text} ({section})", REBOOT)
+
+
+def no_ftrace_entry(comparison: Comparison) -> Iterator[Reason]:
+    """Calls are redirected by ftrace: ``fixup_bug()`` of traps.c is ``__always_inline notrace``."""
+    for function in comparison.changed_entities:
+        original = comparison.original_of(function)
+        if original is None or _is_initial(comparison, function):
+            continue
+        if not any(_is_ftrace_site(comparison, original, entry) for entry in original.entries):
+            text = "has no ftrace entry (notrace, noinstr, or made without -pg)"
+            yield Reason("no-ftrace-entry", original.name, text, "change its callers instead")
+
+
+def _is_initial(comparison: Comparison, function: Entity) -> bool:
+    return sections.is_initial(comparison.patched.section(function).name)
+
+
+def _is_ftrace_site(comparison: Comparison, function: Entity, entry: Entity) -> bool:
+    if entry.name not in arch.FTRACE_TABLES:
+        return False
+    return abs(comparison.original.place(entry)) <= arch.FTRACE_SPAN
+
+
+def alias_changed(comparison: Comparison) -> Iterator[Reason]:
+    """A function under other names than before: ``SYSCALL_DEFINE`` makes ``__x64_sys_*`` so."""
+    for function in comparison.changed_entities:
+        original = comparison.original_of(function)
+        if original is None:
+            continue
+        before, after = comparison.original.obj.symbols, comparison.patched.obj.symbols
+        old = {before[number].name for number in original.aliases}
+        new = {after[number].name for number in function.aliases}
+        if old != new:
+            names = ", ".join(sorted(old ^ new))
+            text = f"has other aliases than before ({names})"
+            yield Reason("alias-changed", original.name, text, "keep the function's aliases")
+
+
+def ifunc(comparison: Comparison) -> Iterator[Reason]:
+    """An indirect function is resolved once, at boot."""
+    for function in (*comparison.changed_entities, *comparison.new_entities):
+        if comparison.patched.obj.symbols[function.symbol].type == SymbolType.GNU_IFUNC:
+            yield Reason("ifunc", function.name, "is an indirect function (ifunc)", REBOOT)
+
+
+def section_group(comparison: Comparison) -> Iterator[Reason]:
+    """COMDAT: the linker kept one of several copies, perhaps another unit's."""
+    for entity in comparison.inclusion.in_order():
+        section = comparison.patched.section(entity)
+        if section.flags & SectionFlag.GROUP:
+            text = f"lies in a section group ({section.name})"
+            yield Reason("section-group", entity.name or section.name, text, REBOOT)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rules for what an object holds beside functions and variables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from livegraft.compare import sections
+from livegraft.compare.comparison import Comparison
+from livegraft.compare.entity import Entity, Kind
+from livegraft.compare.unit import Unit
+from livegraft.elf.header import SectionType
+from livegraft.errors import Reason
+
+REPORT = "boot a kernel with the fix, and report this with the name of the kernel's release"
+
+
+def oddities(comparison: Comparison) -> Iterator[Reason]:
+    """What the comparison does not understand cannot be shown to be safe."""
+    for odd in comparison.oddities:
+        yield Reason(odd.rule, odd.object, odd.message, REPORT)
+
+
+def unknown_section(comparison: Comparison) -> Iterator[Reason]:
+    """Code that depends on a section of which nobody knows who reads it."""
+    for name in comparison.changed_sections:
+        if not sections.is_initial(name) and not sections.is_export(name):
+            yield Reason("unknown-section", name, "has other contents than before", REPORT)
+    unit, inclusion = comparison.patched, comparison.inclusion
+    for entity in inclusion.in_order():
+        name = unit.section(entity).name
+        if entity.kind in (Kind.DATA, Kind.ANONYMOUS) and not sections.is_copyable(name):
+            text = f"is needed by the new code and lies in {name}, which is not known"
+            yield Reason("unknown-section", entity.name or name, text, REPORT)
+    for owner, function in _places_in_functions(unit):
+        if not inclusion.is_included(owner) and function in inclusion.functions:
+            name = unit.section(owner).name
+            text = f"{name}, which is not known, holds a place inside of its code"
+            yield Reason("unknown-section", function.top.name, text, REPORT)
+
+
+def _places_in_functions(unit: Unit) -> Iterator[tuple[Entity, Entity]]:
+    """Variables and sections that point into the middle of functions."""
+    for entity in unit.entities:
+        if entity.kind not in (Kind.DATA, Kind.ANONYMOUS):
+            continue
+        for use in unit.uses(entity):
+            target = use.target
+            if isinstance(target, Entity) and target.kind is Kind.FUNCTION and use.delta:
+                yield entity, target
+
+
+def section_groups(comparison: Comparison) -> Iterator[Reason]:
+    """New or changed section groups (COMDAT)."""
+    before, after = _groups(comparison.original), _groups(comparison.patched)
+    for name in sorted((after - before) | (before - after)):
+        text = "is a section group that the other object does not have"
+        yield Reason("section-group", name, text, REPORT)
+
+
+def _groups(unit: Unit) -> Counter[str]:
+    """Groups by the names of their signatures."""
+    return Counter(
+        unit.obj.symbols[section.info].name or section.name
+        for section in unit.obj.sections
+        if section.type == SectionType.GROUP
+    )

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Modules of the builder, loaded for real: both kinds of livepatch relocations, and the models.
+
+The pieces are made by hand, so that a defect of the comparison cannot hide one of the builder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.module_pieces import NAME, PROVENANCE, build, changes, cmdline_piece, ext4_piece
+
+from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.lab.boot import boot
+from livegraft.lab.guest import Guest
+
+pytestmark = pytest.mark.guest
+
+RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+deb12-amd64").split()
+PARAMETERS = f"/sys/module/{NAME}/parameters"
+STATS = "/proc/fs/ext4/loop0/mb_stats"
+NEW_STATS = "patched ext4 ext4 61626364 1"
+"""What the new function prints: a string of ext4's data, twice, ``abcd`` as ext4's hash function
+sees it, and whether the kernel has a command line."""
+
+FAULTS = ("BUG:", "WARNING:", "Oops", "general protection", "livepatch: failed", "Invalid")
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    return prepare(str(request.param))
+
+
+@pytest.fixture(scope="module")
+def module(kernel: Kernel) -> bytes:
+    return build(kernel, changes(cmdline_piece(kernel), ext4_piece(kernel))).data
+
+
+@pytest.fixture(scope="module")
+def guest(kernel: Kernel, module: bytes) -> Iterator[Guest]:
+    files: dict[str, bytes | Path] = {f"ko/{NAME}.ko": module}
+    with boot(kernel.vmlinuz, kernel.modules, load=["loop"], files=files) as guest:
+        yield guest
+        found = [
+            message.text
+            for message in guest.kernel_log()
+            if any(fault in message.text for fault in FAULTS)
+        ]
+        assert not found, found
+
+
+def verb(guest: Guest, *arguments: str) -> dict[str, Any]:
+    result = guest.run(["python3", "-m", "livegraft.runtime", *arguments, "--json"], timeout=120)
+    assert result.status == 0, result.text + result.stderr.decode()
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def load(guest: Guest) -> dict[str, Any]:
+    return verb(guest, "load", f"/ko/{NAME}.ko")
+
+
+def unload(guest: Guest) -> None:
+    verb(guest, "unload", NAME)
+    assert NAME not in guest.run(["cat", "/proc/modules"]).text
+
+
+def mount(guest: Guest) -> None:
+    guest.modprobe("ext4")
+    done = guest.shell(
+        "dd if=/dev/zero of=/tmp/image bs=1M count=8 2>/dev/null; mke2fs -qF -t ext4 /tmp/image;"
+        "mkdir -p /mnt; mount -o loop -t ext4 /tmp/image /mnt"
+    )
+    assert done.status == 0, done.stderr
+
+
+@pytest.mark.parametrize("model", ["hybrid", "stop", "task"])
+def test_a_model_without_its_engine_changes_nothing(guest: Guest, model: str) -> None:
+    done = guest.run(["insmod", f"/ko/{NAME}.ko", f"model={model}"])
+    assert done.status != 0
+    assert b"No such device" in done.stderr
+    assert not guest.get("/proc/cmdline").startswith(b"patched")
+    assert guest.run(["ls", "/sys/kernel/livepatch"]).text == ""
+
+
+def test_an_unknown_model_and_a_forged_mark_are_refused(guest: Guest) -> None:
+    unknown = guest.run(["insmod", f"/ko/{NAME}.ko", "model=magic"])
+    assert b"Invalid argument" in unknown.stderr
+    forged = guest.run(["insmod", f"/ko/{NAME}.ko", "livegraft=1:00"])
+    assert forged.status != 0
+    assert NAME not in guest.run(["cat", "/proc/modules"]).text
+
+
+def test_the_kernel_is_patched_and_the_module_when_it_comes(guest: Guest) -> None:
+    plain = guest.get("/proc/cmdline")
+    assert "ext4" not in guest.run(["cat", "/proc/modules"]).text
+    load(guest)
+    assert guest.get("/proc/cmdline") == b"patched " + plain
+    mount(guest)
+    assert guest.get(STATS).decode().strip() == NEW_STATS
+    unload(guest)
+    assert guest.get("/proc/cmdline") == plain
+    assert guest.get(STATS).startswith(b"mballoc:")
+
+
+def test_the_loaded_module_is_patched_too(guest: Guest) -> None:
+    assert guest.get(STATS).startswith(b"mballoc:")
+    load(guest)
+    assert guest.get(STATS).decode().strip() == NEW_STATS
+    unload(guest)
+    assert guest.get(STATS).startswith(b"mballoc:")
+
+
+def test_the_parameters_say_whose_it_is_and_kick(guest: Guest) -> None:
+    load(guest)
+    assert guest.get(f"{PARAMETERS}/model") == b"native\n"
+    assert guest.get(f"{PARAMETERS}/livegraft") == f"1:{PROVENANCE.fix_sha256}\n".encode()
+    modes = guest.run(["stat", "-c", "%a", *(f"{PARAMETERS}/{p}" for p in ("kick", "model"))])
+    assert modes.text.split() == ["200", "444"]
+    # Without a transition a kick does nothing, however often.
+    done = guest.shell(f"for n in 1 2 3 4 5; do echo 1 > {PARAMETERS}/kick; done")
+    assert done.status == 0, done.stderr
+    unload(guest)
+
+
+def test_a_kick_hastens_the_transition(guest: Guest) -> None:
+    """By hand, without the runtime: undoing needs the core's second look, a second later."""
+
+    def undo(kick: str) -> float:
+        guest.check(["insmod", f"/ko/{NAME}.ko"])
+        script = f"""
+import time
+folder = "/sys/kernel/livepatch/{NAME}"
+def transition():
+    with open(folder + "/transition") as file:
+        return file.read().strip() == "1"
+while transition():
+    time.sleep(0.01)
+time.sleep(0.1)
+began = time.monotonic()
+with open(folder + "/enabled", "w") as file:
+    file.write("0")
+try:
+    while transition():
+        {kick}
+        time.sleep(0.002)
+except OSError:
+    pass
+print(time.monotonic() - began)
+"""
+        seconds = float(guest.python(script).text)
+        guest.check(["rmmod", NAME])
+        return seconds
+
+    kicked = undo(f"open('{PARAMETERS}/kick', 'w').write('1')")
+    waited = undo("pass")
+    assert kicked < waited, (kicked, waited)
+    print(f"undone in {kicked * 1000:.0f} ms kicked, {waited * 1000:.0f} ms not")
