@@ -18,7 +18,7 @@ test: setup
 	@$(PYTHON) -m pytest
 
 bench: setup
-	@$(PYTHON) benchmarks/bench.py
+	@$(PYTHON) -m benchmarks.bench
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measure what the README claims, and print it as a table.
 
-``make bench`` runs everything; ``bench.py --only build,transitions`` a part. The exit status is 1 if
-a figure misses its target. Nothing else should run on the machine meanwhile; guests run one at a
+``make bench`` runs everything, ``--only build,transitions`` a part. The exit status is 1 if a figure
+misses its target. Nothing else should run on the machine meanwhile; guests run one at a
 time. Software emulation makes absolute times in guests longer than hardware's; ratios hold.
 """
 
@@ -19,8 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import Cost, livegraft
-
+from benchmarks.measure import Cost, livegraft
 from livegraft import pipeline
 from livegraft.cache import Cache
 from livegraft.kernel.kernel import Kernel
@@ -62,7 +61,9 @@ def build(_: Kernel, rounds: int) -> Iterator[Figure]:
     memory = max(cost.own_mib for cost in costs)
     yield Figure("fix to .ko, prepared, one unit", f"{seconds:.1f} s", "<= 8 s", seconds <= 8)
     yield Figure("  of which own Python", f"{own:.2f} s", "<= 1.5 s", own <= 1.5)
-    yield Figure("  resident memory beside the compiler", f"{memory:.0f} MB", "<= 300 MB", memory <= 300)
+    yield Figure(
+        "  resident memory beside the compiler", f"{memory:.0f} MB", "<= 300 MB", memory <= 300
+    )
     for name, value in _median_timings(costs).items():
         yield Figure(f"  step: {name}", f"{value:.2f} s")
 
@@ -73,7 +74,9 @@ def cold(_: Kernel, __: int) -> Iterator[Figure]:
         cost = livegraft(
             "build", FIX, "-k", RELEASE, "-o", Path(folder, "cold.ko"), cache=Path(folder, "cache")
         )
-    yield Figure("fix to .ko, empty cache", f"{cost.seconds:.0f} s", "<= 120 s", cost.seconds <= 120)
+    yield Figure(
+        "fix to .ko, empty cache", f"{cost.seconds:.0f} s", "<= 120 s", cost.seconds <= 120
+    )
     for name, value in cost.document["timings"].items():
         if value >= 1:
             yield Figure(f"  step: {name}", f"{value:.1f} s")

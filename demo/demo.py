@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ class Report:
         lines += [f"  {seconds:8.1f} s  {name}" for name, seconds in self.steps.items()]
         lines.append("")
         for sentence, holds, seen in self.claims:
-            lines.append(f"  {'ok  ' if holds else 'FAIL'} {sentence}" + (f": {seen}" if seen else ""))
+            lines.append(
+                f"  {'ok  ' if holds else 'FAIL'} {sentence}" + (f": {seen}" if seen else "")
+            )
         lines += ["", "every claim holds" if self.holds else "NOT every claim holds", ""]
         return "\n".join(lines)
 
@@ -122,7 +125,9 @@ class Demo:
 
     def _cases(self, pair: tuple[str, str, str]) -> Iterator[Case]:
         """The real bug; else the newest adjacent pair that yields a patch; else the sample."""
-        if (case := self._pair(*pair, show=show_bug if pair == BUG else show_redirection)) is not None:
+        if (
+            case := self._pair(*pair, show=show_bug if pair == BUG else show_redirection)
+        ) is not None:
             yield case
         self.report.notes.append(f"{pair[1]} -> {pair[2]} is not to be had; another fix is shown")
         for other in self._adjacent():
@@ -131,9 +136,7 @@ class Demo:
         self.report.notes.append("no adjacent pair of sources yields a patch; the sample is shown")
         yield from self._sample_on(None)
 
-    def _pair(
-        self, release: str, old: str, new: str, show: Callable[[Demo], None]
-    ) -> Case | None:
+    def _pair(self, release: str, old: str, new: str, show: Callable[[Demo], None]) -> Case | None:
         try:
             before = source_of(old, cache=self.cache, progress=self.progress)
             after = source_of(new, cache=self.cache, progress=self.progress)
@@ -155,7 +158,7 @@ class Demo:
         for series in ("6.1.", "6.12."):
             line = [k for k in plain if k.source_version.startswith(series)]
             versions = sorted(line, key=lambda k: _numbers(k.source_version), reverse=True)
-            for newer, older in zip(versions, versions[1:], strict=False):
+            for newer, older in pairwise(versions):
                 yield older.release, older.source_version, newer.source_version
 
     def _sample_on(self, release: str | None) -> Iterator[Case]:
@@ -214,17 +217,21 @@ class Demo:
         faults = [text for text in log if FAULT.search(text)]
         self.report.claim(
             "the live patch was unloaded",
-            not guest.run(["test", "-e", f"/sys/module/{name}"]).status == 0,
+            guest.run(["test", "-e", f"/sys/module/{name}"]).status != 0,
             f"transition {unloaded['transition_ms']:.1f} ms",
         )
         self.report.claim("the kernel's log is clean", not faults, "; ".join(faults[:2]))
 
     def redirected(self, guest: Guest) -> set[str]:
         """The functions of the patch that ftrace redirects right now."""
-        guest.shell("mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing")
+        guest.shell(
+            "mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing"
+        )
         text = guest.shell("cat /sys/kernel/tracing/enabled_functions").text
         names = {f.target.name for f in self.chosen.built.outcome.functions if f.symbol}
-        lines = [line.split() for line in text.splitlines() if line[:1].isalnum() or line[:1] == "_"]
+        lines = [
+            line.split() for line in text.splitlines() if line[:1].isalnum() or line[:1] == "_"
+        ]
         return {words[0] for words in lines if words[0] in names and "I" in words}
 
 

@@ -157,7 +157,8 @@ print(time.monotonic() - began)
         guest.check(["rmmod", NAME])
         return seconds
 
-    kicked = undo(f"open('{PARAMETERS}/kick', 'w').write('1')")
-    waited = undo("pass")
+    # The best of two each: on a busy machine a guest stands still now and then.
+    kicked = min(undo(f"open('{PARAMETERS}/kick', 'w').write('1')") for _ in range(2))
+    waited = min(undo("pass") for _ in range(2))
     assert kicked < waited, (kicked, waited)
     print(f"undone in {kicked * 1000:.0f} ms kicked, {waited * 1000:.0f} ms not")

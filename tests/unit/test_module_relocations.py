@@ -82,12 +82,26 @@ def test_relocations_go_where_the_core_looks_for_them() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["__jump_table", ".altinstructions", ".static_call_sites", "__bug_table", ".textual", "other"],
+    [
+        "__jump_table",
+        ".altinstr_replacement",
+        ".static_call_sites",
+        "__bug_table",
+        ".textual",
+        "other",
+    ],
 )
 def test_a_table_cannot_wait_for_a_module(name: str) -> None:
     table = Section(name, flags=DATA, data=bytes(16))
     table.relocations = relocations([(0, R_PC32, MODULE, 0)])
     with pytest.raises(ModuleError, match=f"{name}: refers to ext4_static.part.0 in ext4"):
+        write_relocations(an_object(table), REFERENCES)
+
+
+def test_a_replacement_cannot_lie_in_a_module() -> None:
+    table = Section(".altinstructions", flags=DATA, data=bytes(12))
+    table.relocations = relocations([(0, R_PC32, TEXT, 15), (4, R_PC32, MODULE, 0)])
+    with pytest.raises(ModuleError, match="altinstructions: refers to ext4_static"):
         write_relocations(an_object(table), REFERENCES)
 
 

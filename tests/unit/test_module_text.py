@@ -105,7 +105,7 @@ def test_a_manifest_does_not_depend_on_the_order_of_what_went_in() -> None:
         again = manifest.make_manifest(
             CHANGES,
             name="livegraft_x",
-            identity=replace(IDENTITY, build_ids=dict(reversed(IDENTITY.build_ids.items()))),
+            identity=replace(IDENTITY, build_ids=dict(reversed([*IDENTITY.build_ids.items()]))),
             provenance=replace(PROVENANCE, files=PROVENANCE.files[::-1]),
             references={name: REFERENCES[name] for name in names},
             counts=dict.fromkeys(names, 3),

@@ -86,4 +86,7 @@ def test_it_may_tidy_up_when_the_caller_is_interrupted(tmp_path: Path) -> None:
 def _interrupt_when(path: Path) -> None:
     while not path.exists():
         time.sleep(0.01)
-    signal.raise_signal(signal.SIGINT)
+    # To the main thread, as a terminal does.
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)

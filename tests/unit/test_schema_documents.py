@@ -169,6 +169,7 @@ def test_verdicts(judgement: Judgement, verdict: str, code: int) -> None:
     for verb in ("check", "build"):
         validate(verb, document)
     assert (document["verdict"], judgement.exit_code) == (verdict, code)
-    assert bool(document["reasons"]) == (verdict != "patchable")
+    assert bool(document["reasons"]) == (verdict == "refused")
     text = judgement.text(Paint(colour=False))
     assert all(reason.remedy in text for reason in judgement.reasons)
+    assert all(warning in text for warning in judgement.warnings)

@@ -35,7 +35,7 @@ class Judgement:
         verdict: a key of :data:`VERDICTS`.
         functions: what the fix changes, brings and removes.
         warnings: what the user should know although it is no reason to refuse.
-        reasons: why it is not patchable.
+        reasons: why it is refused.
     """
 
     verdict: str
@@ -52,6 +52,9 @@ class Judgement:
     def of_error(cls, error: LivegraftError) -> Judgement:
         """One of :data:`JUDGEMENTS` that it raised."""
         verdict = next(name for name, code in VERDICTS.items() if code is error.exit_code)
+        if isinstance(error, NothingChanged):
+            # It is no refusal, so it has no reasons; why it changes nothing is worth knowing.
+            return cls(verdict, (), (str(error),), ())
         return cls(verdict, (), (), _reasons(error))
 
     @property
@@ -102,10 +105,9 @@ def _name(function: Function) -> str:
 def _reasons(error: LivegraftError) -> tuple[Reason, ...]:
     if isinstance(error, Refused):
         return error.reasons
-    if isinstance(error, ProofFailed) and error.differing:
-        return tuple(
-            Reason("proof", function, f"differs from the shipped code: {how}", error.remedy)
-            for function, how in error.differing.items()
-        )
-    rule = "proof" if isinstance(error, ProofFailed) else "nothing-changed"
-    return (Reason(rule, error.subject, error.problem, error.remedy),)
+    assert isinstance(error, ProofFailed)
+    named = tuple(
+        Reason("proof", function, f"differs from the shipped code: {how}", error.remedy)
+        for function, how in error.differing.items()
+    )
+    return named or (Reason("proof", error.subject, error.problem, error.remedy),)

@@ -86,11 +86,13 @@ class Layout:
         self.places[entity] = Place(self.add_section(added), 0)
 
     def _name(self, entity: Entity) -> str:
-        """A section of its own for each function and variable, named as the compiler would."""
-        name = self.unit.section(entity).name
+        """A section of its own for each function and variable.
+
+        Never one that the module loader frees or that ftrace leaves out (``.init.text``).
+        """
         if entity.kind is Kind.FUNCTION:
-            is_plain = name.startswith(".text.") and entity in self._alone
-            return name if is_plain else f".text.{entity.name}"
+            return f".text.{entity.name}"
+        name = self.unit.section(entity).name
         return sections.PER_CPU if sections.is_per_cpu(name) else name
 
     def _append(
