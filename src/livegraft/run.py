@@ -126,15 +126,33 @@ def _communicate(
 def _kill(process: subprocess.Popen[str]) -> None:
     """End a child and its whole process group (it leads one of its own).
 
-    First it is asked: compilers then remove their temporary files, and make waits for its children.
+    First all are asked: compilers then remove their temporary files. The child may be gone before
+    those that it has started, so the whole group is waited for.
     """
     try:
         _signal_group(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
+        end = time.monotonic() + GRACE_SECONDS
+        while (process.poll() is None or _has_group(process)) and time.monotonic() < end:
+            time.sleep(0.01)
     finally:
         _signal_group(process, signal.SIGKILL)
         process.wait()
+
+
+def _has_group(process: subprocess.Popen[str]) -> bool:
+    """Whether any process of its group still runs.
+
+    One that has ended may stay listed for long where process 1 of a container reaps nobody.
+    """
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # proc(5): pid (comm) state ppid pgrp ...; comm may hold anything.
+            state, _, group = path.read_text("latin-1").rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(group) == process.pid and state not in "ZX":
+            return True
+    return False
 
 
 def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:

@@ -32,9 +32,7 @@ def any_kernel(request: pytest.FixtureRequest) -> Kernel:
 
 
 @pytest.fixture(scope="session")
-def fix_of(
-    kernel: Kernel, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Edits], Path]:
+def fix_of(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Edits], Path]:
     """Makes a fix: edits of files of the kernel's source become a unified diff."""
 
     def make(edits: Edits) -> Path:

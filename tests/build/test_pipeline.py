@@ -137,9 +137,7 @@ def test_the_sample_fix_on_each_series(any_kernel: Kernel) -> None:
 # -- what kinds of change become --------------------------------------------------------------
 
 
-def test_other_line_numbers_are_no_change(
-    kernel: Kernel, fix_of: FixOf, tmp_path: Path
-) -> None:
+def test_other_line_numbers_are_no_change(kernel: Kernel, fix_of: FixOf, tmp_path: Path) -> None:
     """mballoc.c has BUG_ON and WARN_ON, which hold line numbers."""
     first = (kernel.source / MBALLOC).read_text().splitlines(keepends=True)[0]
     fix = fix_of({MBALLOC: (first, f"{first}\n\n\n")})
@@ -222,9 +220,7 @@ COUNT = ("\trreq->debug_id\t= atomic_inc_return(&debug_ids);", "\tstatic atomic_
 
 
 @pytest.mark.parametrize("numbered_anew", [False, True])
-def test_a_static_local_keeps_its_state(
-    numbered_anew: bool, kernel: Kernel, fix_of: FixOf
-) -> None:
+def test_a_static_local_keeps_its_state(numbered_anew: bool, kernel: Kernel, fix_of: FixOf) -> None:
     """``debug_ids.0`` of netfs, also where another static variable takes its number."""
     old, declared = COUNT
     new = old.replace("inc_return(&debug_ids)", "add_return(2, &debug_ids)")

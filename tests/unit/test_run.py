@@ -72,9 +72,12 @@ def test_out_of_time_it_ends_with_its_children(trap: str, tmp_path: Path) -> Non
 
 
 def test_it_may_tidy_up_when_the_caller_is_interrupted(tmp_path: Path) -> None:
-    """As gcc does with its temporary files."""
+    """As gcc does with its temporary files, while the shell that has started it is gone at once."""
     rubbish = tmp_path / "rubbish"
-    script = f"trap 'rm {rubbish}; exit 1' TERM; touch {rubbish}; while :; do sleep 0.05; done"
+    script = (
+        f"(trap 'sleep 0.2; rm {rubbish}; exit 1' TERM; touch {rubbish};"
+        " while :; do sleep 0.05; done) & wait"
+    )
     killer = threading.Thread(target=_interrupt_when, args=(rubbish,))
     killer.start()
     with pytest.raises(KeyboardInterrupt):

@@ -58,8 +58,7 @@ def _built(built: Built, release: str, context: Context) -> Answer:
         "path": str(built.path),
         "size": built.size,
     }
-    seconds = sum(context.progress.timings.values())
-    made = f"{built.path}: {size(built.size)}, for {release}, made in {seconds:.1f} s"
+    made = f"{built.path}: {size(built.size)}, for {release}, made in {context.seconds:.1f} s"
     return Answer(document, f"{judgement.text(context.paint)}\n{made}")
 
 

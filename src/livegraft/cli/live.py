@@ -29,11 +29,16 @@ BYTES = 1_000_000
 
 
 class Bars(Shown):
-    """A live line for each running step; a finished one leaves a line with its seconds."""
+    """A live line for each running step; a finished one leaves a line with its seconds.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        colour: whether to colour them; ``NO_COLOR`` in the environment means no in any case.
+    """
+
+    def __init__(self, *, colour: bool = True) -> None:
         super().__init__()
-        self.console = console or Console(stderr=True, highlight=False)
+        # None lets the library look at the environment itself.
+        self.console = Console(stderr=True, highlight=False, no_color=None if colour else True)
         self._display = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

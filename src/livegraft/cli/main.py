@@ -67,7 +67,10 @@ def _run(verb: Verb, arguments: argparse.Namespace, paint: Paint) -> Answer:
     if arguments.verbose:
         _log_commands()
     progress = shown(
-        quiet=arguments.quiet, verbose=arguments.verbose, may_draw=verb.name not in RUNNING
+        quiet=arguments.quiet,
+        verbose=arguments.verbose,
+        may_draw=verb.name not in RUNNING,
+        colour=not arguments.no_colour,
     )
     try:
         return verb.run(arguments, Context(progress, paint, arguments.cache))

@@ -92,18 +92,19 @@ class LineStep(TimedStep):
             self._lines.still(self)
 
 
-def shown(*, quiet: bool, verbose: bool, may_draw: bool) -> Shown:
+def shown(*, quiet: bool, verbose: bool, may_draw: bool, colour: bool = True) -> Shown:
     """The progress that fits the standard error stream.
 
     Args:
         quiet: show nothing.
         verbose: commands are logged to the same stream, so bars would be torn.
         may_draw: whether the verb may import what draws bars (runtime verbs may not).
+        colour: whether bars may be coloured.
     """
     if quiet:
         return Shown()
     if may_draw and not verbose and sys.stderr.isatty():
         from livegraft.cli.live import Bars
 
-        return Bars()
+        return Bars(colour=colour)
     return PlainLines()

@@ -13,11 +13,10 @@ from livegraft.cli import target
 from livegraft.cli.paint import Paint, fields
 from livegraft.cli.verb import Answer, Context, Verb
 from livegraft.errors import Exit
+from livegraft.runtime.model import ModelName
 
 if TYPE_CHECKING:
     from livegraft.lab.trial import Trial
-
-MODELS = ("native", "hybrid", "stop", "task")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        choices=MODELS,
-        default=MODELS[0],
+        choices=[each.value for each in ModelName],
+        default=ModelName.NATIVE.value,
         help="how the system stays consistent (default: %(default)s)",
     )
     parser.add_argument(
@@ -74,7 +73,6 @@ def _modules(patch: Path, foreign: bool) -> Sequence[str]:
     """The modules that the patch changes: they are loaded first, or nothing would be tried."""
     from livegraft.runtime.payload import Payload
 
-    # Every kernel that can be tried is one for this kind of machine.
     manifest = Payload.read(patch, foreign=foreign).manifest
     objects = manifest.objects if manifest is not None else ()
     return [one.name for one in objects if one.name != VMLINUX]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -54,11 +55,13 @@ class Context:
         progress: where it tells what it is doing.
         paint: how its text is coloured.
         cache_root: the folder given with ``--cache``; ``None`` for the default one.
+        began: when the verb began, on the monotonic clock.
     """
 
     progress: Progress
     paint: Paint
     cache_root: Path | None = None
+    began: float = field(default_factory=time.monotonic)
 
     def cache(self) -> Cache:
         """The cache folder."""
@@ -67,8 +70,17 @@ class Context:
         return Cache(self.cache_root)
 
     def timings(self) -> dict[str, float]:
-        """The document's ``timings``: seconds by step, to the millisecond."""
-        return {name: round(seconds, 3) for name, seconds in self.progress.timings.items()}
+        """The document's ``timings``: seconds by step, to the millisecond, and ``total``.
+
+        Steps may hold other steps or run side by side, so the total is not their sum.
+        """
+        timings = self.progress.timings | {"total": self.seconds}
+        return {name: round(seconds, 3) for name, seconds in timings.items()}
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the verb began."""
+        return time.monotonic() - self.began
 
 
 @dataclass(frozen=True, slots=True)
