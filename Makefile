@@ -3,11 +3,12 @@
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel)
 # make test    all tests, guests included
 # make bench   measure what the README claims
+# make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference
 MAKEFLAGS += --no-builtin-rules
 PYTHON := .venv/bin/python
 KERNEL ?=
 
-.PHONY: setup demo test bench lint lock clean
+.PHONY: setup demo test bench lint man reference lock clean
 setup:
 	@setup/setup.sh
 
@@ -24,6 +25,13 @@ lint: setup
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+man: setup
+	@mkdir -p build && $(PYTHON) docs/build_man.py build/livegraft.1
+
+# Renews the pages of docs/reference that are made from the command line.
+reference: setup
+	@$(PYTHON) docs/build_reference.py
 
 # Renews the lock file from pyproject.toml; the one target that needs pip-tools.
 lock:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Measure what the README claims, and print it as a table.
 
-``make bench`` runs everything, ``--only build,transitions`` a part. The exit status is 1 if a figure
-misses its target. Nothing else should run on the machine meanwhile; guests run one at a
+``make bench`` runs everything, ``--only build,transitions`` a part. The exit status is 1 if a
+figure misses its target. Nothing else should run on the machine meanwhile; guests run one at a
 time. Software emulation makes absolute times in guests longer than hardware's; ratios hold.
 """
 

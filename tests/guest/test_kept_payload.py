@@ -56,9 +56,7 @@ def test_it_still_runs_under_native(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("model", ["hybrid", "stop", "task"])
-def test_without_the_engine_it_answers_enodev_and_changes_nothing(
-    guest: Guest, model: str
-) -> None:
+def test_without_the_engine_it_answers_enodev_and_changes_nothing(guest: Guest, model: str) -> None:
     result = guest.run(["insmod", "/root/kept.ko", f"model={model}"])
     assert result.status != 0
     assert "No such device" in result.stderr.decode()

@@ -94,12 +94,12 @@ def collect(trees: Mapping[str, ast.Module]) -> Rules:
     return rules
 
 
-def _calls(
-    tree: ast.Module, known: Collection[str]
-) -> Iterator[tuple[Function | None, ast.Call]]:
+def _calls(tree: ast.Module, known: Collection[str]) -> Iterator[tuple[Function | None, ast.Call]]:
     """The calls that make a carrier, each with the innermost function around it."""
 
-    def visit(node: ast.AST, function: Function | None) -> Iterator[tuple[Function | None, ast.Call]]:
+    def visit(
+        node: ast.AST, function: Function | None
+    ) -> Iterator[tuple[Function | None, ast.Call]]:
         if isinstance(node, Function):
             function = node
         if isinstance(node, ast.Call) and _last(node.func) in known:
@@ -161,10 +161,9 @@ def _assigned(function: Function | None, name: str) -> Iterator[ast.expr]:
     """What a function assigns to a name of its own; an unknown thing if it is a parameter."""
     if function is None:
         return
-    arguments = function.args
-    if any(
-        each.arg == name for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    ):
+    given = function.args
+    parameters = (*given.posonlyargs, *given.args, *given.kwonlyargs)
+    if name in (each.arg for each in parameters):
         raise Unknown(f"{name} is a parameter")
     for each in ast.walk(function):
         if isinstance(each, ast.Assign) and any(_last(one) == name for one in each.targets):
@@ -186,8 +185,9 @@ def _imported(module: str, node: ast.expr) -> str:
 
 def differences(rules: Mapping[str, Collection[str]], pages: Collection[str]) -> list[str]:
     """What is wrong with a set of pages."""
+    without = sorted({*rules} - {*pages})
     return [
-        *(f"{rule}: no page ({', '.join(sorted(rules[rule]))})" for rule in sorted({*rules} - {*pages})),
+        *(f"{rule}: no page ({', '.join(sorted(rules[rule]))})" for rule in without),
         *(f"{page}: no code refuses with it" for page in sorted({*pages} - {*rules})),
     ]
 
@@ -225,7 +225,7 @@ def test_the_form_of_a_page(page: str) -> None:
     assert max(map(len, text.split("```")[0].splitlines())) <= 100
 
 
-# -- that the search finds what it should, and fails where it should ---------------------------------
+# -- the search finds what it should, and fails where it should -----------------------------------
 
 CARRIER = """
 class Reason:

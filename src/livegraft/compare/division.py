@@ -25,6 +25,9 @@ NamedSymbols = list[tuple[int, Symbol]]
 
 _NO_NAME = (SymbolType.SECTION, SymbolType.FILE)
 
+_LABELS = (".L", "__BTF_ID__")
+"""Names of places inside of others: strings of inline assembly, members of ``BTF_ID_LIST()``."""
+
 _RANK: dict[int, int] = {Binding.GLOBAL: 0, Binding.LOCAL: 1, Binding.WEAK: 2}
 """Which of several symbols at one place gives an entity its name."""
 
@@ -33,8 +36,8 @@ def symbols_by_section(obj: ElfObject) -> dict[int, NamedSymbols]:
     """The symbols that may name a part of each section."""
     found: dict[int, NamedSymbols] = {}
     for number, symbol in enumerate(obj.symbols):
-        is_named = symbol.name and symbol.type not in _NO_NAME and not symbol.name.startswith(".L")
-        if symbol.in_section and is_named:
+        is_named = symbol.name and symbol.type not in _NO_NAME
+        if symbol.in_section and is_named and not symbol.name.startswith(_LABELS):
             found.setdefault(symbol.section, []).append((number, symbol))
     return found
 

@@ -9,6 +9,7 @@ section, or, between functions of one section, not at all.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -191,7 +192,12 @@ class Unit:
         manifold = np.zeros(len(self.obj.sections), dtype=bool)
         for index, each in enumerate(self.obj.sections):
             manifold[index] = len(self._divided.get(index, ())) > 1 or each.name in arch.SNIPPETS
-        unsure = np.flatnonzero(is_relative & ~self._by_name & manifold[section])
+        is_snippet = np.array([each.name in arch.SNIPPETS for each in self.obj.sections])
+        self._number_entities()
+        near = (section << _SECTION_SHIFT) + np.maximum(value + arch.NEAR_BRANCH_LENGTH, 0)
+        far = near + arch.LONGEST_IMMEDIATE
+        differs = (self._locate(near) != self._locate(far)) | is_snippet[section]
+        unsure = np.flatnonzero(is_relative & ~self._by_name & manifold[section] & differs)
         for number in unsure.tolist():
             correction[number] = self._distance_to_end(int(self._place[number]))
         self._value = value
@@ -206,12 +212,13 @@ class Unit:
         if arch.is_branch(section.data, offset):
             return arch.NEAR_BRANCH_LENGTH
         if index in self._divided:
-            owner = next(each for each in self._divided[index] if offset < each.end)
+            owner = self.entities[int(self._locate(np.array([place]))[0])]
         else:
             owner = Entity("", Kind.SNIPPET, index, 0, 0, section.size)
-        for each in self.instructions(owner):
-            if each.offset <= offset < each.end:
-                return each.end - offset
+        listed = self.instructions(owner)
+        found = bisect_right(listed, offset, key=lambda each: each.offset) - 1
+        if found >= 0:
+            return listed[found].end - offset
         return arch.NEAR_BRANCH_LENGTH  # noted as odd: it could not be decoded
 
     def _order_entities(self) -> None:
@@ -221,6 +228,9 @@ class Unit:
             if section.name in arch.SNIPPETS and section.size:
                 mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
                 self._divided[index] = snippets(index, section, set(mine.tolist()))
+        self._number_entities()
+
+    def _number_entities(self) -> None:
         self.entities = [each for index in sorted(self._divided) for each in self._divided[index]]
         for number, entity in enumerate(self.entities):
             entity.number = number

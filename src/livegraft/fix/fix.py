@@ -34,7 +34,8 @@ class Fix:
 
     Args:
         diffs: the inputs in their order.
-        sha256: hex digest over the inputs in their order.
+        sha256: of one input what sha256sum prints; of several the digest of their digests, a line
+            each, in their order.
     """
 
     diffs: tuple[Diff, ...]
@@ -47,7 +48,7 @@ class Fix:
         Raises:
             FixError: a file cannot be read, is empty, damaged or not a text diff.
         """
-        digest = hashlib.sha256()
+        digests: list[str] = []
         diffs = []
         for path in paths:
             try:
@@ -56,12 +57,11 @@ class Fix:
                 raise FixError(
                     str(path), f"cannot be read ({error.strerror})", "name a unified diff"
                 ) from error
-            # The length keeps two inputs apart from their concatenation.
-            digest.update(len(data).to_bytes(8, "big") + data)
+            digests.append(hashlib.sha256(data).hexdigest())
             diffs.append(Diff(str(path), parse_diff(data, str(path))))
         if not diffs:
             raise FixError("fix", "no diff was given", "name at least one unified diff")
-        return cls(tuple(diffs), digest.hexdigest())
+        return cls(tuple(diffs), _sha256(digests))
 
     def apply(self, source: Path) -> Mapping[str, bytes | None]:
         """What the fix makes of a source tree, which is not touched.
@@ -91,6 +91,12 @@ class Fix:
             names = ", ".join(diff.name for diff in self.diffs)
             raise NothingChanged(names, "leaves every file as it is", "check the diff")
         return changed
+
+
+def _sha256(digests: Sequence[str]) -> str:
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(f"{each}\n" for each in digests).encode()).hexdigest()
 
 
 class Overlay:

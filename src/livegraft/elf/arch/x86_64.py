@@ -31,6 +31,9 @@ SAME_MEANING = {R_PLT32: R_PC32}
 NEAR_BRANCH_LENGTH = 4
 """From the field of a near branch (and of most memory operands) to the end of its instruction."""
 
+LONGEST_IMMEDIATE = 4
+"""What may lie between a PC-relative memory operand and the end of its instruction, in bytes."""
+
 FTRACE_SPAN = 16
 """How far from its symbol a function's ftrace site may lie: behind ENDBR, or at the beginning of
 the padding in front (``-fpatchable-function-entry=16,16``)."""
