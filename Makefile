@@ -15,7 +15,8 @@ setup:
 demo: setup
 	@$(PYTHON) demo/demo.py $(if $(KERNEL),--kernel $(KERNEL))
 
-test: setup
+test:
+	@setup/setup.sh setup/debian-packages-tests
 	@$(PYTHON) -m pytest
 
 bench: setup

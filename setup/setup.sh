@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Installs what livegraft needs: Debian packages that are missing (as root), and a virtual environment
-# from the lock file. Idempotent, works offline when nothing is missing, safe against two runs at once.
+# from the lock file. Further lists of packages may be given. Idempotent, works offline when nothing is missing, safe against two runs at once.
 set -eu
 cd "$(dirname "$0")/.."
 
 exec 9>setup/.lock
 flock -n 9 || { echo "setup: waiting for another run" >&2; flock 9; }
 
-wanted=$(grep -v '^#' setup/debian-packages)
+wanted=$(grep -hv '^#' setup/debian-packages "$@")
 missing=
 for package in $wanted; do
 	case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
@@ -26,7 +26,8 @@ if [ -n "$missing" ] || [ -z "$lists" ]; then
 	echo "setup: installing Debian packages:$missing" >&2
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list of package names
-	[ -z "$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2
+	[ -z "$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		-o Dpkg::Use-Pty=0 $missing >/dev/null
 fi
 
 stamp=.venv/.livegraft-installed

@@ -36,7 +36,7 @@ def fix_of(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Callable
     """Makes a fix: edits of files of the kernel's source become a unified diff."""
 
     def make(edits: Edits) -> Path:
-        pieces = []
+        pieces: list[str] = []
         for path, edit in edits.items():
             before = (kernel.source / path).read_text("utf-8")
             if isinstance(edit, str):

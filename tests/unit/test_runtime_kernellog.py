@@ -19,6 +19,10 @@ REVERSED = """\
 5,706,32265972,-;livepatch: 'one': unpatching complete
 """
 REFUSED = """\
+4,704,39000000,-;one: loading out-of-tree module taints kernel.
+4,705,39000001,-;one: tainting kernel with TAINT_LIVEPATCH
+5,706,39000002,-;one: module verification failed: signature and/or required key missing - \
+tainting kernel
 5,707,40000000,-;livepatch: enabling patch 'one'
 3,708,40000001,-;livepatch: failed to register ftrace handler for function 'f' (-16)
 5,709,40000009,-;livepatch: 'one': unpatching complete

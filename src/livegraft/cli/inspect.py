@@ -46,7 +46,7 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
         lines += ["", table(("REFERS TO", "POSITION", "SYMBOL"), rows, paint)]
     if document["relocations"]:
         counts = [(name, str(count)) for name, count in document["relocations"].items()]
-        lines += ["", table(("WAITS FOR", "LIVEPATCH RELOCATIONS"), counts, paint)]
+        lines += ["", table(("RESOLVED IN", "LIVEPATCH RELOCATIONS"), counts, paint)]
     lines += [f"{paint.warning('warning:')} {warning}" for warning in document["warnings"]]
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from livegraft.changeset import VMLINUX
 from livegraft.cli import target
 from livegraft.cli.paint import Paint, fields
 from livegraft.cli.verb import Answer, Context, Verb
-from livegraft.errors import Exit
+from livegraft.errors import Exit, IdentityMismatch
 from livegraft.runtime.model import ModelName
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how the system stays consistent (default: %(default)s)",
     )
     parser.add_argument(
+        "--module",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="load this module of the kernel as well, before the patch; may be given several times",
+    )
+    parser.add_argument(
         "--foreign", action="store_true", help="accept a live patch that livegraft did not build"
     )
     parser.add_argument(
@@ -51,7 +58,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     script = target.files([arguments.run], "a script")[0].read_bytes() if arguments.run else None
     from livegraft.lab.trial import try_patch
 
-    modules = _modules(patch, arguments.foreign)
+    modules = [*_modules(patch, arguments.foreign, arguments.kernel), *arguments.module]
     kernel = target.kernel(arguments, context, arguments.kernel)
     trial = try_patch(
         kernel.vmlinuz,
@@ -69,13 +76,22 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     return Answer(document, _text(trial, context.paint), _exit_code(trial))
 
 
-def _modules(patch: Path, foreign: bool) -> Sequence[str]:
-    """The modules that the patch changes: they are loaded first, or nothing would be tried."""
+def _modules(patch: Path, foreign: bool, release: str) -> Sequence[str]:
+    """The modules that the patch changes: they are loaded first, or nothing would be tried.
+
+    Raises:
+        IdentityMismatch: the patch says itself that it is for another release.
+    """
     from livegraft.runtime.payload import Payload
 
     manifest = Payload.read(patch, foreign=foreign).manifest
-    objects = manifest.objects if manifest is not None else ()
-    return [one.name for one in objects if one.name != VMLINUX]
+    if manifest is None:
+        return []
+    if manifest.release != release:
+        raise IdentityMismatch(
+            str(patch), f"is for {manifest.release}, not {release}", f"use -k {manifest.release}"
+        )
+    return [one.name for one in manifest.objects if one.name != VMLINUX]
 
 
 def _exit_code(trial: Trial) -> Exit:
@@ -120,7 +136,7 @@ patch changes and then the patch, wait for the transition, run SCRIPT there as r
 patch. The script is a program, or lines of shell without '#!'.""",
     examples=(
         "livegraft try fix.ko -k 6.1.0-55-amd64",
-        "livegraft try fix.ko -k 6.1.0-55-amd64 --run check.sh",
+        "livegraft try fix.ko -k 6.1.0-55-amd64 --module loop --run check.sh",
     ),
     configure=configure,
     run=run,

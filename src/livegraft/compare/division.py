@@ -25,6 +25,17 @@ NamedSymbols = list[tuple[int, Symbol]]
 
 _NO_NAME = (SymbolType.SECTION, SymbolType.FILE)
 
+_ALLOC, _CODE, _MERGE, _STRINGS = (
+    int(flag)
+    for flag in (
+        SectionFlag.ALLOC,
+        SectionFlag.EXECINSTR,
+        SectionFlag.MERGE,
+        SectionFlag.STRINGS,
+    )
+)
+"""As plain numbers: operations on enums take ten times as long, and objects have many sections."""
+
 _LABELS = (".L", "__BTF_ID__")
 """Names of places inside of others: strings of inline assembly, members of ``BTF_ID_LIST()``."""
 
@@ -48,8 +59,10 @@ def is_considered(section: Section) -> bool:
         section.name
     ):
         return False
-    return (
-        section.is_alloc or arch.table_of(section.name) is not None or len(section.relocations) > 0
+    return bool(
+        int(section.flags) & _ALLOC
+        or arch.table_of(section.name) is not None
+        or len(section.relocations) > 0
     )
 
 
@@ -64,12 +77,12 @@ def divide(obj: ElfObject, oddities: list[Oddity]) -> dict[int, list[Entity]]:
     for index, section in enumerate(obj.sections):
         if not is_considered(section) or section.name in arch.SNIPPETS:
             continue
-        table = arch.table_of(section.name)
+        table, flags = arch.table_of(section.name), int(section.flags)
         if table is not None:
             found = list(_entries(index, section, table, oddities))
-        elif section.is_strings:
+        elif flags & _MERGE and flags & _STRINGS:
             found = _strings(index, section)
-        elif section.flags & SectionFlag.MERGE and section.entry_size:
+        elif flags & _MERGE and section.entry_size:
             found = _constants(index, section)
         elif index in named:
             found = _symbols(index, section, named[index], oddities)
@@ -84,7 +97,7 @@ def divide(obj: ElfObject, oddities: list[Oddity]) -> dict[int, list[Entity]]:
 def _symbols(
     index: int, section: Section, listed: NamedSymbols, oddities: list[Oddity]
 ) -> list[Entity]:
-    kind = Kind.FUNCTION if section.is_code else Kind.DATA
+    kind = Kind.FUNCTION if int(section.flags) & _CODE else Kind.DATA
     order = sorted(
         listed, key=lambda pair: (pair[1].value, -pair[1].size, _RANK.get(pair[1].binding, 3))
     )

@@ -36,6 +36,8 @@ def base(name: str) -> str:
 
 def family(name: str) -> str:
     """The name without numbers but with the kind of clone: ``foo.isra.#`` is not ``foo.part.#``."""
+    if "." not in name and not name.startswith("__"):
+        return name
     unique = _UNIQUE.match(name)
     if unique is not None:
         name = f"{unique[1]}#{unique[2]}"

@@ -21,7 +21,8 @@ from livegraft.compare.division import divide, snippets
 from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch import x86_64 as arch
 from livegraft.elf.arch.x86_64_decode import Instruction, Undecodable, decode
-from livegraft.elf.object import ElfObject, Section
+from livegraft.elf.header import SectionFlag
+from livegraft.elf.object import ElfObject, Relocations, Section, no_relocations
 
 Numbers = npt.NDArray[np.int64]
 
@@ -59,7 +60,6 @@ class Unit:
         self.oddities: list[Oddity] = []
         self.externals: list[str] = []
         """Names of undefined symbols; a target of -1 - n is the n-th."""
-        self._masked: dict[int, bytes] = {}
         self._instructions: dict[Entity, list[Instruction]] = {}
         self._divided = divide(obj, self.oddities)
         self._read_symbols()
@@ -67,6 +67,7 @@ class Unit:
         self._find_positions()
         self._order_entities()
         self._connect()
+        self._mask()
         self._find_families()
 
     # -- what others ask ------------------------------------------------------------------------
@@ -105,10 +106,10 @@ class Unit:
 
     def masked(self, entity: Entity) -> bytes:
         """An entity's bytes from its symbol on, relocations blanked; zeros for NOBITS."""
-        index = entity.section
-        if index not in self._masked:
-            self._masked[index] = self._mask(index)
-        return self._masked[index][entity.value : entity.end]
+        base = self._base.get(entity.section)
+        if base is None:
+            return bytes(entity.size)
+        return self._masked[base + entity.value : base + entity.end]
 
     def instructions(self, entity: Entity) -> list[Instruction]:
         """The instructions of a function or snippet, by their offsets in the section.
@@ -163,29 +164,29 @@ class Unit:
 
     def _read_relocations(self) -> None:
         """All relocations, by section and offset."""
-        columns: list[Numbers] = []
+        columns: list[Relocations] = [no_relocations()]
+        lengths = np.zeros(len(self.obj.sections), dtype="i8")
         for index, section in enumerate(self.obj.sections):
             is_divided = index in self._divided or section.name in arch.SNIPPETS
-            if not len(section.relocations) or not is_divided:
-                continue
-            entries = section.relocations
-            place = entries["offset"].astype("i8") + (index << _SECTION_SHIFT)
-            columns.append(
-                np.stack(
-                    [place, *(entries[each].astype("i8") for each in ("type", "symbol", "addend"))]
-                )
-            )
-        table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0), dtype="i8")
-        self._place, self.type, self._symbol, self._addend = table[
-            :, table[0].argsort(kind="stable")
-        ]
+            if len(section.relocations) and is_divided:
+                columns.append(section.relocations)
+                lengths[index] = len(section.relocations)
+        table = np.concatenate(columns)
+        section_of = np.repeat(np.arange(len(lengths), dtype="i8"), lengths)
+        place = (section_of << _SECTION_SHIFT) + table["offset"].astype("i8")
+        order = place.argsort(kind="stable")
+        self._place = place[order]
+        self.type, self._symbol, self._addend = (
+            table[each][order].astype("i8") for each in ("type", "symbol", "addend")
+        )
 
     def _find_positions(self) -> None:
         """The place that each relocation means, where the processor would look."""
         section = self._symbol_section[self._symbol]
         value = self._symbol_value[self._symbol] + self._addend
         self._by_name = self._symbol_named[self._symbol]
-        is_code = np.array([each.is_code for each in self.obj.sections])
+        flags = np.array([each.flags for each in self.obj.sections], dtype="i8")
+        is_code = (flags & int(SectionFlag.EXECINSTR)) != 0
         own = self._place >> _SECTION_SHIFT
         is_relative = np.isin(self.type, list(arch.PC_RELATIVE)) & is_code[own]
         correction = np.where(is_relative, arch.NEAR_BRANCH_LENGTH, 0)
@@ -357,15 +358,21 @@ class Unit:
         """Where in its function an entry points, from the function's symbol on."""
         return int(self.delta[self.first[entry.number]])
 
-    def _mask(self, index: int) -> bytes:
-        section = self.obj.sections[index]
-        data = np.zeros(section.size + 8, dtype="u1")
-        data[: len(section.data)] = np.frombuffer(section.data, dtype="u1")
-        bounds = [each.number for each in self._divided[index]]
-        span = slice(int(self.first[bounds[0]]), int(self.first[bounds[-1] + 1]))
-        offsets, kinds = self.offset[span], self.type[span]
+    def _mask(self) -> None:
+        """The contents of all sections, one behind the other, relocations blanked."""
+        self._base: dict[int, int] = {}
+        parts = []
+        length = 0
+        for index in self._divided:
+            data = self.obj.sections[index].data
+            if data:
+                self._base[index] = length
+                parts.append(data)
+                length += len(data)
+        masked = np.frombuffer(bytearray(b"".join(parts)) + bytes(8), dtype="u1")
+        bases = np.zeros(len(self.obj.sections), dtype="i8")
+        bases[list(self._base)] = list(self._base.values())
+        places = self.offset + bases[self._sections[self.owner]]
         for kind, size in [*arch.RELOCATION_SIZES.items(), (arch.R_PC8, 1)]:
-            at = offsets[kinds == kind]
-            if len(at):
-                data[at[:, None] + np.arange(size)] = 0
-        return data[: section.size].tobytes()
+            masked[places[self.type == kind][:, None] + np.arange(size)] = 0
+        self._masked = masked.tobytes()

@@ -42,8 +42,10 @@ def environment_of(kernel: KernelTree, progress: Progress = SILENT) -> Mapping[s
     def ask(path: Path) -> None:
         path.write_text(json.dumps(_ask(kernel, path.with_suffix(".raw"))))
 
-    with progress.step("ask kbuild for its environment"):
-        path = kernel.cache.file(name, ask, progress)
+    path = kernel.cache.root / name
+    if not path.is_file():
+        with progress.step("ask kbuild for its environment"):
+            kernel.cache.file(name, ask, progress)
     loaded: dict[str, str] = json.loads(path.read_text())
     return loaded
 

@@ -26,5 +26,7 @@ def full_disk(subject: str, output: str) -> CacheError | None:
     if _FULL.search(output) is None:
         return None
     return CacheError(
-        subject, "the disk is full", "free some space, or set XDG_CACHE_HOME elsewhere"
+        subject,
+        "the disk is full",
+        "free some space, or set XDG_CACHE_HOME (the cache) or TMPDIR elsewhere",
     )

@@ -32,8 +32,14 @@ written to /proc/dynamic_debug/control.
 
 NEWS = re.compile(
     r"livepatch: (enabling patch|'[^']+': (starting|completing) |'[^']+': \w+ complete)"
+    r"|\w+: (loading out-of-tree module taints kernel\.$|tainting kernel with TAINT_LIVEPATCH$"
+    r"|module verification failed: .* - tainting kernel$)"
 )
-"""Messages that tell what goes on and never why something failed."""
+"""Messages that tell what goes on and never why something failed.
+
+The last three come with the first module of such a kind, whatever becomes of it
+(kernel/module/main.c, ``load_module()`` and ``check_modinfo_livepatch()``).
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ def no_ftrace_entry(comparison: Comparison) -> Iterator[Reason]:
             continue
         if not any(_is_ftrace_site(comparison, original, entry) for entry in original.entries):
             text = "has no ftrace entry (notrace, noinstr, or made without -pg)"
-            yield Reason("no-ftrace-entry", original.name, text, "change its callers instead")
+            remedy = "change its callers or what it calls instead, or boot a kernel with the fix"
+            yield Reason("no-ftrace-entry", original.name, text, remedy)
 
 
 def _is_initial(comparison: Comparison, function: Entity) -> bool:

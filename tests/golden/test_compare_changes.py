@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is a change and what is none, on pairs of objects named after the case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.compare_pairs import compared, compiled
+
+from livegraft.compare.comparison import compare_objects
+from livegraft.verdict.judge import judge
+
+Case = tuple[str, str]
+
+LINES = "\n\n\n"
+
+UNCHANGED: dict[str, Case] = {
+    "bug-entry-line-only": (
+        "int f(int x) { WARN_ON(x > 7); return x; }",
+        LINES + "int f(int x) { WARN_ON(x > 7); return x; }",
+    ),
+    "string-only-line-change": (
+        'int f(int x) { return printk(__FILE__ ":" STR(__LINE__)) + x; }',
+        LINES + 'int f(int x) { return printk(__FILE__ ":" STR(__LINE__)) + x; }',
+    ),
+    "line-argument": (
+        "void __might_sleep(const char *f, int l);\n"
+        "int f(int x) { __might_sleep(__FILE__, __LINE__); return x; }",
+        LINES + "void __might_sleep(const char *f, int l);\n"
+        "int f(int x) { __might_sleep(__FILE__, __LINE__); return x; }",
+    ),
+    "line-in-a-format": (
+        'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, __LINE__, 9) + x; }',
+        LINES + 'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, __LINE__, 9) + x; }',
+    ),
+    "string-moved-behind-another": (
+        'int f(int x) { return printk("one"); }\nint g(int x) { return printk("two"); }',
+        'int f(int x) { return printk("one"); }\nint g(int x) { return printk("two"); }\n'
+        'static char unused[] = "three";',
+    ),
+    "func-name-renumbered": (
+        "int f(int x) { return printk(__func__) + x; }\n",
+        "static int dead(int x) { return printk(__func__); }\n"
+        "int f(int x) { return printk(__func__) + x; }\n",
+    ),
+    "functions-in-another-order": (
+        "static noinline int g(int x) { return outside(x) * 3; }\n"
+        "int f(int x) { return g(x) + 1; }",
+        "static int g(int x);\nint f(int x) { return g(x) + 1; }\n"
+        "static noinline int g(int x) { return outside(x) * 3; }",
+    ),
+    "static-locals-renumbered": (
+        "int f(void) { static int count; return ++count; }\n"
+        "int g(void) { static int count; return count += 2; }",
+        "int g(void) { static int count; return count += 2; }\n"
+        "int f(void) { static int count; return ++count; }",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNCHANGED)
+def test_no_change(case: str, tmp_path: Path) -> None:
+    comparison = compared(*UNCHANGED[case], tmp_path)
+    assert comparison.as_json() == {
+        "verdict": "unchanged",
+        "changed": [],
+        "new": [],
+        "removed": [],
+        "warnings": [],
+        "reasons": [],
+    }
+
+
+CHANGED: dict[str, tuple[str, str, list[str], list[str], list[str]]] = {
+    "an-immediate-that-is-no-line": (
+        "int f(int x) { return outside(100); }",
+        "int f(int x) { return outside(103); }",
+        ["f"], [], [],
+    ),
+    "an-argument-before-the-line": (
+        "void __might_sleep(const char *f, int l);\nint f(int x) { __might_sleep((void *)9, 3); }",
+        "void __might_sleep(const char *f, int l);\nint f(int x) { __might_sleep((void *)8, 3); }",
+        ["f"], [], [],
+    ),
+    "a-number-in-a-format-that-is-no-line": (
+        'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 9) + x; }',
+        'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 8) + x; }',
+        ["f"], [], [],
+    ),
+    "bug-entry-flags": (
+        "int f(int x) { WARN_ON(x > 7); return x; }",
+        'int f(int x) { if (unlikely(x > 7)) asm volatile("1: .byte 0x0f, 0x0b\\n.pushsection'
+        ' __bug_table,\\"aw\\"\\n2: .long 1b - .\\n.long %c0 - .\\n.word %c1\\n.word %c2\\n'
+        '.org 2b+12\\n.popsection" : : "i"(__FILE__), "i"(__LINE__), "i"(3)); return x; }',
+        ["f"], [], [],
+    ),
+    "string-changed": (
+        'int f(int x) { return printk("one"); }\nint g(int x) { return printk("two"); }',
+        'int f(int x) { return printk("one"); }\nint g(int x) { return printk("six"); }',
+        ["g"], [], [],
+    ),
+    "cold-part-changed": (
+        'int f(int x) { if (x > 7) printk("a"); return x * 3; }',
+        'int f(int x) { if (x > 7) printk("b"); return x * 3; }',
+        ["f"], [], [],
+    ),
+    "new-global-function": (
+        "int f(int x) { return x; }",
+        "noinline int g(int x) { return outside(x); }\nint f(int x) { return g(x); }",
+        ["f"], ["g"], [],
+    ),
+    "removed-function": (
+        "static noinline int g(int x) { return outside(x); }\nint f(int x) { return g(x); }",
+        "int f(int x) { return outside(x); }",
+        ["f"], [], ["g"],
+    ),
+    "call-goes-elsewhere": (
+        "int g(int x) { return x; }\nint h(int x) { return x; }\n"
+        "int f(int x) { return outside(x); }",
+        "int g(int x) { return x; }\nint h(int x) { return x; }\nextern int inside(int);\n"
+        "int f(int x) { return inside(x); }",
+        ["f"], [], [],
+    ),
+    "static-locals-exchanged": (
+        "static int a, b;\nint f(void) { return ++a; }\nint g(void) { return b += 2; }\n"
+        "int h(void) { return a + 3 * b; }",
+        "static int a, b;\nint f(void) { return ++b; }\nint g(void) { return a += 2; }\n"
+        "int h(void) { return a + 3 * b; }",
+        ["f", "g"], [], [],
+    ),
+    "jump-label-target-changed": (
+        "extern struct static_key key;\n"
+        "int f(int x) { if (static_branch(&key)) return outside(x); return x; }",
+        "extern struct static_key other;\n"
+        "int f(int x) { if (static_branch(&other)) return outside(x); return x; }",
+        ["f"], [], [],
+    ),
+    "constant-changed": (
+        "int f(int x) { static const char table[] = {1, 2, 3, 4}; return table[x & 3]; }\n"
+        "int g(int x) { switch (x) { case 0: return 3; case 1: return 17; case 2: return 9;"
+        " case 3: return 1; case 4: return 8; } return 0; }",
+        "int f(int x) { static const char table[] = {1, 2, 3, 4}; return table[x & 3]; }\n"
+        "int g(int x) { switch (x) { case 0: return 3; case 1: return 18; case 2: return 9;"
+        " case 3: return 1; case 4: return 8; } return 0; }",
+        ["g"], [], [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_change(case: str, tmp_path: Path) -> None:
+    before, after, changed, new, removed = CHANGED[case]
+    document = compared(before, after, tmp_path).as_json()
+    assert document["reasons"] == []
+    assert document["verdict"] == "changed"
+    assert (document["changed"], document["new"], document["removed"]) == (changed, new, removed)
+
+
+@pytest.mark.parametrize("case", [*UNCHANGED, *CHANGED])
+def test_every_object_equals_itself(case: str, tmp_path: Path) -> None:
+    for source in (UNCHANGED[case] if case in UNCHANGED else CHANGED[case])[:2]:
+        assert compared(source, source, tmp_path).verdict == "unchanged"
+
+
+def test_a_symbol_between_sections_of_hot_and_cold_code_is_no_change(tmp_path: Path) -> None:
+    plain = "int f(int x) { return outside(x); }"
+    comparison = compared(plain, f'__attribute__((section(".text.hot.f"))) {plain}', tmp_path)
+    assert comparison.patched.obj.section_number(".text.hot.f") is not None
+    assert comparison.verdict == "unchanged"
+
+
+ISRA = """
+struct s { int a, b; };
+static noinline int pick(struct s *s, int x) { return outside(s->a) + x * 3; }
+int f(struct s *s, int x) { return pick(s, x); }
+int g(struct s *s, int x) { return pick(s, x + 1); }
+"""
+
+
+@pytest.mark.parametrize(("factor", "changed"), [("3", ()), ("5", ("pick.isra.0",))])
+def test_isra_renumbered(factor: str, changed: tuple[str, ...], tmp_path: Path) -> None:
+    """Names of clones are those of the original object, whatever the patched one calls them."""
+    original = compiled(ISRA, tmp_path, "original.o")
+    patched = compiled(ISRA.replace("3", factor), tmp_path, "patched.o")
+    (clone,) = (symbol for symbol in patched.symbols if symbol.name == "pick.isra.0")
+    clone.name = "pick.isra.4"
+    comparison = judge(compare_objects(original, patched))
+    assert (comparison.changed, comparison.new, comparison.removed) == (changed, (), ())
+
+
+def test_another_kind_of_clone_is_another_function(tmp_path: Path) -> None:
+    original = compiled(ISRA, tmp_path, "original.o")
+    patched = compiled(ISRA, tmp_path, "patched.o")
+    (clone,) = (symbol for symbol in patched.symbols if symbol.name == "pick.isra.0")
+    clone.name = "pick.constprop.0"
+    comparison = judge(compare_objects(original, patched))
+    assert comparison.changed == ("f", "g")
+    assert (comparison.new, comparison.removed) == (("pick.constprop.0",), ("pick.isra.0",))

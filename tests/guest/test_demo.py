@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The demo, as ``make demo`` runs it: the real bug, its live patch, and a report that holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from livegraft.errors import PackageMissing
+from livegraft.kernel.kernel import source_of
+
+pytestmark = [pytest.mark.guest, pytest.mark.build]
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo(folder: Path, *words: str) -> tuple[int, str]:
+    """Its exit status and its report."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "demo/demo.py"), "-o", str(folder), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    report = (folder / "report.txt").read_text()
+    assert report.strip() in done.stdout
+    return done.returncode, report
+
+
+def test_the_bug_is_there_and_gone_and_there_again(tmp_path: Path) -> None:
+    try:
+        source_of("6.1.192-2")
+    except PackageMissing as error:
+        pytest.skip(f"{error.subject}: the archive has dropped it, and the cache lacks it")
+    status, report = demo(tmp_path)
+    assert status == 0, report
+    lines = [line.strip() for line in report.splitlines()]
+    assert "every claim holds" in lines
+    assert not [line for line in lines if line.startswith(("FAIL", "note:"))]
+    claims = [line.removeprefix("ok").strip() for line in lines if line.startswith("ok ")]
+    (control,) = [claim for claim in claims if claim.startswith("control:")]
+    assert "NULL pointer dereference" in control
+    (again,) = [claim for claim in claims if "old code is back" in claim]
+    assert "NULL pointer dereference" in again
+    for said in ("ext4_mb_load_buddy_gfp", "transition ", "read back intact", "log is clean"):
+        assert any(said in claim for claim in claims), said
+
+
+def test_a_claim_that_does_not_hold_fails_the_demo(tmp_path: Path) -> None:
+    """The negative control: a release that is not to be had ends with a report that says so."""
+    status, report = demo(tmp_path, "--kernel", "6.1.0-999-amd64")
+    assert status == 1
+    assert "NOT every claim holds" in report
+    assert "6.1.0-999-amd64" in report
