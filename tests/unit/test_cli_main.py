@@ -248,6 +248,7 @@ from livegraft.cli.verb import Verb
 def run(arguments, context):
     with context.progress.step("sleep"):
         try:
+            print("asleep", file=sys.stderr, flush=True)
             time.sleep(60)
         finally:
             print("cleaned up", file=sys.stderr)
@@ -265,7 +266,7 @@ def test_an_interrupt_cleans_up_and_says_so(number: signal.Signals, tmp_path: Pa
             [sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, stderr=stderr, text=True
         )
         deadline = time.monotonic() + 20
-        while "sleep ..." not in talk.read_text() and time.monotonic() < deadline:
+        while "asleep" not in talk.read_text() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(number)
         out, _ = process.communicate(timeout=20)
