@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
-from livegraft.kbuild.compile import Object, Variant, compile_original, compile_unit
+from livegraft.kbuild.compile import Object, Variant, compile_original, compile_unit, side_by_side
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.proof import prove
@@ -195,31 +195,25 @@ def _compile_all(
     kernel: Kernel, commands: Mapping[Unit, Command], shadow: Shadow, folder: Path
 ) -> list[_Compiled]:
     """All units, three objects each, on all cores."""
-    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        waiting = [
-            (
-                unit,
-                pool.submit(
-                    compile_unit,
-                    kernel,
-                    command,
-                    output=folder / f"{number}.o",
-                    shadow=shadow,
-                    extra_flags=Variant.SECTIONS.flags,
-                ),
-                pool.submit(compile_original, kernel, command, Variant.SECTIONS),
-                pool.submit(compile_original, kernel, command, Variant.PLAIN),
-            )
-            for number, (unit, command) in enumerate(commands.items())
+    tasks: list[Callable[[], Object]] = []
+    for number, command in enumerate(commands.values()):
+        tasks += [
+            partial(
+                compile_unit,
+                kernel,
+                command,
+                output=folder / f"{number}.o",
+                shadow=shadow,
+                extra_flags=Variant.SECTIONS.flags,
+            ),
+            partial(compile_original, kernel, command, Variant.SECTIONS),
+            partial(compile_original, kernel, command, Variant.PLAIN),
         ]
-        try:
-            return [
-                _Compiled(unit, plain.result(), before.result(), after.result().path)
-                for unit, after, before, plain in waiting
-            ]
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    objects = iter(side_by_side(tasks))
+    return [
+        _Compiled(unit, plain=plain, before=before, after=after.path)
+        for unit, after, before, plain in zip(commands, objects, objects, objects, strict=True)
+    ]
 
 
 def _compare_all(compiled: Sequence[_Compiled]) -> list[Comparison]:

@@ -22,6 +22,13 @@ int f(int x) {
 }
 """
 
+HOT = """
+#define hot __attribute__((section(".data..read_mostly")))
+static int a[4] hot = {1}, b[4] hot = {2};
+int *where(int x) { return x ? a : b; }
+%s
+"""
+
 REFUSED: dict[str, tuple[str, str, str, str]] = {
     "init-only": (
         "__init int f(int x) { return outside(x); }",
@@ -82,6 +89,19 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         'asm(".pushsection something, \\"a\\"\\n.long 1\\n.popsection");',
         'asm(".pushsection something, \\"a\\"\\n.long 2\\n.popsection");',
         "unknown-section", "something",
+    ),
+    "init-reference": (
+        "__init noinline int g(int x) { return outside(x); }\n"
+        '__attribute__((section(".ref.text"))) int f(int x) { return g(x); }',
+        "__init noinline int g(int x) { return outside(x); }\n"
+        '__attribute__((section(".ref.text"))) int f(int x) { return g(x) + 1; }',
+        "init-reference", "g",
+    ),
+    "section-layout": (
+        HOT % "" + "int f(int x) { return b[x - 1] + 1; }",
+        HOT % "static int extra[3] hot = {7}; int *e(void) { return extra; }"
+        + "int f(int x) { return b[x - 1] + 2; }",
+        "section-layout", "b",
     ),
     "static-local-ambiguous": (
         "int f(int x) { if (x) { static int n = 1; return ++n; } { static int n = 1;"

@@ -29,7 +29,7 @@ ORDER = (
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
-FOUNDATION_MODULES = {"", "errors", "run", "progress", "cache", "changeset"}
+FOUNDATION_MODULES = {"", "errors", "run", "progress", "cache", "changeset", "jobs"}
 
 RUNTIME_MAY = ("livegraft.errors", "livegraft.progress", "livegraft.elf.header")
 """What the runtime may import of the package: production machines run it and nothing else."""

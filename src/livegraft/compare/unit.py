@@ -38,12 +38,14 @@ class Use(NamedTuple):
         type: its relocation type.
         target: the entity that it refers to, or the name of an undefined symbol.
         delta: ``S + A`` relative to the target's symbol, as an addend has to be.
+        by_name: whether the relocation names the target's symbol, not its section.
     """
 
     offset: int
     type: int
     target: Entity | str
     delta: int
+    by_name: bool
 
 
 class Unit:
@@ -91,14 +93,19 @@ class Unit:
     def uses(self, entity: Entity) -> Iterator[Use]:
         """The relocations of an entity, in order."""
         span = self.span(entity)
-        for offset, kind, target, delta in zip(
-            self.offset[span].tolist(),
-            self.type[span].tolist(),
-            self.target[span].tolist(),
-            self.delta[span].tolist(),
-            strict=True,
+        columns = (self.offset, self.type, self.target, self.delta, self.by_name)
+        for offset, kind, target, delta, by_name in zip(
+            *(column[span].tolist() for column in columns), strict=True
         ):
-            yield Use(offset, kind, self.target_of(target), delta)
+            yield Use(offset, kind, self.target_of(target), delta, bool(by_name))
+
+    def neighbours(self, entity: Entity) -> tuple[Entity | None, Entity | None]:
+        """What lies in front of and behind an entity in its section."""
+        found: list[Entity | None] = []
+        for number in (entity.number - 1, entity.number + 1):
+            each = self.entities[number] if 0 <= number < len(self.entities) else None
+            found.append(each if each is not None and each.section == entity.section else None)
+        return found[0], found[1]
 
     def target_of(self, number: int) -> Entity | str:
         """The entity or undefined symbol of a number in :attr:`target`."""
@@ -269,17 +276,20 @@ class Unit:
         self.offset = (self._place & ((1 << _SECTION_SHIFT) - 1))[keep]
         self.type, self.owner = self.type[keep], owner[keep]
         self.target, self.delta = target[keep], delta[keep]
+        self.by_name = (self._by_name | (external >= 0)).astype("i8")[keep]
         self._index_owners()
         self._add_hidden_branches()
         self._note_unknown_types()
 
     def _index_owners(self) -> None:
         order = np.lexsort((self.offset, self.owner))
-        self.offset, self.type, self.owner, self.target, self.delta = (
-            column[order]
-            for column in (self.offset, self.type, self.owner, self.target, self.delta)
+        self.owner, self.offset, self.type, self.target, self.delta, self.by_name = (
+            column[order] for column in self._columns()
         )
         self.first = np.searchsorted(self.owner, np.arange(len(self.entities) + 1))
+
+    def _columns(self) -> tuple[Numbers, ...]:
+        return self.owner, self.offset, self.type, self.target, self.delta, self.by_name
 
     def _note_lost(self, lost: npt.NDArray[np.bool_]) -> None:
         for place in self._place[lost].tolist():
@@ -303,7 +313,7 @@ class Unit:
 
     def _add_hidden_branches(self) -> None:
         """Branches between functions of one section have no relocation: give them one."""
-        rows: list[tuple[int, int, int, int, int]] = []
+        rows: list[tuple[int, ...]] = []
         for index, listed in self._divided.items():
             if len(listed) > 1 and listed[0].kind is Kind.FUNCTION:
                 for entity in listed:
@@ -311,17 +321,12 @@ class Unit:
         if not rows:
             return
         added = np.array(rows, dtype="i8").T
-        self.owner, self.offset, self.type, self.target, self.delta = (
-            np.concatenate([old, new])
-            for old, new in zip(
-                (self.owner, self.offset, self.type, self.target, self.delta), added, strict=True
-            )
+        self.owner, self.offset, self.type, self.target, self.delta, self.by_name = (
+            np.concatenate([old, new]) for old, new in zip(self._columns(), added, strict=True)
         )
         self._index_owners()
 
-    def _hidden_branches(
-        self, index: int, entity: Entity
-    ) -> Iterator[tuple[int, int, int, int, int]]:
+    def _hidden_branches(self, index: int, entity: Entity) -> Iterator[tuple[int, ...]]:
         data = self.obj.sections[index].data
         covered = set(self.offset[self.span(entity)].tolist())
         for each in self.instructions(entity):
@@ -335,7 +340,7 @@ class Unit:
             width = each.end - each.immediate
             kind = arch.R_PC32 if width == 4 else arch.R_PC8
             delta = place - width - self.entities[number].value
-            yield entity.number, each.immediate, kind, number, delta
+            yield entity.number, each.immediate, kind, number, delta, 0
 
     def _find_families(self) -> None:
         """Entries to those that they speak of, cold parts to their functions."""

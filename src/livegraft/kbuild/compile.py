@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 from livegraft.errors import BuildError, CacheError, CompileError, Reason, Refused, RunFailed
+from livegraft.jobs import Jobs
 from livegraft.kbuild.command import Command
 from livegraft.kbuild.dependencies import Dependencies, parse_dependencies, read_dependencies
 from livegraft.kbuild.diagnostics import clean, first_error
@@ -167,16 +167,12 @@ def _preprocessed(
 def side_by_side(tasks: Iterable[Callable[[], T]], workers: int | None = None) -> list[T]:
     """Run compiles on all cores, as many at a time; the results in the tasks' order.
 
-    The first error, in the tasks' order, is raised after the running ones have ended.
+    The first error ends those that are running, and is raised; so does an interrupt.
     """
-    listed = list(tasks)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 2) as pool:
-        futures = [pool.submit(task) for task in listed]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with Jobs(workers or os.cpu_count() or 2) as jobs:
+        futures = [jobs.start(task) for task in tasks]
+        jobs.finish(*futures)
+        return [future.result() for future in futures]
 
 
 def check_layout(command: Command) -> None:

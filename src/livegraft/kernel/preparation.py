@@ -11,9 +11,9 @@ from pathlib import Path
 
 from livegraft.cache import Cache
 from livegraft.errors import ImageError, NotPrepared, Reason, Refused
+from livegraft.jobs import Jobs
 from livegraft.kernel.compiler import find_compiler
 from livegraft.kernel.config import Config, check_usable
-from livegraft.kernel.jobs import Jobs
 from livegraft.kernel.kernel import open_prepared
 from livegraft.kernel.layout import FORMAT, RECORD, Stage, entry, modules_below, source_entry
 from livegraft.kernel.packages import Package, PackageSource, default_source

@@ -10,6 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from livegraft.errors import ModuleError, RunFailed
+from livegraft.kernel.disk import full_disk
 from livegraft.kernel.kernel import Kernel
 from livegraft.run import run
 
@@ -68,6 +69,8 @@ def link(
         done = run(_make(folder, name, pieces, kernel), timeout=SECONDS)
     except RunFailed as error:
         said = error.output.replace(f"{folder}/", "")
+        if (full := full_disk(name, said)) is not None:
+            raise full from error
         raise ModuleError(name, f"kbuild failed:\n{said.strip()}", _remedy(said)) from error
     found = complaints((done.stdout + done.stderr).replace(f"{folder}/", ""))
     if found:

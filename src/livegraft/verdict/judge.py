@@ -9,7 +9,7 @@ from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.elf.object import Binding
 from livegraft.errors import Reason
-from livegraft.verdict import data, functions, objects
+from livegraft.verdict import data, functions, objects, references
 
 Rule = Callable[[Comparison], Iterator[Reason]]
 
@@ -24,6 +24,8 @@ RULES: tuple[Rule, ...] = (
     data.data_changed,
     data.static_local_ambiguous,
     data.registration,
+    references.init_reference,
+    references.section_layout,
     objects.oddities,
     objects.unknown_section,
     objects.section_groups,

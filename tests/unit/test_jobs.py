@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from livegraft.errors import RunFailed
-from livegraft.kernel.jobs import Jobs
+from livegraft.jobs import Jobs
 from livegraft.run import run
 
 
