@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from livegraft.cache import Cache
-from livegraft.changeset import VMLINUX, ChangeSet, Function
+from livegraft.changeset import VMLINUX, ChangeSet, Function, Target
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
@@ -234,6 +234,7 @@ def _conclude(
 ) -> Outcome:
     reasons: list[Reason] = []
     cuts: list[Cut] = []
+    brought = frozenset[str]().union(*(each.new_globals for each in comparisons))
     for each, comparison in zip(compiled, comparisons, strict=True):
         warnings += comparison.warnings
         reasons += comparison.reasons
@@ -242,7 +243,7 @@ def _conclude(
         places = _places(kernel, each, proof, progress)
         with progress.step("cut"):
             try:
-                resolver = Resolver(kernel, places, progress)
+                resolver = _Resolver(Resolver(kernel, places, progress), brought)
                 cuts.append(cut(comparison, each.unit.path, each.unit.object, resolver))
             except Refused as refused:
                 reasons += refused.reasons
@@ -257,6 +258,28 @@ def _conclude(
         return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
     changes = ChangeSet("compare", pieces, tuple(warnings))
     return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolver:
+    """A unit's resolver that knows what other units of the same patch bring.
+
+    Args:
+        kernel: finds what is in the running kernel.
+        brought: new global symbols of the whole patch: pieces refer to one another by name.
+    """
+
+    kernel: Resolver
+    brought: Collection[str]
+
+    def local(self, name: str) -> Target:
+        return self.kernel.local(name)
+
+    def referenced(self, name: str) -> Target:
+        return self.kernel.referenced(name)
+
+    def external(self, name: str) -> Target | None:
+        return None if name in self.brought else self.kernel.external(name)
 
 
 def _places(kernel: Kernel, each: _Compiled, proof: bool, progress: Progress) -> Placement:

@@ -296,3 +296,28 @@ def test_shipped_code_that_differs_stops_the_build(kernel: Kernel, tmp_path: Pat
     assert failed.value.subject == MBALLOC
     assert "--no-proof" in failed.value.remedy
     assert list(output.iterdir()) == []
+
+
+def test_units_of_one_fix_share_what_it_adds(kernel: Kernel, fix_of: FixOf, tmp_path: Path) -> None:
+    """A new global function of one unit that another calls: an ordinary symbol of the module."""
+    fix = fix_of(
+        {
+            "fs/proc/version.c": (
+                "static int version_proc_show",
+                "void lg_shared(struct seq_file *m);\nint lg_count;\n"
+                'void lg_shared(struct seq_file *m)\n{\n\tseq_printf(m, "%d ", ++lg_count);\n}\n\nstatic int version_proc_show',
+            ),
+            "fs/proc/cmdline.c": (
+                "\tseq_puts(m, saved_command_line);",
+                "\textern void lg_shared(struct seq_file *m);\n\n\tlg_shared(m);\n"
+                "\tseq_puts(m, saved_command_line);",
+            ),
+        }
+    )
+    built = pipeline.build([fix], kernel, output=tmp_path / "shared.ko")
+    states = {f.target.name: f.state for f in built.outcome.functions}
+    assert states == {"cmdline_proc_show": State.CHANGED, "lg_shared": State.NEW}
+    needed = {each.target.name for each in built.inspection.references}
+    needed |= set(built.inspection.imports)
+    assert "seq_printf" in needed
+    assert not {"lg_shared", "lg_count"} & needed

@@ -15,7 +15,7 @@ from livegraft.compare.meaning import Meanings
 from livegraft.compare.pairing import Pairs, pair
 from livegraft.compare.unit import Unit
 from livegraft.elf.header import Machine
-from livegraft.elf.object import ElfObject
+from livegraft.elf.object import Binding, ElfObject
 from livegraft.errors import ElfError, Reason
 
 
@@ -99,6 +99,16 @@ class Comparison:
     def removed(self) -> tuple[str, ...]:
         """Names of removed functions."""
         return _names(self.removed_entities)
+
+    @property
+    def new_globals(self) -> frozenset[str]:
+        """Names of new functions and variables that other units can refer to."""
+        symbols = self.patched.obj.symbols
+        return frozenset(
+            each.name
+            for each in (*self.new_entities, *self.new_data)
+            if each.symbol and symbols[each.symbol].binding != Binding.LOCAL
+        )
 
     def original_of(self, patched: Entity) -> Entity | None:
         """The original's entity that this one is."""
