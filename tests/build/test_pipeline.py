@@ -305,7 +305,9 @@ def test_units_of_one_fix_share_what_it_adds(kernel: Kernel, fix_of: FixOf, tmp_
             "fs/proc/version.c": (
                 "static int version_proc_show",
                 "void lg_shared(struct seq_file *m);\nint lg_count;\n"
-                'void lg_shared(struct seq_file *m)\n{\n\tseq_printf(m, "%d ", ++lg_count);\n}\n\nstatic int version_proc_show',
+                "void lg_shared(struct seq_file *m)\n"
+                '{\n\tseq_printf(m, "%d ", ++lg_count);\n}\n\n'
+                "static int version_proc_show",
             ),
             "fs/proc/cmdline.c": (
                 "\tseq_puts(m, saved_command_line);",
