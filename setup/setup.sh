@@ -24,16 +24,20 @@ if [ -n "$missing" ] || [ -z "$lists" ]; then
 		exit 1
 	fi
 	echo "setup: installing Debian packages:$missing" >&2
-	apt-get update -qq
+	# apt draws its bar on a terminal; elsewhere a line a package is enough.
+	apt-get update -q=1 -o DPkg::Lock::Timeout=300 >&2
 	# shellcheck disable=SC2086 # a list of package names
-	[ -z "$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		-o Dpkg::Use-Pty=0 $missing >/dev/null
+	[ -z "$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -q=1 \
+		--no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Progress-Fancy=1 $missing >&2
 fi
 
 stamp=.venv/.livegraft-installed
 if [ ! -f "$stamp" ] || [ requirements.lock -nt "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
 	echo "setup: making the virtual environment" >&2
-	[ -x .venv/bin/python ] || python3 -m venv .venv
+	# An interrupted venv has python but not yet pip.
+	.venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock |
+		sed -n 's/^Collecting \([^ ]*\).*/setup: \1/p' >&2
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch "$stamp"

@@ -14,12 +14,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from urllib.parse import quote
 
 from livegraft.errors import CacheError
 from livegraft.progress import SILENT, Progress
 
 MARKER = ".livegraft-complete"
+FEW = 20
+"""Files of a tree that are worth being synced alone; syncing everything may take its time."""
 
 
 def default_root() -> Path:
@@ -61,7 +65,10 @@ class Cache:
                 except BaseException:
                     _remove(path)
                     raise
+                # After a crash of the machine the marker must not be all that is there.
+                _sync_tree(path)
                 _write_synced(path / MARKER, b"")
+                _sync(path)
         return path
 
     def file(self, name: str, build: Callable[[Path], None], progress: Progress = SILENT) -> Path:
@@ -81,7 +88,9 @@ class Cache:
                 _remove(partial)
                 try:
                     build(partial)
+                    _sync(partial)
                     partial.rename(path)
+                    _sync(path.parent)
                 except BaseException:
                     _remove(partial)
                     raise
@@ -99,7 +108,7 @@ class Cache:
     @contextmanager
     def lock(self, name: str, progress: Progress = SILENT) -> Iterator[None]:
         """Hold the entry `name` against other runs (an advisory lock: it ends with the process)."""
-        path = self.root / "locks" / (name.replace("/", "_") + ".lock")
+        path = self.root / "locks" / (quote(name, safe="") + ".lock")
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = path.open("w")
@@ -139,7 +148,25 @@ def _remove(path: Path) -> None:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
+    path.write_bytes(data)
+    _sync(path)
+
+
+def _sync_tree(path: Path) -> None:
+    """Bring a tree to the disk: a few files one by one, more of them all at once."""
+    files = list(islice(path.rglob("*"), FEW + 1))
+    if len(files) > FEW:
+        os.sync()
+        return
+    for file in files:
+        if not file.is_symlink():
+            _sync(file)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

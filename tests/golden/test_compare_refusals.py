@@ -286,7 +286,7 @@ def test_module_per_cpu(tmp_path: Path) -> None:
     )
     running = Running("ext4", modules={"there": "ext4"})
     found = refusal("int f(int x) { return x; }", after, running, tmp_path)
-    assert found == {"module-per-cpu"}
+    assert found == {"per-cpu-pointer"}
 
 
 def test_short_branch(tmp_path: Path) -> None:

@@ -195,9 +195,17 @@ def system(tmp_path: Path) -> Path:
     (root / "var/lib/dpkg/updates").mkdir(parents=True)
     (root / "var/lib/dpkg/info").mkdir()
     (root / "var/lib/dpkg/status").touch()
+    # As on every Debian 12 (merged /usr), while the package has ./lib.
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "lib").symlink_to("usr/lib")
     debs = tmp_path / "installed"
     debs.mkdir()
-    files = {"boot/vmlinuz-6.1.0-55-amd64": "code", "boot/config-6.1.0-55-amd64": "settings"}
+    files = {
+        "boot/vmlinuz-6.1.0-55-amd64": "code",
+        "boot/config-6.1.0-55-amd64": "settings",
+        "lib/modules/6.1.0-55-amd64/kernel/x.ko": "module",
+        "usr/share/doc/linux-image-6.1.0-55-amd64/changelog": "left out on slim systems",
+    }
     deb = make_deb(debs, "linux-image-6.1.0-55-amd64", OLD, files, Built_Using=f"linux (= {OLD})")
     other = make_deb(debs, "other", "1")
     argv = ["dpkg", f"--root={root}", "--force-not-root", "--force-bad-path", "--log=/dev/null"]
@@ -207,6 +215,7 @@ def system(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="dpkg installs into a root folder; run as root")
 def test_installed(system: Path, tmp_path: Path) -> None:
+    (system / "usr/share/doc/linux-image-6.1.0-55-amd64/changelog").unlink()
     source = Installed(system)
     assert source.names("linux-image-") == ["linux-image-6.1.0-55-amd64"]
     assert source.lookup(["other"]) == []
@@ -216,6 +225,9 @@ def test_installed(system: Path, tmp_path: Path) -> None:
     source.fetch([package], cache, lambda _: None)
     source.unpack(package, cache, tmp_path / "out")
     assert (tmp_path / "out/boot/vmlinuz-6.1.0-55-amd64").read_text() == "code"
+    assert (tmp_path / "out/lib/modules/6.1.0-55-amd64/kernel/x.ko").read_text() == "module"
+    assert not (tmp_path / "out/lib").is_symlink()
+    assert not (tmp_path / "out/usr").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="dpkg installs into a root folder; run as root")

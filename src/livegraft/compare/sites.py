@@ -49,7 +49,7 @@ def find_sites(unit: Unit, inclusion: Inclusion, references: References) -> Site
             else:
                 _judge_table(unit, inclusion, references, entity, entry, sites)
         if entity.kind is Kind.DATA and sections.is_per_cpu(unit.section(entity).name):
-            _judge_per_cpu(unit, inclusion, references, entity, sites)
+            _judge_per_cpu(unit, entity, sites)
     return sites
 
 
@@ -155,16 +155,15 @@ def _judge_table(
         )
 
 
-def _judge_per_cpu(
-    unit: Unit, inclusion: Inclusion, references: References, variable: Entity, sites: Sites
-) -> None:
-    """A module's per-CPU variables are copied to each CPU when it is loaded."""
-    for use in _to_module(unit, inclusion, references, variable):
+def _judge_per_cpu(unit: Unit, variable: Entity, sites: Sites) -> None:
+    """A module's per-CPU section is not ALLOC any more when relocations are applied, so all of them
+    are skipped there (kernel/module/main.c, ``layout_and_allocate``, ``apply_relocations``)."""
+    for use in unit.uses(variable):
         sites.reasons.append(
             Reason(
-                "module-per-cpu",
+                "per-cpu-pointer",
                 variable.name,
-                f"is a new per-CPU variable that points to {_name(use.target)} in a module",
+                f"is a new per-CPU variable that starts with a pointer to {_name(use.target)}",
                 "set the pointer at run time",
             )
         )

@@ -17,6 +17,11 @@ _FORMAT = "".join(
 )
 
 
+_WANTED = ("/boot/", "/lib/modules/", "/usr/lib/", "/usr/src/")
+"""Where a kernel's packages have what patches are built from. Documentation, which slim systems
+leave out (dpkg's path-exclude), is not looked at."""
+
+
 class Installed:
     """What dpkg has installed here: ``/boot``, ``/lib/modules`` and ``/usr/src``.
 
@@ -56,10 +61,14 @@ class Installed:
 
     def unpack(self, package: Package, cache: Cache, into: Path) -> None:
         listed = run(["dpkg-query", f"--root={self.root}", "--listfiles", package.name]).stdout
-        for name in listed.splitlines():
+        names = listed.splitlines()
+        # What has something below it is a folder of the package, also where the system has made a
+        # link of it: /lib is one on every merged-/usr system.
+        folders = {str(above) for name in names for above in Path(name).parents}
+        for name in filter(_is_wanted, names):
             origin = self.root / name.lstrip("/")
             copy = into / name.lstrip("/")
-            if origin.is_dir() and not origin.is_symlink():
+            if name in folders or (origin.is_dir() and not origin.is_symlink()):
                 copy.mkdir(parents=True, exist_ok=True)
             else:
                 copy.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +80,8 @@ class Installed:
             text = run(["dpkg", f"--root={self.root}", "--verify", package.name]).stdout
         except RunFailed as error:
             text = error.output
-        return [line.split()[-1] for line in text.splitlines() if "/" in line]
+        names = (line.split()[-1] for line in text.splitlines() if "/" in line)
+        return [name for name in names if _is_wanted(name)]
 
     def _all(self) -> list[Package]:
         if self._packages is None:
@@ -93,3 +103,7 @@ class Installed:
                 continue
             fields = Deb822(paragraph)
             yield Package.from_control(fields, self, location=str(self.root))
+
+
+def _is_wanted(name: str) -> bool:
+    return name.startswith(_WANTED)

@@ -96,6 +96,8 @@ class _Preparation:
             record = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             return
+        except ValueError:
+            record = {}
         if record.get("format") != FORMAT or record.get("root") != str(self.cache.root):
             for stage in (*Stage, RECORD):
                 self.cache.forget(self._entry(stage))

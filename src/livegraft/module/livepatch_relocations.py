@@ -29,6 +29,9 @@ LATE_SECTIONS = (".text", ".data", ".rodata")
 """How the names of sections begin in which a relocation may wait for a module. Whatever else holds
 relocations is a table that something has read by then, or may have."""
 
+PER_CPU = ".data..percpu"
+"""The loader takes ALLOC from this section before relocations are applied, which skips them."""
+
 CALL_SITES = ".call_sites"
 """Calls that count call depth (CONFIG_MITIGATION_CALL_DEPTH_TRACKING): one ``s32`` each."""
 
@@ -134,6 +137,8 @@ def _check_places(
         # apply_relocate_add() refuses to write over anything but zeros.
         if any(section.data[offset : offset + size]) or offset + size > section.size:
             raise ModuleError(section.name, f"the place of a relocation to {name} is not zero")
+        if section.name.startswith(PER_CPU):
+            raise ModuleError(section.name, f"refers to {name}, which no loader resolves", _REMEDY)
         if owner == VMLINUX:
             continue
         if not _is_late(section):
