@@ -315,7 +315,7 @@ def _build(
         identity=Identity(kernel.release, kernel.source_version, build_ids),
         provenance=Provenance(
             outcome.fix.sha256,
-            tuple(sorted({file for piece in changes.pieces for file in (piece.unit,)})),
+            tuple(sorted({piece.unit for piece in changes.pieces})),
             proof,
             str(kernel.config.get("CONFIG_CC_VERSION_TEXT", kernel.compiler)),
             version("livegraft"),

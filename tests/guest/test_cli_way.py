@@ -114,3 +114,27 @@ def test_a_fix_that_does_not_apply(tmp_path: Path) -> None:
     status, document = livegraft("check", fix, "-k", RELEASE)
     assert (status, document["exit_code"]) == (Exit.FAILED, 1)
     assert document["error"]["kind"] == "DoesNotApply"
+
+
+def test_prepare() -> None:
+    status, document = livegraft("prepare", RELEASE)
+    assert (status, document["release"]) == (Exit.DONE, RELEASE)
+    assert Path(document["source"]).is_dir() and Path(document["build"]).is_dir()
+
+
+def test_diff_of_a_source_with_itself(tmp_path: Path) -> None:
+    status, document = livegraft(
+        "diff", RELEASE, RELEASE, "--path", "fs/proc/*", "-o", tmp_path / "none.patch"
+    )
+    assert (status, document["verdict"]) == (Exit.UNCHANGED, "unchanged")
+    assert not (tmp_path / "none.patch").exists()
+
+
+def test_diff_of_two_sources(tmp_path: Path) -> None:
+    fix = tmp_path / "fix.patch"
+    words = ("diff", "6.1.192-1", "6.1.192-2", "--path", "fs/ext4/*", "-o", fix)
+    status, document = livegraft(*words)
+    if "error" in document:
+        pytest.skip(f"{document['error']['object']}: the archive has dropped it")
+    assert (status, document["files"]) == (Exit.DONE, ["fs/ext4/mballoc.c"])
+    assert fix.read_text().startswith("diff ")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from livegraft.errors import PackageMissing
 from livegraft.kernel.kernel import source_of
+
+RELEASE = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64").split()[0]
 
 pytestmark = [pytest.mark.guest, pytest.mark.build]
 
@@ -57,3 +60,19 @@ def test_a_claim_that_does_not_hold_fails_the_demo(tmp_path: Path) -> None:
     assert status == 1
     assert "NOT every claim holds" in report
     assert "6.1.0-999-amd64" in report
+
+
+def test_the_sample_fix_is_shown_on_a_kernel_of_ones_choice(tmp_path: Path) -> None:
+    status, report = demo(tmp_path, "--kernel", RELEASE)
+    assert status == 0, report
+    assert "ok   control: before, /proc/cmdline has no mark" in report
+    assert "with the patch /proc/cmdline says livegraft.sample=1" in report
+    assert "the mark is gone" in report
+
+
+def test_without_the_bug_another_pair_or_the_sample_is_shown_and_told(tmp_path: Path) -> None:
+    """What the archive no longer has: the report says which fix is shown instead."""
+    status, report = demo(tmp_path, "--pair", RELEASE, "6.1.9999-1", "6.1.9999-2")
+    assert status == 0, report
+    assert "note: 6.1.9999-1 -> 6.1.9999-2 is not to be had" in report
+    assert "ok   the old code is back" in report or "ok   the redirection is gone" in report

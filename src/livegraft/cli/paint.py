@@ -26,10 +26,6 @@ class Paint:
         """Headings."""
         return self._with("1", text)
 
-    def dim(self, text: str) -> str:
-        """What matters less."""
-        return self._with("2", text)
-
     def good(self, text: str) -> str:
         """What went well: green."""
         return self._with("32", text)

@@ -77,10 +77,7 @@ SHN_LORESERVE = 0xFF00
 SHN_LIVEPATCH = 0xFF20
 """include/uapi/linux/elf.h: the symbol is resolved by the livepatch core."""
 SHN_ABS = 0xFFF1
-SHN_COMMON = 0xFFF2
 SHN_XINDEX = 0xFFFF
-
-NAMED_TYPES = frozenset(int(kind) for kind in SectionType)
 
 
 @dataclass(frozen=True, slots=True)

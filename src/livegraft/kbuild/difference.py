@@ -162,13 +162,7 @@ def _forgive_moved_jumps(
             at += 1
             continue
         for start in range(max(at - 3, 1), at + 1):
-            near = ours[start - 1] in (0xE8, 0xE9)
-            near |= start > 1 and ours[start - 2] == 0x0F and ours[start - 1] & 0xF0 == 0x80
-            if (
-                near
-                and start + 4 <= len(ours)
-                and _same_target(ours, theirs, layout, number, start)
-            ):
+            if _is_branch(ours, start) and _same_target(ours, theirs, layout, number, start):
                 differ[start : start + 4] = False
                 break
         at += 1
