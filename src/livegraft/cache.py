@@ -37,10 +37,15 @@ class Cache:
 
     Args:
         root: the folder; made when first written to.
+
+    Raises:
+        CacheError: we are root, and somebody else can write to the folder: makefiles and compilers'
+            commands are run from it.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (root or default_root()).absolute()
+        _require_trusted(self.root)
 
     def tree(self, name: str, build: Callable[[Path], None], progress: Progress = SILENT) -> Path:
         """The folder `name` (relative to the root), built by `build` if it is not complete.
@@ -110,6 +115,7 @@ class Cache:
         """Hold the entry `name` against other runs (an advisory lock: it ends with the process)."""
         path = self.root / "locks" / (quote(name, safe="") + ".lock")
         with _disk_errors(path):
+            self.root.mkdir(0o755, parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = path.open("w")
         with handle:
@@ -119,6 +125,19 @@ class Cache:
                 progress.note(f"waiting for another run that makes {name}")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def _require_trusted(root: Path) -> None:
+    try:
+        found = root.stat()
+    except OSError:
+        return  # it is made when it is needed
+    if os.geteuid() == 0 and (found.st_uid != 0 or found.st_mode & 0o002):
+        raise CacheError(
+            str(root),
+            "belongs to another user, or all may write to it, and root would run what is in it",
+            "set XDG_CACHE_HOME to a folder of root's own (sudo -H does)",
+        )
 
 
 @contextmanager

@@ -241,6 +241,7 @@ def _conclude(
         if comparison.reasons or not (comparison.changed or comparison.new):
             continue
         places = _places(kernel, each, proof, progress)
+        reasons += _defined_twice(places, comparison)
         with progress.step("cut"):
             try:
                 resolver = _Resolver(Resolver(kernel, places, progress), brought)
@@ -258,6 +259,20 @@ def _conclude(
         return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
     changes = ChangeSet("compare", pieces, tuple(warnings))
     return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix)
+
+
+def _defined_twice(places: Placement, comparison: Comparison) -> list[Reason]:
+    """New globals that the running object has from another unit, which would stay in use."""
+    return [
+        Reason(
+            "symbol-exists",
+            name,
+            f"is defined in the running {places.object} by another unit, and that one stays in use",
+            "change it where it is defined",
+        )
+        for name in sorted(comparison.new_globals)
+        if any(entry.is_global is not False for entry in places.symbols.entries(name))
+    ]
 
 
 @dataclass(frozen=True, slots=True)

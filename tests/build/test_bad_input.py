@@ -276,7 +276,8 @@ def on_full_disk(place: Path, kibibytes: int, argv: Sequence[str]) -> list[str]:
     What is left there at the end is listed in the file ``left`` beside it.
     """
     script = (
-        'place=$1 size=$2; shift 2; mount -t tmpfs -o "size=$size" none "$place" || exit 99;'
+        "place=$1 size=$2; shift 2;"
+        ' mount -t tmpfs -o "size=$size,mode=755" none "$place" || exit 99;'
         ' "$@"; status=$?; find "$place" -mindepth 1 ! -type d >"${place%/}.left"; exit $status'
     )
     return [*PRIVATE_MOUNTS, "sh", "-c", script, "sh", str(place), f"{kibibytes}k", *argv]

@@ -101,7 +101,7 @@ def test_what_is_here_is_not_downloaded_again(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system; run as root")
 def test_a_full_disk(package: Package, tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", str(tmp_path)]
     subprocess.run(mount, check=True)
     try:
         cache = Cache(tmp_path)

@@ -276,6 +276,31 @@ def test_an_interrupt_cleans_up_and_says_so(number: signal.Signals, tmp_path: Pa
     assert "cleaned up" in said and "livegraft: interrupted" in said and "Traceback" not in said
 
 
+def test_a_lost_terminal_changes_no_exit_code() -> None:
+    """EIO as EPIPE: neither a traceback nor Python's own exit code for streams that fail."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    done = subprocess.run(
+        [*COMMAND, "nonsense", "--json"], stdout=subprocess.PIPE, stderr=full, check=False
+    )
+    os.close(full)
+    assert done.returncode == Exit.USAGE
+    assert json.loads(done.stdout)["exit_code"] == Exit.USAGE
+
+
+def test_after_sigterm_ctrl_c_does_not_interrupt_the_clean_up() -> None:
+    with main._terminable():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except Terminated:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            except KeyboardInterrupt:
+                pytest.fail("it did")
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
 HEAVY = """
 import sys
 from livegraft.cli.main import main

@@ -61,6 +61,25 @@ def test_a_long_step_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     assert "download ... 25%\ndownload ... 75%\n" in stream.getvalue()
 
 
+class LostTerminal(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_lost_terminal_stops_no_work(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from livegraft.cli.live import Bars
+
+    monkeypatch.setattr(progress, "LONG", 0.0)
+    monkeypatch.setattr(sys, "stderr", LostTerminal())
+    shown = Bars() if drawn else PlainLines()
+    with shown.step("download", total=2) as step:
+        step.advance(1)
+        shown.note("undone")
+    shown.close()
+    assert list(shown.timings) == ["download"]
+
+
 TERMINAL = """
 import sys, time
 from livegraft.cli.progress import shown

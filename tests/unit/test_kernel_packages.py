@@ -179,7 +179,7 @@ def test_a_full_disk_while_unpacking(folder: Path, tmp_path: Path) -> None:
     make_deb(folder, "linux-x", "1", {"usr/x": "x" * 2_000_000})
     source, small = Folder(folder), tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", str(small)]
     subprocess.run(mount, check=True)
     try:
         with pytest.raises(CacheError, match="disk is full"):

@@ -202,3 +202,16 @@ def test_a_full_disk_while_making() -> None:
     output = "cc1: fatal error: cannot write: No space left on device\n"
     error = make_error(RELEASE, ["prepare"], RunFailed(["make"], 2, output))
     assert isinstance(error, CacheError)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can trust too much; run as root")
+def test_root_does_not_run_what_others_can_write(tmp_path: Path) -> None:
+    theirs, shared, own = (tmp_path / name for name in ("theirs", "shared", "own"))
+    for folder in (theirs, shared, own):
+        folder.mkdir()
+    os.chown(theirs, 65534, 65534)
+    shared.chmod(0o777)
+    for folder in (theirs, shared):
+        with pytest.raises(CacheError, match="root would run what is in it"):
+            Cache(folder)
+    assert Cache(own).root == own

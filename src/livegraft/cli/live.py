@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +31,31 @@ BYTES = 1_000_000
 """A total from here on is one of bytes: no step has as many files or units."""
 
 
+class Lossy:
+    """A stream that a lost terminal, or a reader that is gone, does not make fail.
+
+    Args:
+        stream: the real one.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Bars(Shown):
     """A live line for each running step; a finished one leaves a line with its seconds.
 
@@ -38,7 +66,11 @@ class Bars(Shown):
     def __init__(self, *, colour: bool = True) -> None:
         super().__init__()
         # None lets the library look at the environment itself.
-        self.console = Console(stderr=True, highlight=False, no_color=None if colour else True)
+        self.console = Console(
+            file=cast(IO[str], Lossy(sys.stderr)),
+            highlight=False,
+            no_color=None if colour else True,
+        )
         self._display = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

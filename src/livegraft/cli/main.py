@@ -13,20 +13,21 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TextIO
 
 from livegraft.cli.paint import Paint, wants_colour
 from livegraft.cli.progress import shown
 from livegraft.cli.verb import RUNNING, Answer, Context, Verb
 from livegraft.errors import Exit
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""Signals besides Ctrl-C that end the command: a service manager's, and a lost terminal's."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the command: Ctrl-C, a service manager's, and a lost terminal's."""
 
 
 class Terminated(KeyboardInterrupt):
-    """One of :data:`ENDING`: what holds for Ctrl-C holds for it."""
+    """One of :data:`ENDING`, whichever: what holds for Ctrl-C holds for all."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -53,14 +54,18 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _nobody_listens()
     except (Exception, KeyboardInterrupt) as error:
-        paint = Paint(wants_colour(sys.stderr, colour_refused))
-        try:
+        with suppress(OSError):  # a lost terminal: the document and the exit code tell it as well
+            paint = Paint(wants_colour(sys.stderr, colour_refused))
             failure.show(error, paint, verbose=verbose)
+        try:
             if as_json:
                 return _print(failure.answer(error), as_json)
-        except BrokenPipeError:
+        except OSError:
             return _nobody_listens()
+        _let_go(sys.stdout)
         return failure.exit_code(error)
+    finally:
+        _let_go(sys.stderr)
 
 
 def _run(verb: Verb, arguments: argparse.Namespace, paint: Paint) -> Answer:
@@ -91,7 +96,7 @@ def _print(answer: Answer, as_json: bool) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """While inside, SIGTERM and SIGHUP unwind like Ctrl-C does: everything is cleaned up."""
+    """While inside, all of :data:`ENDING` unwind: everything is cleaned up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -130,9 +135,18 @@ def _log_commands() -> None:
 
 
 def _nobody_listens() -> int:
-    # Python flushes standard output once more on its way out and would complain there.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _let_go(sys.stdout)
     return int(Exit.FAILED)
+
+
+def _let_go(stream: TextIO) -> None:
+    """Python flushes its streams once more on its way out: one that is lost would complain there,
+    and change the exit code."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from livegraft.progress import Progress, Step
@@ -72,7 +73,8 @@ class PlainLines(Shown):
         self._line(f"{step.name} ... {min(step.done / step.total, 1):.0%}")
 
     def _line(self, text: str) -> None:
-        with self._lock:
+        # A terminal that is lost, or a reader that is gone, must not stop the work (nor its undo).
+        with self._lock, suppress(OSError, ValueError):
             print(text, file=self.stream, flush=True)
 
 

@@ -29,12 +29,13 @@ BEFORE = 12
 
 LARGEST_LINE = 1 << 17
 
+REGISTERS = 6
+"""Integer arguments in registers (System V ABI, AMD64 supplement, 3.2.3)."""
+
 _CONVERSION = re.compile(
     rb"%(?:%|[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
 )
-_LINE_FOLLOWS = re.compile(
-    rb"(?:\.[chS]|%s|\bfile|\bin)\W*(?:\bat\W*)?(?:\bline\W*)?$|\bline\W*$", re.I
-)
+_LINE_FOLLOWS = re.compile(rb"(?:\.[chS]|%s):$|\bat %s \($|\bline\W*$", re.I)
 
 
 @cache
@@ -108,20 +109,40 @@ class _Code:
         callee = self._calls.get(last.immediate, "") if last is not None else ""
         name = names.base(callee)
         places = takers().get(name, [])
-        if places and name != callee:
-            return True  # a clone may have lost arguments in front
-        if any(arch.is_argument(load, place) for place in places):
+        if name != callee:
+            return False  # a clone may have lost arguments: nothing says which one this is
+        nearby = [*self.instructions[max(number - BEFORE, 0) : number + 1], *way]
+        if self._is_line_argument(load, places, nearby):
             return True
+        if arch.is_push(self.instructions[number], self.data):
+            # Pushed from the last to the seventh: those behind it tell which one this is.
+            behind = sum(arch.is_push(each, self.data) for each in way)
+            return REGISTERS + 1 + behind in places
         format_at = _tables()["formats"].get(name)
         if not isinstance(format_at, int):
             return False
-        seen = [*self.instructions[max(number - BEFORE, 0) : number], *way]
-        formats = [self._string_of(each) for each in seen]
+        formats = [self._string_of(each) for each in nearby]
         return any(
             arch.is_argument(load, format_at + 1 + position)
             for text in formats
             for position in _line_conversions(text)
         )
+
+    def _is_line_argument(
+        self, load: arch.Load, places: list[int], nearby: list[Instruction]
+    ) -> bool:
+        """Whether a load is of the argument that is the line number.
+
+        Where kernels differ in its position, it is the first of them that a constant goes into:
+        the other kernel has a pointer there.
+        """
+        for place in (each for each in places if each <= REGISTERS):
+            if arch.is_argument(load, place):
+                return True
+            loads = filter(None, (arch.loaded_argument(each, self.data) for each in nearby))
+            if any(arch.is_argument(each, place) for each in loads):
+                return False
+        return False
 
     def _string_of(self, instruction: Instruction) -> bytes:
         span = range(instruction.offset, instruction.end)

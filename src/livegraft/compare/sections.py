@@ -7,6 +7,8 @@ fill the sections.
 
 from __future__ import annotations
 
+from livegraft.elf.header import SectionFlag
+
 _WITHOUT_MEANING = (
     *(".comment", ".note", ".debug", ".eh_frame", ".llvm_addrsig", ".gnu.", ".stab"),
     *(".discard.addressable", ".discard.sym_func_", ".export_symbol", ".modinfo"),
@@ -24,6 +26,24 @@ _COPYABLE = (".data", ".bss", ".rodata", ".ref.data", "__dyndbg", ".text", ".mem
 loader finds there (``__dyndbg``, ``.data..percpu``, ``.data..ro_after_init``)."""
 
 PER_CPU = ".data..percpu"
+
+
+def storage(name: str, flags: int) -> str:
+    """How what lies in a section is kept: what a variable or function may be used for, and when.
+
+    Args:
+        name: the section's name.
+        flags: its ``sh_flags``.
+    """
+    if is_initial(name):
+        return "freed after boot or loading"
+    if is_per_cpu(name):
+        return "per CPU"
+    if flags & SectionFlag.EXECINSTR:
+        return "code"
+    if name.startswith(".data..ro_after_init") or not flags & SectionFlag.WRITE:
+        return "read-only"
+    return "writable"
 
 
 def is_without_meaning(name: str) -> bool:

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from livegraft.errors import LivegraftError
 from livegraft.progress import Progress
@@ -17,7 +18,7 @@ class Terminal(Progress):
     """Tells the notes on standard error."""
 
     def note(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        _say(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LivegraftError as error:
         return _failed(error, arguments.json)
     except KeyboardInterrupt:
-        return _failed(LivegraftError(arguments.verb, "interrupted, and undone"), arguments.json)
+        # What became of the patch was told by a note; there may have been nothing to undo.
+        stopped = LivegraftError(arguments.verb, "interrupted", "'status' tells what is loaded")
+        return _failed(stopped, arguments.json)
     if arguments.json:
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
@@ -50,11 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: LivegraftError, as_json: bool) -> int:
-    sys.stderr.write(f"livegraft: {error}\n")
+    _say(f"livegraft: {error}")
     if as_json:
         document = {"error": error.as_json(), "exit_code": int(error.exit_code)}
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     return int(error.exit_code)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):  # a lost terminal must not stop an undo
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from livegraft.runtime import proctext
+
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
@@ -92,7 +94,8 @@ def _blocker(pid: int, thread: Path, functions: frozenset[str], module: str) -> 
         ),
         "",
     )
-    return Blocker(pid, int(thread.name), _read(thread / "comm"), state, inside, stack)
+    comm = proctext.printable(_read(thread / "comm"))
+    return Blocker(pid, int(thread.name), comm, state, inside, stack)
 
 
 def _frame(line: str) -> tuple[str, str]:
@@ -109,6 +112,6 @@ def _plain(frame: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return proctext.read(path)
     except OSError:
         return ""

@@ -22,6 +22,9 @@ def as_interrupts() -> Iterator[None]:
     """Turn every signal that ends a program into KeyboardInterrupt. For a program's main thread."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        # A second one must not come before the undoing that the first one starts.
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     with _handled(interrupt):
@@ -33,6 +36,21 @@ def undisturbed() -> Iterator[None]:
     """Let no signal interrupt what has to be completed. Outside of the main thread none would."""
     with _handled(signal.SIG_IGN):
         yield
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals that end a program wait until what is inside is done; they come then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        # Both calls raise for a signal that has come, after they have changed the mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livegraft.errors import PatchError
+from livegraft.runtime import proctext
 
 MARK = "livegraft"
 """The module parameter by which a loaded payload of livegraft is known."""
@@ -191,7 +192,7 @@ def _function(directory: str) -> tuple[str, int]:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return proctext.read(path)
     except OSError:
         return None  # ENOENT; or ENODEV, when the object goes between open and read
 

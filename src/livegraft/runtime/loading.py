@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from livegraft.errors import KernelRefused, PatchError, TransitionTimeout, UsageError
+from livegraft.errors import PatchError, TransitionTimeout, UsageError
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime import identity, kernellog, state, syscalls
 from livegraft.runtime.blockers import Blocker
-from livegraft.runtime.interruption import undisturbed
+from livegraft.runtime.interruption import held_back, undisturbed
 from livegraft.runtime.kernellog import KernelLog, Transition
 from livegraft.runtime.livepatch import LiveObject, Livepatches
 from livegraft.runtime.model import Model, ModelName, Wait, model_named
@@ -124,31 +124,7 @@ def load(
         found = identity.check(payload)
         _require_free(payload.name, patches)
     with KernelLog() as log:
-        call_ms, waited = _apply(chosen, payload, timeout, patches, progress)
-        if not waited.finished and not keep_waiting:
-            raise _undone_for_time(chosen, payload.name, timeout, patches)
-        patch = patches.get(payload.name)
-        if patch is None or not patch.enabled:
-            undo(chosen, payload.name, patches)
-            raise PatchError(
-                payload.name, "somebody else has undone it while it was loading", "load it again"
-            )
-        spent = last_transition(log, payload.name, Direction.PATCHING)
-        return Loaded(
-            name=payload.name,
-            model=chosen.name,
-            state=PatchState.ENABLED if waited.finished else PatchState.TRANSITION,
-            foreign=payload.manifest is None,
-            transition_ms=spent.milliseconds if spent else None,
-            tasks_ms=spent.tasks_milliseconds if spent else None,
-            call_ms=call_ms,
-            wait_ms=waited.seconds * 1000,
-            kicks=waited.kicks,
-            objects=patch.objects,
-            absent=found.absent,
-            warnings=(*found.warnings, *_reload_limit(payload)),
-            blockers=() if waited.finished else tuple(state.current_blockers(patch)),
-        )
+        return _Attempt(chosen, payload, found, patches, log).run(timeout, keep_waiting, progress)
 
 
 def last_transition(log: KernelLog, name: str, direction: Direction) -> Transition | None:
@@ -166,13 +142,13 @@ def undo(chosen: Model, name: str, patches: Livepatches) -> bool:
     with undisturbed():
         if patches.get(name) is not None:
             chosen.turn_off(name, UNDO_SECONDS)
-            if not chosen.wait(name, UNDO_SECONDS).gone and not _forgotten(name, patches):
+            if not chosen.wait(name, UNDO_SECONDS).gone and not forgotten(name, patches):
                 return False
         chosen.remove(name)
         return True
 
 
-def _forgotten(name: str, patches: Livepatches) -> bool:
+def forgotten(name: str, patches: Livepatches) -> bool:
     """The core forgets a patch in a work item, shortly after the transition."""
     end = time.monotonic() + 1
     while (patch := patches.get(name)) is not None:
@@ -205,44 +181,83 @@ def _require_free(name: str, patches: Livepatches) -> None:
         )
 
 
-def _apply(
-    chosen: Model, payload: Payload, timeout: float, patches: Livepatches, progress: Progress
-) -> tuple[float, Wait]:
-    try:
-        with progress.step("load"):
-            began = time.monotonic()
-            chosen.insert(payload)
-            call_ms = (time.monotonic() - began) * 1000
-        with progress.step("transition"):
-            return call_ms, chosen.wait(payload.name, timeout)
-    except KernelRefused:
-        raise  # the kernel has cleaned up itself; what has this name now is somebody else's
-    except BaseException:
-        progress.note(f"{payload.name}: interrupted, undoing it")
-        undo(chosen, payload.name, patches)
-        raise
+@dataclass(slots=True)
+class _Attempt:
+    """One load. ``ours``: what the kernel has of this name is from here, and not yet decided."""
 
+    chosen: Model
+    payload: Payload
+    found: identity.Identity
+    patches: Livepatches
+    log: KernelLog
+    ours: bool = False
 
-def _undone_for_time(
-    chosen: Model, name: str, timeout: float, patches: Livepatches
-) -> TransitionTimeout:
-    patch = patches.get(name)
-    who = state.current_blockers(patch) if patch else []
-    if undo(chosen, name, patches):
-        return state.timeout_error(
-            name,
-            timeout,
-            who,
-            "undone, nothing was changed",
-            "end or wake what blocks it, allow more time (--timeout), or use --keep-waiting",
+    def run(self, timeout: float, keep_waiting: bool, progress: Progress) -> Loaded:
+        """All or nothing: whatever ends this without an answer is undone, then told."""
+        name = self.payload.name
+        try:
+            with progress.step("load"):
+                began = time.monotonic()
+                with held_back():
+                    self.chosen.insert(self.payload)
+                    self.ours = True
+                call_ms = (time.monotonic() - began) * 1000
+            with progress.step("transition"):
+                waited = self.chosen.wait(name, timeout)
+            with undisturbed():
+                if waited.finished or keep_waiting:
+                    return self._in_effect(call_ms, waited)
+                raise self._undone_for_time(timeout)
+        except BaseException as error:
+            # Not ours: the kernel has cleaned up itself; what has this name is somebody else's.
+            if self.ours:
+                with undisturbed():
+                    undone = undo(self.chosen, name, self.patches)
+                    if isinstance(error, KeyboardInterrupt):
+                        how = "and undone" if undone else "but the kernel is still undoing it"
+                        progress.note(f"{name}: interrupted, {how}")
+            raise
+
+    def _in_effect(self, call_ms: float, waited: Wait) -> Loaded:
+        name = self.payload.name
+        patch = self.patches.get(name)
+        if patch is None or not patch.enabled:
+            self.ours = False
+            undo(self.chosen, name, self.patches)
+            raise PatchError(
+                name, "somebody else has undone it while it was loading", "load it again"
+            )
+        spent = last_transition(self.log, name, Direction.PATCHING)
+        return Loaded(
+            name=name,
+            model=self.chosen.name,
+            state=PatchState.ENABLED if waited.finished else PatchState.TRANSITION,
+            foreign=self.payload.manifest is None,
+            transition_ms=spent.milliseconds if spent else None,
+            tasks_ms=spent.tasks_milliseconds if spent else None,
+            call_ms=call_ms,
+            wait_ms=waited.seconds * 1000,
+            kicks=waited.kicks,
+            objects=patch.objects,
+            absent=self.found.absent,
+            warnings=(*self.found.warnings, *_reload_limit(self.payload)),
+            blockers=() if waited.finished else tuple(state.evidence(name, self.patches)),
         )
-    return state.timeout_error(
-        name,
-        timeout,
-        who,
-        "the kernel is still undoing it",
-        f"livegraft wait {name}, then livegraft unload {name}",
-    )
+
+    def _undone_for_time(self, timeout: float) -> TransitionTimeout:
+        name = self.payload.name
+        who = state.evidence(name, self.patches)
+        self.ours = False
+        undone = undo(self.chosen, name, self.patches)
+        if undone:
+            outcome = "undone, nothing was changed"
+            remedy = (
+                "end or wake what blocks it, allow more time (--timeout), or use --keep-waiting"
+            )
+        else:
+            outcome = "the kernel is still undoing it"
+            remedy = f"livegraft wait {name}, then livegraft unload {name}"
+        return state.timeout_error(name, timeout, who, outcome, remedy)
 
 
 def _reload_limit(payload: Payload) -> list[str]:

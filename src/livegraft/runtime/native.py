@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Sequence
 
 from livegraft.errors import KernelRefused, PatchError
 from livegraft.runtime import syscalls
@@ -24,6 +25,9 @@ from livegraft.runtime.payload import Payload
 
 KICK_PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Seconds before each kick: ten in half a second, well below the core's 15."""
+
+LATER_PAUSES = (0.0, 0.016, 0.064, 0.256)
+"""As :data:`KICK_PAUSES`, for a transition that was kicked before: the core adds all of them up."""
 
 POLL_SHORTEST = 0.001
 POLL_LONGEST = 0.05
@@ -40,13 +44,21 @@ class NativeModel(Model):
     Args:
         kicks: hasten transitions; without, the core's own second passes.
         patches: the sysfs view.
+        pauses: seconds before each kick.
     """
 
     name = ModelName.NATIVE
     guarantee = "a task changes when it has left the patched functions; one thread at a time"
 
-    def __init__(self, *, kicks: bool = True, patches: Livepatches | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        kicks: bool = True,
+        patches: Livepatches | None = None,
+        pauses: Sequence[float] = KICK_PAUSES,
+    ) -> None:
         self.kicks = kicks
+        self.pauses = pauses
         self.patches = patches or Livepatches()
 
     def available(self) -> bool:
@@ -63,7 +75,7 @@ class NativeModel(Model):
 
     def wait(self, name: str, seconds: float) -> Wait:
         began = time.monotonic()
-        pauses = iter(KICK_PAUSES if self.kicks and self.patches.can_kick(name) else ())
+        pauses = iter(self.pauses if self.kicks and self.patches.can_kick(name) else ())
         pause = next(pauses, None)
         kicks = 0
         last = began

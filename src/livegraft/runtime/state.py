@@ -14,7 +14,8 @@ from livegraft.runtime import blockers, kernellog
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.kernellog import KernelLog, Record
 from livegraft.runtime.livepatch import MARK, LiveObject, LivePatch, Livepatches
-from livegraft.runtime.model import ModelName, model_named
+from livegraft.runtime.model import ModelName
+from livegraft.runtime.native import LATER_PAUSES, NativeModel
 from livegraft.runtime.payload import FORMAT
 
 
@@ -152,7 +153,7 @@ def wait(
     patches.require_core()
     require_livepatch(name, patches)
     with progress.step("transition"):
-        waited = model_named(ModelName.NATIVE, kicks=kicks).wait(name, timeout)
+        waited = NativeModel(kicks=kicks, patches=patches, pauses=LATER_PAUSES).wait(name, timeout)
     if not waited.finished:
         raise timed_out(name, timeout, patches, "it goes on", f"wait again: livegraft wait {name}")
     if not patches.is_loaded(name):
@@ -167,6 +168,15 @@ def current_blockers(patch: LivePatch) -> list[Blocker]:
     return blockers.find(1 if patch.enabled else 0, patch.functions, patch.name)
 
 
+def evidence(name: str, patches: Livepatches) -> list[Blocker]:
+    """As :func:`current_blockers`, at a moment when an undo waits for it: it never fails."""
+    try:
+        patch = patches.get(name)
+        return current_blockers(patch) if patch else []
+    except Exception:
+        return []
+
+
 def timed_out(
     name: str, seconds: float, patches: Livepatches, outcome: str, remedy: str
 ) -> TransitionTimeout:
@@ -179,8 +189,7 @@ def timed_out(
         outcome: what happens or happened to the transition.
         remedy: what to do.
     """
-    patch = patches.get(name)
-    return timeout_error(name, seconds, current_blockers(patch) if patch else [], outcome, remedy)
+    return timeout_error(name, seconds, evidence(name, patches), outcome, remedy)
 
 
 def timeout_error(

@@ -6,15 +6,22 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from livegraft.errors import PatchError, TransitionTimeout
+from livegraft.errors import PatchError
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime import state, syscalls
 from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
-from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, last_transition
+from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, forgotten, last_transition
 from livegraft.runtime.model import Model, ModelName, Wait, model_named
 from livegraft.runtime.state import Direction, PatchState
+
+INTERRUPTED = {
+    PatchState.ENABLED: "interrupted, and turned on again",
+    PatchState.TRANSITION: "interrupted, but the kernel is still turning it on again",
+    PatchState.UNLOADED: "interrupted, but it was too late to turn it on again: it is unloaded",
+}
+"""What is told of an unload that was interrupted, by what became of the patch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +92,7 @@ def unload(
     state.require_livepatch(name, patches)
     chosen = model_named(ModelName.NATIVE, kicks=kicks)
     with KernelLog() as log:
-        waited = _turn_off(chosen, name, timeout, patches, progress)
-        if not waited.finished:
-            if not keep_waiting:
-                raise _turned_on_for_time(chosen, name, timeout, patches)
-            return Unloaded(
-                name, PatchState.TRANSITION, None, None, waited.seconds * 1000, 0.0, waited.kicks
-            )
-        spent = last_transition(log, name, Direction.UNPATCHING)
-    with progress.step("remove"), undisturbed():
-        began = time.monotonic()
-        chosen.remove(name)
-        remove_ms = (time.monotonic() - began) * 1000
-    return Unloaded(
-        name=name,
-        state=PatchState.UNLOADED,
-        transition_ms=spent.milliseconds if spent else None,
-        tasks_ms=spent.tasks_milliseconds if spent else None,
-        wait_ms=waited.seconds * 1000,
-        remove_ms=remove_ms,
-        kicks=waited.kicks,
-    )
+        return _Attempt(name, chosen, patches, log).run(timeout, keep_waiting, progress)
 
 
 def unload_all(
@@ -142,51 +129,110 @@ def unload_all(
     return done
 
 
-def _turn_off(
-    chosen: Model, name: str, timeout: float, patches: Livepatches, progress: Progress
-) -> Wait:
-    if patches.get(name) is None:
-        return Wait(True, True, 0, 0.0)  # disabled already
-    try:
+@dataclass(slots=True)
+class _Attempt:
+    """One unload. ``ours``: the order to undo may have been given, and nothing is decided yet."""
+
+    name: str
+    chosen: Model
+    patches: Livepatches
+    log: KernelLog
+    ours: bool = False
+
+    def run(self, timeout: float, keep_waiting: bool, progress: Progress) -> Unloaded:
+        """All or nothing: whatever ends this without an answer is turned on again, then told."""
+        try:
+            waited = self._undo(timeout, progress)
+            with undisturbed():
+                if waited.finished:
+                    return self._removed(waited, progress)
+                if keep_waiting:
+                    self.ours = False
+                    return self._answer(PatchState.TRANSITION, waited)
+                who = state.evidence(self.name, self.patches)
+                became = self._turn_on()
+                if became is PatchState.UNLOADED:  # it was complete a moment later
+                    return self._answer(became, waited)
+                raise state.timeout_error(
+                    self.name,
+                    timeout,
+                    who,
+                    "turned on again, nothing was changed"
+                    if became is PatchState.ENABLED
+                    else "the kernel is still turning it on again",
+                    "end or wake what blocks it, allow more time (--timeout), or use "
+                    "--keep-waiting",
+                )
+        except BaseException as error:
+            if self.ours:
+                with undisturbed():
+                    became = self._turn_on()
+                    if isinstance(error, KeyboardInterrupt):
+                        progress.note(f"{self.name}: {INTERRUPTED[became]}")
+            raise
+
+    def _undo(self, timeout: float, progress: Progress) -> Wait:
+        if self.patches.get(self.name) is None:
+            return Wait(True, True, 0, 0.0)  # disabled already
         with progress.step("transition"):
             began = time.monotonic()
-            chosen.turn_off(name, timeout)
-            waited = chosen.wait(name, timeout)
+            self.ours = True
+            try:
+                self.chosen.turn_off(self.name, timeout)
+            except PatchError:
+                self.ours = False  # the kernel has not taken the order
+                raise
+            waited = self.chosen.wait(self.name, timeout)
             return Wait(waited.finished, waited.gone, waited.kicks, time.monotonic() - began)
-    except KeyboardInterrupt:
-        progress.note(f"{name}: interrupted, turning it on again")
-        _turn_on(chosen, name, patches)
-        raise
 
+    def _removed(self, waited: Wait, progress: Progress) -> Unloaded:
+        patch = self.patches.get(self.name)
+        if patch is not None and patch.enabled:
+            self.ours = False
+            raise PatchError(
+                self.name,
+                "somebody else has turned it on again while it was being undone",
+                "unload it again",
+            )
+        with progress.step("remove"):
+            began = time.monotonic()
+            self._remove()
+            remove_ms = (time.monotonic() - began) * 1000
+        return self._answer(PatchState.UNLOADED, waited, remove_ms)
 
-def _turn_on(chosen: Model, name: str, patches: Livepatches) -> bool:
-    """Reverse the undoing; if it is too late for that, complete it. Nothing interrupts this.
+    def _remove(self) -> None:
+        self.ours = False  # it is off for good: whatever comes now, it cannot be turned on again
+        forgotten(self.name, self.patches)
+        self.chosen.remove(self.name)
 
-    Returns:
-        Whether every task is on one side again.
-    """
-    with undisturbed():
-        chosen.turn_on_again(name)
-        settled = chosen.wait(name, UNDO_SECONDS)
-        if patches.get(name) is None:
-            chosen.remove(name)
-        return settled.finished
+    def _turn_on(self) -> PatchState:
+        """Reverse the undoing; if it is too late for that, complete it. Nothing interrupts this.
 
+        Returns:
+            What became of it; transition if the kernel is still at it.
+        """
+        with undisturbed():
+            self.ours = False
+            self.chosen.turn_on_again(self.name)
+            if not self.chosen.wait(self.name, UNDO_SECONDS).finished:
+                return PatchState.TRANSITION
+            # A transition that is complete may still be seen for a moment: `enabled` decides.
+            patch = self.patches.get(self.name)
+            if patch is not None and patch.enabled:
+                return PatchState.ENABLED
+            self._remove()
+            return PatchState.UNLOADED
 
-def _turned_on_for_time(
-    chosen: Model, name: str, timeout: float, patches: Livepatches
-) -> TransitionTimeout:
-    patch = patches.get(name)
-    who = state.current_blockers(patch) if patch else []
-    outcome = "the kernel is still turning it on again"
-    if _turn_on(chosen, name, patches):
-        outcome = "turned on again, nothing was changed"
-        if not patches.is_loaded(name):
-            outcome = "it was complete a moment later, and the patch is unloaded"
-    return state.timeout_error(
-        name,
-        timeout,
-        who,
-        outcome,
-        "end or wake what blocks it, allow more time (--timeout), or use --keep-waiting",
-    )
+    def _answer(self, became: PatchState, waited: Wait, remove_ms: float = 0.0) -> Unloaded:
+        spent = None
+        if became is PatchState.UNLOADED:
+            spent = last_transition(self.log, self.name, Direction.UNPATCHING)
+        return Unloaded(
+            name=self.name,
+            state=became,
+            transition_ms=spent.milliseconds if spent else None,
+            tasks_ms=spent.tasks_milliseconds if spent else None,
+            wait_ms=waited.seconds * 1000,
+            remove_ms=remove_ms,
+            kicks=waited.kicks,
+        )

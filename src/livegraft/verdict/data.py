@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.entity import Entity
+from livegraft.compare.entity import NAMED, Entity
 from livegraft.errors import Reason
 
+SAME_STORAGE = "leave its attributes as they are, or add a new one under another name"
 SET_AT_RUN_TIME = "set the new value in code that the fix changes, or boot a kernel with the fix"
 
 
@@ -49,6 +50,21 @@ def _is_initial(comparison: Comparison, variable: Entity) -> bool:
     return sections.is_initial(comparison.patched.section(variable).name)
 
 
+def storage_changed(comparison: Comparison) -> Iterator[Reason]:
+    """``__init``, ``const``, ``__ro_after_init``, ``DEFINE_PER_CPU`` given or taken.
+
+    The running one stays where it is: freed, read-only, or once for all CPUs.
+    """
+    for patched, original in comparison.pairs.of_patched.items():
+        if patched.kind not in NAMED:
+            continue
+        sides = (comparison.original.section(original), comparison.patched.section(patched))
+        before, after = (sections.storage(each.name, each.flags) for each in sides)
+        if before != after:
+            text = f"is {before} in the running kernel and would be {after}"
+            yield Reason("storage-changed", original.name, text, SAME_STORAGE)
+
+
 def static_local_ambiguous(comparison: Comparison) -> Iterator[Reason]:
     """Two ``static int count`` of one size in one function: which is which is not to be seen."""
     needed = comparison.inclusion.copied
@@ -71,3 +87,10 @@ def registration(comparison: Comparison) -> Iterator[Reason]:
             continue
         text = f"is a new entry of {section}, which is read at boot or load only"
         yield Reason("registration", variable.name, text, "leave it out of the fix")
+    for variable in comparison.original.variables():
+        section = comparison.original.section(variable).name
+        gone = variable not in comparison.pairs.of_original and not variable.is_always_new
+        plain = sections.is_copyable(section) or sections.is_initial(section)
+        if gone and not plain and not sections.is_export(section):
+            text = f"is an entry of {section} that the fix removes; it was read at boot or load"
+            yield Reason("registration", variable.name, text, "leave it in its place")

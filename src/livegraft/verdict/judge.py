@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     data.init_data,
     data.data_size_changed,
     data.data_changed,
+    data.storage_changed,
     data.static_local_ambiguous,
     data.registration,
     references.init_reference,
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     objects.oddities,
     objects.unknown_section,
     objects.section_groups,
+    objects.btf_ids,
 )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,6 +15,10 @@ from livegraft.elf.header import SectionType
 from livegraft.errors import Reason
 
 REPORT = "boot a kernel with the fix, and report this with the name of the kernel's release"
+
+
+BTF_NUMBER = re.compile(r"__\d+$")
+"""What ``__ID()`` of include/linux/btf_ids.h appends to keep names apart."""
 
 
 def oddities(comparison: Comparison) -> Iterator[Reason]:
@@ -66,3 +71,18 @@ def _groups(unit: Unit) -> Counter[str]:
         for section in unit.obj.sections
         if section.type == SectionType.GROUP
     )
+
+
+def btf_ids(comparison: Comparison) -> Iterator[Reason]:
+    """``BTF_ID_LIST()``: numbers that are filled in when the kernel is linked."""
+    before, after = (
+        [
+            BTF_NUMBER.sub("", symbol.name)
+            for symbol in sorted(unit.obj.symbols, key=lambda each: (each.section, each.value))
+            if symbol.name.startswith("__BTF_ID__")
+        ]
+        for unit in (comparison.original, comparison.patched)
+    )
+    if before != after:
+        text = "lists other BTF types, whose numbers only the kernel's link fills in"
+        yield Reason("btf-ids", ".BTF_ids", text, "boot a kernel with the fix")

@@ -15,7 +15,10 @@ from livegraft.errors import Reason
 def init_reference(comparison: Comparison) -> Iterator[Reason]:
     """What was freed after the boot: ``build_all_zonelists()`` is ``__ref``."""
     for entity in sorted(comparison.inclusion.referred, key=lambda each: each.number):
-        section = comparison.patched.section(entity).name
+        running = comparison.original_of(entity)
+        section = (
+            comparison.original.section(running) if running else comparison.patched.section(entity)
+        ).name
         if sections.is_initial(section):
             text = f"is needed by the new code and is gone after the boot or loading ({section})"
             yield Reason("init-reference", entity.name, text, "leave its user out of the fix")

@@ -192,6 +192,15 @@ def is_argument(load: Load, place: int) -> bool:
     return load.register == ARGUMENTS[place - 1]
 
 
+def is_push(instruction: Instruction, code: bytes) -> bool:
+    """Whether it pushes one value on the stack (``50+r``, ``68``, ``6a``, ``ff /6``)."""
+    if instruction.map:
+        return False
+    opcode = instruction.opcode
+    is_group = opcode == 0xFF and (code[instruction.modrm] >> 3) & 7 == 6
+    return 0x50 <= opcode <= 0x57 or opcode in (0x68, 0x6A) or is_group
+
+
 def is_indirect_jump(instruction: Instruction, code: bytes) -> bool:
     """Whether it is a jump through a register or memory (``ff /4``)."""
     is_group = instruction.map == 0 and instruction.opcode == 0xFF
