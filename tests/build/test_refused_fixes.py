@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixes of real source that look harmless object by object, and would break the running kernel.
 
-``tests/data/refused/RULE.CASE.patch``: each has to be refused by that rule. Without it the first one,
-for instance, builds a module that calls ``uts_ns_init`` after its memory was freed.
+``tests/data/refused/RULE.CASE.patch``: each has to be refused by that rule. Without it
+``storage-changed.init``, for instance, becomes a module that calls ``uts_ns_init`` after its memory
+was freed.
 """
 
 from __future__ import annotations
