@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from tests.releases import RELEASES
 
 from livegraft.kernel.kernel import Kernel, prepare
 
 Edits = Mapping[str, tuple[str, str] | str]
 """File -> (text, what takes its place), or a text for the file's end."""
-
-RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+deb12-amd64").split()
-"""One release of each series; the first is the one that most tests take."""
 
 
 @pytest.fixture(scope="session")

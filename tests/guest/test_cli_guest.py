@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from tests.releases import RELEASE
 
 from livegraft.errors import Exit
 from livegraft.kernel.kernel import Kernel, prepare
@@ -21,7 +21,6 @@ from livegraft.run import run
 
 pytestmark = pytest.mark.guest
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 ROOT = Path(__file__).parents[2]
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from tests.releases import RELEASE
 
 from livegraft.errors import Exit
 from livegraft.fix.fix import Fix
 
 pytestmark = [pytest.mark.build, pytest.mark.guest]
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "demo" / "sample.patch"
 FUNCTION = {"object": "vmlinux", "name": "cmdline_proc_show", "sympos": 1, "state": "changed"}

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.releases import RELEASE
 
 from livegraft.errors import PackageMissing
 from livegraft.kernel.kernel import source_of
-
-RELEASE = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64").split()[0]
 
 pytestmark = [pytest.mark.guest, pytest.mark.build]
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from tests.releases import RELEASES
 
 from livegraft.kernel.image import open_image
 from livegraft.kernel.kallsyms import open_kallsyms
@@ -14,8 +13,6 @@ from livegraft.kernel.modulefile import open_module
 from livegraft.lab.boot import boot
 
 pytestmark = pytest.mark.guest
-
-RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+deb12-amd64").split()
 
 
 @pytest.mark.parametrize("release", RELEASES)

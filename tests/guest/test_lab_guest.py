@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from tests.releases import RELEASE
 
 from livegraft.cache import Cache
 from livegraft.errors import LivegraftError, LostGuest, UsageError
@@ -25,7 +26,6 @@ from livegraft.lab.qemu import Accelerator
 
 pytestmark = pytest.mark.guest
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 
 BOOT_LIMIT = {"bare": 5.0, "python": 8.0}
 """Seconds from the start of QEMU to the agent's report, on two idle cores."""

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import prepare
 from livegraft.lab.boot import boot
 
 pytestmark = pytest.mark.guest
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 BROKEN = "6.1.0-55-amd64"
 SCRIPT = Path(__file__).parents[2] / "demo/reproduce-mballoc.sh"
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from tests.releases import RELEASE
 
 from livegraft.errors import Exit, LostGuest
 from livegraft.kernel.kernel import Kernel, prepare
@@ -16,7 +16,6 @@ from livegraft.run import run
 
 pytestmark = pytest.mark.guest
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 ROOT = Path(__file__).parents[2]
 
 TAINT_LIVEPATCH = 1 << 15

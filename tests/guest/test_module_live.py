@@ -7,13 +7,13 @@ The pieces are made by hand, so that a defect of the comparison cannot hide one 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.module_pieces import NAME, PROVENANCE, build, changes, cmdline_piece, ext4_piece
+from tests.releases import RELEASES
 
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
@@ -21,7 +21,6 @@ from livegraft.lab.guest import Guest
 
 pytestmark = pytest.mark.guest
 
-RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+deb12-amd64").split()
 PARAMETERS = f"/sys/module/{NAME}/parameters"
 STATS = "/proc/fs/ext4/loop0/mb_stats"
 NEW_STATS = "patched ext4 ext4 61626364 1"

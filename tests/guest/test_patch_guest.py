@@ -8,7 +8,6 @@ kind are in test_module_live.py.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from tests.releases import RELEASE
 
 from livegraft import pipeline
 from livegraft.elf import header
@@ -27,7 +27,6 @@ from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 BROKEN = "6.1.0-55-amd64"
 ROOT = Path(__file__).parents[2]
 EXT4_FIX = ROOT / "tests/data/ext4-mballoc.patch"
@@ -45,7 +44,7 @@ pytestmark = [
     pytest.mark.build,
     pytest.mark.skipif(
         RELEASE != BROKEN,
-        reason=f"the ext4 fix is for one kernel alone: LIVEGRAFT_TEST_KERNEL={BROKEN} runs it",
+        reason=f"the ext4 fix is for one kernel alone: LIVEGRAFT_TEST_RELEASES={BROKEN} runs it",
     ),
 ]
 

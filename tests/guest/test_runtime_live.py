@@ -8,7 +8,6 @@ builder cannot hide one of the runtime. ``lgt_payload`` is a payload for vmlinux
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tests.releases import RELEASE
 
 from livegraft.elf import header
 from livegraft.kernel.kernel import Kernel, prepare
@@ -29,7 +29,6 @@ from livegraft.runtime.identity import build_id
 
 pytestmark = pytest.mark.guest
 
-RELEASE = os.environ.get("LIVEGRAFT_TEST_KERNEL", "6.1.0-55-amd64")
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "docs/schema"
 FIX = "a5" * 32
