@@ -9,9 +9,11 @@ and <elf.h> for the names.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from livegraft.errors import ElfError
 
@@ -56,6 +58,9 @@ class SectionType(IntEnum):
     X86_64_UNWIND = 0x70000001
 
 
+_WITHOUT_CONTENTS = (SectionType.NOBITS, SectionType.NULL)
+
+
 class SectionFlag(IntFlag):
     """``sh_flags``."""
 
@@ -80,11 +85,10 @@ SHN_ABS = 0xFFF1
 SHN_XINDEX = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class SectionHeader:
+class SectionHeader(NamedTuple):
     """One ``Elf64_Shdr`` with its name; offsets and sizes in bytes."""
 
-    index: int
+    number: int
     name: str
     type: int
     flags: int
@@ -123,7 +127,7 @@ class File:
 
     def bytes_of(self, section: SectionHeader) -> memoryview:
         """A section's contents; empty for NOBITS."""
-        if section.type in (SectionType.NOBITS, SectionType.NULL):
+        if section.type in _WITHOUT_CONTENTS:
             return self.data[:0]
         return self.data[section.offset : section.offset + section.size]
 
@@ -182,15 +186,29 @@ def _with_names(
         return ()
     if not 0 < names < len(raw):
         raise ElfError(subject, "its section name table does not exist")
+    length = len(view)
     for index, fields in enumerate(raw):
-        empty = fields[1] in (SectionType.NOBITS, SectionType.NULL)
-        if not empty and fields[4] + fields[5] > len(view):
+        if fields[4] + fields[5] > length and fields[1] not in _WITHOUT_CONTENTS:
             raise ElfError(subject, f"section {index} lies outside the file (truncated?)")
     strings = bytes(view[raw[names][4] : raw[names][4] + raw[names][5]])
+    found = strings_at(strings, [fields[0] for fields in raw], subject)
     return tuple(
-        SectionHeader(index, string_at(strings, fields[0], subject), *fields[1:])
-        for index, fields in enumerate(raw)
+        SectionHeader(number, name, *fields[1:])
+        for number, (name, fields) in enumerate(zip(found, raw, strict=True))
     )
+
+
+def strings_at(table: bytes, offsets: Sequence[int], subject: str = "object") -> list[str]:
+    """The NUL-terminated strings at many offsets of a string table.
+
+    Raises:
+        ElfError: an offset is outside or a string does not end.
+    """
+    if table.isascii():  # then an offset in bytes is one in characters
+        text = table.decode("ascii")
+        with suppress(ValueError):
+            return [text[offset : text.index("\0", offset)] for offset in offsets]
+    return [string_at(table, offset, subject) for offset in offsets]
 
 
 def string_at(table: bytes, offset: int, subject: str = "object") -> str:

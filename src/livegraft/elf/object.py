@@ -10,9 +10,11 @@ renumbering. Source of the format: System V ABI (gABI), chapter 4; Elf64_Sym and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +94,23 @@ RELOCATION = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("add
 
 Relocations = npt.NDArray[np.void]
 
+_REL, _RELA, _STRTAB, _SYMTAB_SHNDX = map(
+    int, (SectionType.REL, SectionType.RELA, SectionType.STRTAB, SectionType.SYMTAB_SHNDX)
+)
+_LIVEPATCH = int(SectionFlag.RELA_LIVEPATCH)
+_LINKS = int(SectionFlag.INFO_LINK | SectionFlag.LINK_ORDER)
+"""As plain numbers: operations on enums take ten times as long, and objects have many sections."""
+
+_ANYWHERE = (1 << 64) - 1
+"""A limit for the offsets of relocations of a section that stands for itself."""
+
+
+_NONE = np.empty(0, dtype=RELOCATION)
+
 
 def no_relocations() -> Relocations:
     """An empty array of relocations."""
-    return np.empty(0, dtype=RELOCATION)
+    return _NONE
 
 
 def relocations(entries: Iterable[tuple[int, int, int, int]]) -> Relocations:
@@ -203,47 +218,45 @@ def parse(data: bytes | memoryview, subject: str = "object") -> ElfObject:
     if len(tables) != 1:
         raise ElfError(subject, f"has {len(tables)} symbol tables, one is expected")
     table = tables[0]
-    symbols = _read_symbols(file, table, subject)
     numbers = _kept_sections(file, table)
     result = ElfObject(file.machine, file.byte_order, file.flags)
+    result.symbols = _read_symbols(file, table, numbers, subject)
     for section in file.sections[1:]:
-        if section.index in numbers:
+        if numbers[section.number]:
             result.sections.append(_read_section(file, section, numbers))
-    for section in file.sections:
-        if section.type == SectionType.REL:
+        if section.type == _REL:
             raise ElfError(subject, f"{section.name}: REL relocations are not supported")
-        if section.type == SectionType.RELA:
-            _fold_relocations(file, section, numbers, result, len(symbols), subject)
-    for symbol in symbols:
-        if symbol.in_section:
-            if symbol.section not in numbers:
-                raise ElfError(subject, f"symbol {symbol.name!r} lies in no section of its own")
-            symbol.section = numbers[symbol.section]
-    result.symbols = symbols
+    _read_relocations(file, numbers, result, subject)
     for kept in result.sections:
         if kept.type == SectionType.GROUP:
             kept.data = _renumber_group(file, kept.data, numbers, subject)
     return result
 
 
-def _kept_sections(file: header.File, table: header.SectionHeader) -> dict[int, int]:
-    """File's section number -> number in the object, for those that are not written anew."""
-    dropped = {0, table.index, table.link}
-    for section in file.sections:
-        own = section.flags & SectionFlag.RELA_LIVEPATCH
-        names = section.type == SectionType.STRTAB and section.name == ".shstrtab"
-        rela = section.type == SectionType.RELA and not own
-        if names or rela or section.type == SectionType.SYMTAB_SHNDX:
-            dropped.add(section.index)
-    kept = [section.index for section in file.sections if section.index not in dropped]
-    return {0: 0} | {number: index for index, number in enumerate(kept, 1)}
+def _kept_sections(file: header.File, table: header.SectionHeader) -> list[int]:
+    """File's section number -> number in the object; 0 for those that are written anew."""
+    numbers = [0] * len(file.sections)
+    count = 0
+    for section in file.sections[1:]:
+        kind = section.type
+        own = section.flags & _LIVEPATCH
+        is_anew = (
+            (kind == _RELA and not own)
+            or (kind == _STRTAB and section.name == ".shstrtab")
+            or kind == _SYMTAB_SHNDX
+            or section.number in (table.number, table.link)
+        )
+        if not is_anew:
+            count += 1
+            numbers[section.number] = count
+    return numbers
 
 
 def _read_section(
-    file: header.File, section: header.SectionHeader, numbers: dict[int, int]
+    file: header.File, section: header.SectionHeader, numbers: Sequence[int]
 ) -> Section:
-    links = section.flags & (SectionFlag.INFO_LINK | SectionFlag.LINK_ORDER)
-    is_rela = section.type == SectionType.RELA
+    links = section.flags & _LINKS
+    is_rela = section.type == _RELA
     return Section(
         section.name,
         section.type,
@@ -252,23 +265,25 @@ def _read_section(
         0 if is_rela else section.size,
         section.alignment,
         section.entry_size,
-        numbers.get(section.link, 0) if links and not is_rela else 0,
-        numbers.get(section.info, 0) if links or is_rela else section.info,
+        _renumbered(section.link, numbers) if links and not is_rela else 0,
+        _renumbered(section.info, numbers) if links or is_rela else section.info,
     )
 
 
-def _fold_relocations(
-    file: header.File,
-    section: header.SectionHeader,
-    numbers: dict[int, int],
-    result: ElfObject,
-    symbol_count: int,
-    subject: str,
+def _renumbered(section: int, numbers: Sequence[int]) -> int:
+    return numbers[section] if section < len(numbers) else 0
+
+
+def _read_relocations(
+    file: header.File, numbers: Sequence[int], result: ElfObject, subject: str
 ) -> None:
-    if section.entry_size != 24 or section.size % 24:
-        raise ElfError(subject, f"{section.name}: entries are not Elf64_Rela")
+    """All relocations at once, then each section's share of them."""
+    tables = [section for section in file.sections if section.type == _RELA]
+    for section in tables:
+        if section.entry_size != 24 or section.size % 24:
+            raise ElfError(subject, f"{section.name}: entries are not Elf64_Rela")
     raw = np.frombuffer(
-        file.bytes_of(section),
+        b"".join(file.bytes_of(section) for section in tables),
         dtype=np.dtype([("offset", "u8"), ("info", "u8"), ("addend", "i8")]).newbyteorder(
             file.byte_order
         ),
@@ -278,19 +293,43 @@ def _fold_relocations(
     entries["type"] = raw["info"] & 0xFFFFFFFF
     entries["symbol"] = raw["info"] >> 32
     entries["addend"] = raw["addend"]
-    if len(entries) and int(entries["symbol"].max()) >= symbol_count:
+    ends = list(accumulate(section.size // 24 for section in tables))
+    unknown = np.flatnonzero(entries["symbol"] >= len(result.symbols))
+    if len(unknown):
+        section = tables[bisect_right(ends, int(unknown[0]))]
         raise ElfError(subject, f"{section.name}: refers to a symbol that does not exist")
-    if section.index in numbers:
-        result.sections[numbers[section.index]].relocations = entries
-        return
-    if section.info not in numbers or section.info == 0:
+    limits = []
+    first = 0
+    for section, end in zip(tables, ends, strict=True):
+        limits.append(_apply(section, entries[first:end], numbers, result, subject))
+        first = end
+    outside = np.flatnonzero(
+        entries["offset"] >= np.repeat(np.array(limits, dtype="u8"), np.diff([0, *ends]))
+    )
+    if len(outside):
+        section = tables[bisect_right(ends, int(outside[0]))]
+        raise ElfError(subject, f"{section.name}: relocation outside of its section")
+
+
+def _apply(
+    section: header.SectionHeader,
+    entries: Relocations,
+    numbers: Sequence[int],
+    result: ElfObject,
+    subject: str,
+) -> int:
+    """Give a section its relocations; returns what their offsets have to stay below."""
+    if numbers[section.number]:
+        result.sections[numbers[section.number]].relocations = entries
+        return _ANYWHERE
+    number = _renumbered(section.info, numbers)
+    if not number:
         raise ElfError(subject, f"{section.name}: applies to section {section.info}, which is none")
-    target = result.sections[numbers[section.info]]
-    if len(entries) and int(entries["offset"].max()) >= max(target.size, 1):
-        raise ElfError(subject, f"{section.name}: relocation outside {target.name}")
+    target = result.sections[number]
     if len(target.relocations):
         entries = np.concatenate([target.relocations, entries])
     target.relocations = entries
+    return max(target.size, 1)
 
 
 def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:
@@ -306,7 +345,9 @@ def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:
     ).newbyteorder(order)
 
 
-def _read_symbols(file: header.File, table: header.SectionHeader, subject: str) -> list[Symbol]:
+def _read_symbols(
+    file: header.File, table: header.SectionHeader, numbers: Sequence[int], subject: str
+) -> list[Symbol]:
     if table.size % 24 or table.entry_size != 24 or table.size == 0:
         raise ElfError(subject, "its symbol table's entries are not Elf64_Sym")
     if not 0 < table.link < len(file.sections):
@@ -320,39 +361,35 @@ def _read_symbols(file: header.File, table: header.SectionHeader, subject: str) 
         if len(wide) != len(sections):
             raise ElfError(subject, "its extended section index table has another length")
         sections = np.where(sections == SHN_XINDEX, wide, sections)
-    symbols = [
-        Symbol(
-            header.string_at(strings, name, subject) if name else "",
-            section,
-            value,
-            size,
-            info >> 4,
-            info & 0xF,
-            other,
-        )
-        for name, section, value, size, info, other in zip(
-            raw["name"].tolist(),
-            sections.tolist(),
-            raw["value"].tolist(),
-            raw["size"].tolist(),
-            raw["info"].tolist(),
-            raw["other"].tolist(),
-            strict=True,
-        )
-    ]
-    for symbol in symbols:
-        if symbol.in_section and symbol.section >= len(file.sections):
-            raise ElfError(subject, f"symbol {symbol.name!r} lies in a section that does not exist")
-    return symbols
+    names = header.strings_at(strings, raw["name"].tolist(), subject)
+    sections = _renumber_symbols(sections, names, numbers, subject)
+    info = raw["info"]
+    columns = (sections, raw["value"], raw["size"], info >> 4, info & 0xF, raw["other"])
+    return list(map(Symbol, names, *(column.tolist() for column in columns)))
 
 
-def _renumber_group(file: header.File, data: bytes, numbers: dict[int, int], subject: str) -> bytes:
+def _renumber_symbols(
+    sections: npt.NDArray[np.uint32], names: Sequence[str], numbers: Sequence[int], subject: str
+) -> npt.NDArray[np.uint32]:
+    """The symbols' sections by the numbers that the object has; reserved indices stay."""
+    inside = np.flatnonzero((sections > 0) & ((sections < SHN_LORESERVE) | (sections > SHN_XINDEX)))
+    for number in inside[sections[inside] >= len(numbers)].tolist():
+        raise ElfError(subject, f"symbol {names[number]!r} lies in a section that does not exist")
+    renumbered = np.array(numbers, dtype="u4")[sections[inside]]
+    for number in inside[renumbered == 0].tolist():
+        raise ElfError(subject, f"symbol {names[number]!r} lies in no section of its own")
+    result = sections.copy()
+    result[inside] = renumbered
+    return result
+
+
+def _renumber_group(file: header.File, data: bytes, numbers: Sequence[int], subject: str) -> bytes:
     """A section group's members by their new numbers; relocation sections follow their targets."""
     words = np.frombuffer(data, dtype=file.byte_order + "u4").copy()
     for position, member in enumerate(words[1:].tolist(), 1):
         if member >= len(file.sections):
             raise ElfError(subject, f"a section group names section {member}, which is none")
-        words[position] = numbers.get(member, 0)
+        words[position] = numbers[member]
     return words[np.r_[True, words[1:] != 0]].tobytes() if len(words) else data
 
 
