@@ -28,6 +28,9 @@ from livegraft.module.pieces import undefined
 PARAMETERS = {"kick": 0o200, "livegraft": 0o444, "model": 0o444}
 """The module parameters that :mod:`livegraft.runtime` relies on, and their permissions."""
 
+LATER_PARAMETERS = {"hasten": 0o600}
+"""Those that the first payloads, which still have to load, do not have."""
+
 _PARAMETER = "__param_"
 _PERMISSIONS_AT = 24
 """Offset of ``perm`` in ``struct kernel_param`` (include/linux/moduleparam.h)."""
@@ -217,8 +220,9 @@ def _check_info(found: Inspection) -> None:
     if release != says["kernel"]["release"]:
         wanted = says["kernel"]["release"]
         raise ModuleError("vermagic", f"is for {release}, and the manifest is for {wanted}")
-    if found.parameters != PARAMETERS:
-        raise ModuleError("parameters", f"are {dict(found.parameters)} and not {PARAMETERS}")
+    known = PARAMETERS | LATER_PARAMETERS
+    if not PARAMETERS.items() <= found.parameters.items() <= known.items():
+        raise ModuleError("parameters", f"are {dict(found.parameters)} and not {known}")
 
 
 def _check_functions(found: Inspection) -> None:

@@ -155,6 +155,23 @@ class Livepatches:
         """Run the core's transition work now; False if the module is going away."""
         return _write(self.modules / name / "parameters/kick", "1") == 0
 
+    def looks(self, name: str) -> int | None:
+        """How often a loaded patch's ``hasten`` had the core look; None if it cannot do that."""
+        text = _read(self.modules / name / "parameters/hasten")
+        return None if text is None else int(text)
+
+    def hasten(self, name: str, milliseconds: int) -> bool:
+        """Have the core look soon and often, and expedite the grace periods that end an undo.
+
+        Args:
+            name: the patch.
+            milliseconds: for how long at most (100); returns as soon as the transition is over.
+
+        Returns:
+            False if the module is going away.
+        """
+        return _write(self.modules / name / "parameters/hasten", str(milliseconds)) == 0
+
     def set_enabled(self, name: str, enabled: bool) -> int:
         """Enable or disable; in a transition this reverses it.
 

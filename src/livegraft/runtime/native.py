@@ -3,7 +3,10 @@
 
 The core looks at all tasks when a transition starts, and then about once a second
 (kernel/livepatch/transition.c, ``klp_transition_work``): the wait is polling, hardly ever work.
-livegraft's payloads have a write-only parameter ``kick`` that makes the core look again at once.
+livegraft's payloads have a write-only parameter ``kick`` that makes the core look again at once,
+and ``hasten``, which does that a few times within its write and expedites grace periods meanwhile:
+an undo ends with ftrace's wait for RCU tasks (kernel/rcu/tasks.h), which else looks for the tasks
+that it waits for ten times a second.
 
 Each look counts. At the 15th the core sends a fake signal to every task that has not changed sides
 (``SIGNALS_TIMEOUT``), which wakes sleepers for nothing if the wait was too short. The kicks are
@@ -13,6 +16,7 @@ therefore few and further and further apart.
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Sequence
 
@@ -26,16 +30,17 @@ from livegraft.runtime.payload import Payload
 KICK_PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Seconds before each kick: ten in half a second, well below the core's 15."""
 
+HASTEN_MILLISECONDS = 100
+HASTEN_LOOKS = 7
+"""How long ``hasten`` may take, and how often it has the core look at most (module/payload.c.in):
+at the times of as many :data:`KICK_PAUSES`."""
+
 LATER_PAUSES = (0.0, 0.016, 0.064, 0.256)
 """As :data:`KICK_PAUSES`, for a transition that was kicked before: the core adds all of them up."""
 
 POLL_SHORTEST = 0.001
 POLL_LONGEST = 0.05
-"""Seconds between two looks at ``transition``: each is twice the last.
-
-Undoing ends with ftrace's wait for a grace period of RCU tasks (kernel/rcu/tasks.h). A task that is
-runnable when that begins delays it by a tenth of a second, be it only to look whether it is over.
-"""
+"""Seconds between two looks at ``transition``: each is twice the last."""
 
 
 class NativeModel(Model):
@@ -74,11 +79,12 @@ class NativeModel(Model):
             syscalls.init_module(payload.name, payload.data, parameters, model=self.name, log=log)
 
     def wait(self, name: str, seconds: float) -> Wait:
-        began = time.monotonic()
-        pauses = iter(self.pauses if self.kicks and self.patches.can_kick(name) else ())
+        began = last = time.monotonic()
+        kicks = self._hasten(name, seconds) if self.kicks and self.pauses is KICK_PAUSES else None
+        left = self.pauses if kicks is None else self.pauses[HASTEN_LOOKS:]
+        pauses = iter(left if self.kicks and self.patches.can_kick(name) else ())
         pause = next(pauses, None)
-        kicks = 0
-        last = began
+        kicks = kicks or 0
         poll = POLL_SHORTEST
         while True:
             state = self.patches.in_transition(name)
@@ -93,10 +99,18 @@ class NativeModel(Model):
             time.sleep(min(poll, max(seconds - (now - began), 0)))
             poll = min(poll * 2, POLL_LONGEST)
 
+    def _hasten(self, name: str, seconds: float) -> int | None:
+        """Let the payload do the first kicks; how many it did, or None if it cannot do that."""
+        before = self.patches.looks(name)
+        if before is None:
+            return None
+        self.patches.hasten(name, min(HASTEN_MILLISECONDS, int(seconds * 1000)))
+        return (self.patches.looks(name) or before) - before
+
     def turn_off(self, name: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
-            match self.patches.set_enabled(name, False):
+            match self._disable(name):
                 case 0 | errno.EINVAL | errno.ENOENT | errno.ENODEV:
                     return  # off, on its way, or off already
                 case errno.EBUSY if time.monotonic() < end:
@@ -114,6 +128,25 @@ class NativeModel(Model):
                         f"the kernel does not undo it [{errno.errorcode.get(code, code)}]",
                         "run as root",
                     )
+
+    def _disable(self, name: str) -> int:
+        """Write ``enabled``; 0 or the error number.
+
+        If no task is in the way the kernel undoes the patch within the write, and waits there.
+        """
+        if not self.kicks or self.patches.looks(name) is None:
+            return self.patches.set_enabled(name, False)
+        codes: list[int] = []
+        writer = threading.Thread(
+            target=lambda: codes.append(self.patches.set_enabled(name, False))
+        )
+        writer.start()
+        try:
+            while writer.is_alive() and self.patches.hasten(name, HASTEN_MILLISECONDS):
+                writer.join(POLL_SHORTEST)
+        finally:
+            writer.join()  # interrupted or not: what the kernel does with it has to be known
+        return codes[0]
 
     def turn_on_again(self, name: str) -> bool:
         return self.patches.set_enabled(name, True) == 0
