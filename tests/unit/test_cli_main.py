@@ -290,11 +290,11 @@ def test_a_lost_terminal_changes_no_exit_code() -> None:
 def test_after_sigterm_ctrl_c_does_not_interrupt_the_clean_up() -> None:
     with main._terminable():
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             time.sleep(1)
         except Terminated:
             try:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 time.sleep(0.01)
             except KeyboardInterrupt:
                 pytest.fail("it did")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -116,12 +115,12 @@ def test_model_names() -> None:
 def test_endings_come_as_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interruption.as_interrupts():
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         time.sleep(1)
     assert signal.getsignal(number) is before
 
 
 def test_undoing_is_not_interrupted() -> None:
     with interruption.as_interrupts(), interruption.undisturbed():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         time.sleep(0.01)
