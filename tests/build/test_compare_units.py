@@ -22,7 +22,6 @@ from livegraft.compare.cut import cut
 from livegraft.compare.entity import Entity
 from livegraft.compare.inclusion import include
 from livegraft.elf import object as elf
-from livegraft.elf.arch import x86_64 as arch
 from livegraft.elf.arch.x86_64_decode import decode
 from livegraft.elf.writer import write
 from livegraft.kbuild.command import learn
@@ -107,7 +106,8 @@ def traced(comparison: Comparison) -> Iterator[Entity]:
     for function in view.functions():
         is_initial = sections.is_initial(view.section(function).name)
         entries = {entry.name for entry in function.entries}
-        if function.parent is None and not is_initial and entries.intersection(arch.FTRACE_TABLES):
+        is_traced = not entries.isdisjoint(view.arch.ftrace_tables)
+        if function.parent is None and not is_initial and is_traced:
             yield function
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livegraft.elf.arch import x86_64 as arch
-from livegraft.elf.arch.x86_64_decode import Undecodable, decode
+from livegraft.elf.arch.architecture import Undecodable
+from livegraft.elf.arch.x86_64_decode import decode
 
 ONE = {
     "nop": "90",
@@ -90,13 +91,13 @@ def test_any_bytes_decode_in_full_or_not_at_all(code: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "distance"),
-    [("call", 0), ("jmp short", 5), ("je near", 0), ("ret", None), ("nop", None)],
+    ("name", "place"),
+    [("call", 5), ("jmp short", 7), ("je near", 6), ("ret", None), ("nop", None)],
 )
-def test_branch_distance(name: str, distance: int | None) -> None:
+def test_destination(name: str, place: int | None) -> None:
     code = bytes.fromhex(ONE[name])
     (instruction,) = decode(code)
-    assert arch.branch_distance(instruction, code) == distance
+    assert arch.destination(instruction, code) == place
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_loaded_argument(name: str, argument: int | None) -> None:
     load = arch.loaded_argument(instruction, code)
     assert (load is None) == (argument is None)
     if load is not None and argument is not None:
-        found = [place for place in range(1, 8) if arch.is_argument(load, place)]
+        found = [place for place in range(1, 8) if arch.X86_64.is_argument(load, place)]
         assert found == [argument]
 
 

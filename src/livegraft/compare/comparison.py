@@ -14,7 +14,6 @@ from livegraft.compare.lines import is_line_change
 from livegraft.compare.meaning import Meanings
 from livegraft.compare.pairing import Pairs, pair
 from livegraft.compare.unit import Unit
-from livegraft.elf.header import Machine
 from livegraft.elf.object import Binding, ElfObject
 from livegraft.errors import ElfError, Reason
 
@@ -140,12 +139,12 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
         patched: the unit after it, compiled in the same way.
 
     Raises:
-        ElfError: an object is of another architecture.
+        ElfError: an object is of an architecture that is not known, or the two differ.
     """
-    for obj, subject in ((original, "original object"), (patched, "patched object")):
-        if obj.machine != Machine.X86_64:
-            raise ElfError(subject, f"is for machine {obj.machine}, not for x86-64")
     before, after = Unit(original, "original object"), Unit(patched, "patched object")
+    if before.arch != after.arch:
+        problem = f"is for {after.arch.name}, the original object for {before.arch.name}"
+        raise ElfError("patched object", problem, "compare two builds for the same machine")
     pairs = pair(before, after)
     meanings = Meanings(before, after, pairs)
     changed, new, removed = _compare_functions(before, after, pairs, meanings)

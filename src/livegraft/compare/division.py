@@ -16,7 +16,7 @@ import numpy as np
 
 from livegraft.compare import sections
 from livegraft.compare.entity import Entity, Kind, Oddity
-from livegraft.elf.arch import x86_64 as arch
+from livegraft.elf.arch.architecture import Architecture, Table
 from livegraft.elf.header import SectionFlag, SectionType
 from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
 
@@ -53,7 +53,7 @@ def symbols_by_section(obj: ElfObject) -> dict[int, NamedSymbols]:
     return found
 
 
-def is_considered(section: Section) -> bool:
+def is_considered(section: Section, arch: Architecture) -> bool:
     """Whether a section takes part in the comparison."""
     if section.type in (SectionType.NULL, SectionType.GROUP) or sections.is_without_meaning(
         section.name
@@ -66,16 +66,17 @@ def is_considered(section: Section) -> bool:
     )
 
 
-def divide(obj: ElfObject, oddities: list[Oddity]) -> dict[int, list[Entity]]:
+def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[int, list[Entity]]:
     """The entities of each section but those of snippets, which references divide.
 
     Args:
+        arch: the object's.
         oddities: where to put what is not understood.
     """
     named = symbols_by_section(obj)
     divided: dict[int, list[Entity]] = {}
     for index, section in enumerate(obj.sections):
-        if not is_considered(section) or section.name in arch.SNIPPETS:
+        if not is_considered(section, arch) or arch.is_snippet(section.name):
             continue
         table, flags = arch.table_of(section.name), int(section.flags)
         if table is not None:
@@ -156,7 +157,7 @@ def snippets(index: int, section: Section, starts: set[int]) -> list[Entity]:
 
 
 def _entries(
-    index: int, section: Section, table: arch.Table, oddities: list[Oddity]
+    index: int, section: Section, table: Table, oddities: list[Oddity]
 ) -> Iterator[Entity]:
     bounds = _entry_bounds(section, table)
     if bounds is None:
@@ -168,13 +169,13 @@ def _entries(
         yield Entity(section.name, Kind.ENTRY, index, start, start, end)
 
 
-def _entry_bounds(section: Section, table: arch.Table) -> list[int] | None:
+def _entry_bounds(section: Section, table: Table) -> list[int] | None:
     """Where entries begin, and the section's end; None if relocations do not show it."""
-    offsets = np.sort(section.relocations["offset"].astype("i8"))
-    count, rest = divmod(len(offsets), table.relocations)
+    offsets = np.unique(section.relocations["offset"].astype("i8"))
+    count, rest = divmod(len(offsets), table.fields)
     if rest or (count == 0 and section.size):
         return None
-    rows = offsets.reshape(count, table.relocations)
+    rows = offsets.reshape(count, table.fields)
     within = rows - rows[:, :1]
     starts = rows[:, 0]
     sizes = np.diff(np.append(starts, section.size))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.pairing import Pairs
 from livegraft.compare.unit import Unit, Use
-from livegraft.elf.arch import x86_64 as arch
 
 
 @dataclass(slots=True)
@@ -58,8 +57,8 @@ class Inclusion:
             return False
         if owner.kind is Kind.ENTRY or unit.is_branch(use, owner.section):
             return False
-        is_relative = use.type in arch.PC_RELATIVE and unit.section(owner).is_code
-        return use.delta + (arch.NEAR_BRANCH_LENGTH if is_relative else 0) == 0
+        is_code = unit.section(owner).is_code
+        return use.delta + (unit.arch.pc_relative.get(use.type, 0) if is_code else 0) == 0
 
 
 def include(

@@ -9,7 +9,6 @@ from livegraft.compare import sections
 from livegraft.compare.entity import Entity, Kind
 from livegraft.compare.inclusion import Inclusion
 from livegraft.compare.unit import Unit
-from livegraft.elf.arch import x86_64 as arch
 from livegraft.elf.header import SectionFlag, SectionType
 from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
 
@@ -138,6 +137,6 @@ def _padding_in_front(unit: Unit) -> int:
         unit.place(entry)
         for function in unit.functions()
         for entry in function.entries
-        if entry.name in arch.FTRACE_TABLES
+        if entry.name in unit.arch.ftrace_tables
     ]
     return max(0, -min(places, default=0))

@@ -18,8 +18,7 @@ from importlib import resources
 from livegraft.compare import names
 from livegraft.compare.entity import Entity, Kind
 from livegraft.compare.unit import Unit
-from livegraft.elf.arch import x86_64 as arch
-from livegraft.elf.arch.x86_64_decode import Instruction
+from livegraft.elf.arch.architecture import Architecture, Instruction, Load, Undecodable
 
 WINDOW = 40
 """Instructions between loading an argument and the call, jumps followed."""
@@ -28,9 +27,6 @@ BEFORE = 12
 """Instructions in front of the load, among which the one with the format may be."""
 
 LARGEST_LINE = 1 << 17
-
-REGISTERS = 6
-"""Integer arguments in registers (System V ABI, AMD64 supplement, 3.2.3)."""
 
 _CONVERSION = re.compile(
     rb"%(?:%|[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
@@ -65,31 +61,37 @@ def is_line_change(before: bytes, after: bytes, unit: Unit, function: Entity) ->
     differing = {at for at, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
     code = _Code(unit, function)
     for number, each in enumerate(code.instructions):
-        here = differing.intersection(
-            range(each.offset - function.value, each.end - function.value)
-        )
+        span = range(each.offset - function.value, each.end - function.value)
+        here = differing.intersection(span)
         if not here:
             continue
-        load = arch.loaded_argument(each, code.data)
-        if load is None or min(here) < each.immediate - function.value:
+        old, new = (_load(side, span, unit.arch) for side in (before, after))
+        if old is None or new is None or old._replace(value=new.value) != new:
             return False
-        field = slice(each.immediate - function.value, each.end - function.value)
-        if not (_is_line(before[field]) and _is_line(after[field])):
-            return False
-        if not code.takes_line(number, load):
+        if not (_is_line(old) and _is_line(new) and code.takes_line(number, new)):
             return False
         differing -= here
     return not differing
 
 
-def _is_line(field: bytes) -> bool:
-    return 0 < int.from_bytes(field, "little") < LARGEST_LINE
+def _load(code: bytes, span: range, arch: Architecture) -> Load | None:
+    """What the one instruction of a place loads."""
+    try:
+        listed = list(arch.decode(code, span.start, span.stop))
+    except Undecodable:
+        return None
+    return arch.loaded_argument(listed[0], code) if len(listed) == 1 else None
+
+
+def _is_line(load: Load) -> bool:
+    return (0 if load.is_part else 1) <= load.value < LARGEST_LINE
 
 
 class _Code:
     """A function's instructions and what they call and refer to."""
 
     def __init__(self, unit: Unit, function: Entity) -> None:
+        self.arch = unit.arch
         self.instructions = unit.instructions(function)
         self.data = unit.section(function).data
         self._by_offset = {each.offset: number for number, each in enumerate(self.instructions)}
@@ -102,7 +104,7 @@ class _Code:
             elif isinstance(use.target, Entity) and use.target.kind is Kind.STRING:
                 self._strings[use.offset] = unit.masked(use.target)
 
-    def takes_line(self, number: int, load: arch.Load) -> bool:
+    def takes_line(self, number: int, load: Load) -> bool:
         """Whether what an instruction loads is a line number for the next call."""
         way = list(self._way(number + 1))
         last = way[-1] if way else None
@@ -114,33 +116,31 @@ class _Code:
         nearby = [*self.instructions[max(number - BEFORE, 0) : number + 1], *way]
         if self._is_line_argument(load, places, nearby):
             return True
-        if arch.is_push(self.instructions[number], self.data):
+        if self.arch.is_push(self.instructions[number], self.data):
             # Pushed from the last to the seventh: those behind it tell which one this is.
-            behind = sum(arch.is_push(each, self.data) for each in way)
-            return REGISTERS + 1 + behind in places
+            behind = sum(self.arch.is_push(each, self.data) for each in way)
+            return len(self.arch.arguments) + 1 + behind in places
         format_at = _tables()["formats"].get(name)
         if not isinstance(format_at, int):
             return False
         formats = [self._string_of(each) for each in nearby]
         return any(
-            arch.is_argument(load, format_at + 1 + position)
+            self.arch.is_argument(load, format_at + 1 + position)
             for text in formats
             for position in _line_conversions(text)
         )
 
-    def _is_line_argument(
-        self, load: arch.Load, places: list[int], nearby: list[Instruction]
-    ) -> bool:
+    def _is_line_argument(self, load: Load, places: list[int], nearby: list[Instruction]) -> bool:
         """Whether a load is of the argument that is the line number.
 
         Where kernels differ in its position, it is the first of them that a constant goes into:
         the other kernel has a pointer there.
         """
-        for place in (each for each in places if each <= REGISTERS):
-            if arch.is_argument(load, place):
+        for place in (each for each in places if each <= len(self.arch.arguments)):
+            if self.arch.is_argument(load, place):
                 return True
-            loads = filter(None, (arch.loaded_argument(each, self.data) for each in nearby))
-            if any(arch.is_argument(each, place) for each in loads):
+            loads = filter(None, (self.arch.loaded_argument(each, self.data) for each in nearby))
+            if any(self.arch.is_argument(each, place) for each in loads):
                 return False
         return False
 
@@ -156,15 +156,15 @@ class _Code:
             each = self.instructions[number]
             number += 1
             yield each
-            if arch.is_call(each) or each.immediate in self._calls:
+            if each.immediate in self._calls:
                 return
-            if arch.is_jump(each):
-                distance = arch.branch_distance(each, self.data)
-                target = self._by_offset.get(each.end + (distance or 0))
-                if distance is None or target is None:
+            place = self.arch.destination(each, self.data)
+            if self.arch.is_jump(each):
+                target = self._by_offset.get(-1 if place is None else place)
+                if target is None:
                     return
                 number = target
-            elif arch.branch_distance(each, self.data) is not None or arch.is_return(each):
+            elif place is not None or self.arch.is_return(each):
                 return
 
 

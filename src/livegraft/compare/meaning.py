@@ -17,7 +17,6 @@ from livegraft.compare import names
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.pairing import Pairs
 from livegraft.compare.unit import Numbers, Unit
-from livegraft.elf.arch import x86_64 as arch
 
 _PLACE_IN_SOURCE = re.compile(rb"(\.[chS]:)\d+")
 """A line number in a string: ``fs/ext4/super.c:123``."""
@@ -66,16 +65,16 @@ class Meanings:
                 self.relocations(side, entry),
             )
             for entry in entity.entries
-            if entry.name not in arch.FTRACE_TABLES
+            if entry.name not in unit.arch.ftrace_tables
         )
 
     def _entry_code(self, unit: Unit, entry: Entity) -> bytes:
         data = bytearray(unit.masked(entry))
-        table = arch.table_of(entry.name)
+        table = unit.arch.table_of(entry.name)
         if table is not None:
             data[table.ignored.start : table.ignored.stop] = bytes(len(table.ignored))
-        if entry.name == ".parainstructions":
-            del data[arch.PARAVIRT_LENGTH_AT + 1 :]  # padding, which the last entry lacks
+            if table.length:
+                del data[table.length :]  # padding, which the last entry lacks
         return bytes(data)
 
     def _number(self, token: Hashable) -> int:
@@ -86,7 +85,7 @@ class Meanings:
         values = np.array([each.value for each in unit.entities], dtype="i8")
         starts = values[unit.owner] if len(values) else np.zeros(0, dtype="i8")
         kinds = unit.type.copy()
-        for kind, same in arch.SAME_MEANING.items():
+        for kind, same in unit.arch.same_meaning.items():
             kinds[kinds == kind] = same
         lowest = -len(unit.externals)
         # Numbers of targets begin at -len(externals): shift them to index an array.

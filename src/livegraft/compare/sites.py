@@ -17,6 +17,7 @@ from livegraft.compare.inclusion import Inclusion
 from livegraft.compare.references import References
 from livegraft.compare.unit import Unit, Use
 from livegraft.elf.arch import x86_64 as arch
+from livegraft.elf.arch.architecture import Table
 from livegraft.errors import Reason
 
 _TRACEPOINT = "__tracepoint_"
@@ -44,7 +45,7 @@ def find_sites(unit: Unit, inclusion: Inclusion, references: References) -> Site
         for entry in entity.entries:
             if entry.name == arch.JUMP_TABLE:
                 _judge_jump_label(unit, inclusion, references, entity, entry, sites)
-            elif arch.TABLES.get(entry.name, arch.Table(1)).patches:
+            elif arch.TABLES.get(entry.name, Table(1)).patches:
                 _judge_patched(unit, inclusion, references, entity, entry, sites)
             else:
                 _judge_table(unit, inclusion, references, entity, entry, sites)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from livegraft.compare import names
 from livegraft.compare.division import divide, snippets
 from livegraft.compare.entity import Entity, Kind, Oddity
-from livegraft.elf.arch import x86_64 as arch
-from livegraft.elf.arch.x86_64_decode import Instruction, Undecodable, decode
+from livegraft.elf.arch.architecture import Instruction, Undecodable
+from livegraft.elf.arch.registry import architecture
 from livegraft.elf.header import SectionFlag
 from livegraft.elf.object import ElfObject, Relocations, Section, no_relocations
 
@@ -54,16 +54,21 @@ class Unit:
     Args:
         obj: the object.
         subject: what to call it.
+
+    Raises:
+        ElfError: it is of an architecture that is not known.
     """
 
     def __init__(self, obj: ElfObject, subject: str) -> None:
         self.obj = obj
         self.subject = subject
+        self.arch = architecture(obj.machine, obj.byte_order, subject)
         self.oddities: list[Oddity] = []
         self.externals: list[str] = []
         """Names of undefined symbols; a target of -1 - n is the n-th."""
         self._instructions: dict[Entity, list[Instruction]] = {}
-        self._divided = divide(obj, self.oddities)
+        self._is_snippet = np.array([self.arch.is_snippet(each.name) for each in obj.sections])
+        self._divided = divide(obj, self.arch, self.oddities)
         self._read_symbols()
         self._read_relocations()
         self._find_positions()
@@ -126,7 +131,7 @@ class Unit:
         if entity not in self._instructions:
             data = self.obj.sections[entity.section].data
             try:
-                listed = list(decode(data, entity.value, entity.end))
+                listed = list(self.arch.decode(data, entity.value, entity.end))
             except Undecodable as error:
                 listed = []
                 self.oddities.append(
@@ -139,10 +144,8 @@ class Unit:
 
     def is_branch(self, use: Use, section: int) -> bool:
         """Whether a relocation is that of a direct call or jump."""
-        if use.type in (arch.R_PLT32, arch.R_PC8):
-            return True
         found = self.obj.sections[section]
-        return use.type == arch.R_PC32 and found.is_code and arch.is_branch(found.data, use.offset)
+        return found.is_code and self.arch.is_branch(use.type, found.data, use.offset)
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -174,7 +177,7 @@ class Unit:
         columns: list[Relocations] = [no_relocations()]
         lengths = np.zeros(len(self.obj.sections), dtype="i8")
         for index, section in enumerate(self.obj.sections):
-            is_divided = index in self._divided or section.name in arch.SNIPPETS
+            is_divided = index in self._divided or self._is_snippet[index]
             if len(section.relocations) and is_divided:
                 columns.append(section.relocations)
                 lengths[index] = len(section.relocations)
@@ -195,30 +198,38 @@ class Unit:
         flags = np.array([each.flags for each in self.obj.sections], dtype="i8")
         is_code = (flags & int(SectionFlag.EXECINSTR)) != 0
         own = self._place >> _SECTION_SHIFT
-        is_relative = np.isin(self.type, list(arch.PC_RELATIVE)) & is_code[own]
-        correction = np.where(is_relative, arch.NEAR_BRANCH_LENGTH, 0)
-        manifold = np.zeros(len(self.obj.sections), dtype=bool)
-        for index, each in enumerate(self.obj.sections):
-            manifold[index] = len(self._divided.get(index, ())) > 1 or each.name in arch.SNIPPETS
-        is_snippet = np.array([each.name in arch.SNIPPETS for each in self.obj.sections])
+        correction = np.zeros(len(self.type), dtype="i8")
+        for kind, distance in self.arch.pc_relative.items():
+            correction[(self.type == kind) & is_code[own]] = distance
         self._number_entities()
-        near = (section << _SECTION_SHIFT) + np.maximum(value + arch.NEAR_BRANCH_LENGTH, 0)
-        far = near + arch.LONGEST_IMMEDIATE
-        differs = (self._locate(near) != self._locate(far)) | is_snippet[section]
-        unsure = np.flatnonzero(is_relative & ~self._by_name & manifold[section] & differs)
-        for number in unsure.tolist():
-            correction[number] = self._distance_to_end(int(self._place[number]))
+        if self.arch.longest_immediate:
+            self._find_ends(section, value, correction)
         self._value = value
         self._target_place = np.where(
             section > 0, (section << _SECTION_SHIFT) + np.maximum(value + correction, 0), -1
         )
 
-    def _distance_to_end(self, place: int) -> int:
+    def _find_ends(self, section: Numbers, value: Numbers, correction: Numbers) -> None:
+        """Where an immediate behind an operand would make the difference, decode."""
+        manifold = np.array(self._is_snippet)
+        for index, listed in self._divided.items():
+            manifold[index] |= len(listed) > 1
+        near = (section << _SECTION_SHIFT) + np.maximum(value + correction, 0)
+        far = near + self.arch.longest_immediate
+        differs = (self._locate(near) != self._locate(far)) | self._is_snippet[section]
+        is_relative = correction != 0
+        unsure = np.flatnonzero(is_relative & ~self._by_name & manifold[section] & differs)
+        for number in unsure.tolist():
+            place, kind = int(self._place[number]), int(self.type[number])
+            correction[number] = self._distance_to_end(place, kind)
+
+    def _distance_to_end(self, place: int, kind: int) -> int:
         """From a field to the end of its instruction: what the processor adds to it."""
         index, offset = place >> _SECTION_SHIFT, place & ((1 << _SECTION_SHIFT) - 1)
         section = self.obj.sections[index]
-        if arch.is_branch(section.data, offset):
-            return arch.NEAR_BRANCH_LENGTH
+        usual = self.arch.pc_relative[kind]
+        if self.arch.is_branch(kind, section.data, offset):
+            return usual
         if index in self._divided:
             owner = self.entities[int(self._locate(np.array([place]))[0])]
         else:
@@ -227,13 +238,13 @@ class Unit:
         found = bisect_right(listed, offset, key=lambda each: each.offset) - 1
         if found >= 0:
             return listed[found].end - offset
-        return arch.NEAR_BRANCH_LENGTH  # noted as odd: it could not be decoded
+        return usual  # noted as odd: it could not be decoded
 
     def _order_entities(self) -> None:
         """All entities in the order of their places, and their numbers."""
         targets = self._target_place[~self._by_name & (self._target_place >= 0)]
         for index, section in enumerate(self.obj.sections):
-            if section.name in arch.SNIPPETS and section.size:
+            if self._is_snippet[index] and section.size:
                 mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
                 self._divided[index] = snippets(index, section, set(mine.tolist()))
         self._number_entities()
@@ -298,7 +309,7 @@ class Unit:
             self.oddities.append(Oddity("unknown-section", name, text))
 
     def _note_unknown_types(self) -> None:
-        known = np.isin(self.type, [*arch.RELOCATION_SIZES, arch.R_PC8])
+        known = np.isin(self.type, list(self.arch.fields))
         ends = np.array([each.end for each in self.entities], dtype="i8")
         beyond = self.offset >= ends[self.owner] if len(self.entities) else np.zeros(0, dtype=bool)
         for number in np.flatnonzero(~known | beyond).tolist():
@@ -330,17 +341,16 @@ class Unit:
         data = self.obj.sections[index].data
         covered = set(self.offset[self.span(entity)].tolist())
         for each in self.instructions(entity):
-            distance = arch.branch_distance(each, data)
-            if distance is None or each.immediate in covered:
+            found = self.arch.reference(each, data)
+            if found is None or found.field in covered:
                 continue
-            place = each.end + distance
-            if entity.value <= place < entity.end:
+            if entity.value <= found.place < entity.end:
                 continue
-            number = int(self._locate(np.array([(index << _SECTION_SHIFT) + place]))[0])
-            width = each.end - each.immediate
-            kind = arch.R_PC32 if width == 4 else arch.R_PC8
-            delta = place - width - self.entities[number].value
-            yield entity.number, each.immediate, kind, number, delta, 0
+            place = (index << _SECTION_SHIFT) + max(found.place, 0)
+            number = int(self._locate(np.array([place]))[0])
+            addend = found.place - self.arch.pc_relative.get(found.type, 0)
+            delta = addend - self.entities[number].value
+            yield entity.number, found.field, found.type, number, delta, 0
 
     def _find_families(self) -> None:
         """Entries to those that they speak of, cold parts to their functions."""
@@ -378,6 +388,9 @@ class Unit:
         bases = np.zeros(len(self.obj.sections), dtype="i8")
         bases[list(self._base)] = list(self._base.values())
         places = self.offset + bases[self._sections[self.owner]]
-        for kind, size in [*arch.RELOCATION_SIZES.items(), (arch.R_PC8, 1)]:
-            masked[places[self.type == kind][:, None] + np.arange(size)] = 0
+        for kind, bits in self.arch.fields.items():
+            found = places[self.type == kind]
+            if len(found) and bits:
+                mask = ~np.frombuffer(bits, dtype="u1")
+                masked[found[:, None] + np.arange(len(bits))] &= mask
         self._masked = masked.tobytes()

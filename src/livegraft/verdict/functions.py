@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
-from livegraft.elf.arch import x86_64 as arch
 from livegraft.elf.header import SectionFlag
 from livegraft.elf.object import SymbolType
 from livegraft.errors import Reason
@@ -43,9 +42,10 @@ def _is_initial(comparison: Comparison, function: Entity) -> bool:
 
 
 def _is_ftrace_site(comparison: Comparison, function: Entity, entry: Entity) -> bool:
-    if entry.name not in arch.FTRACE_TABLES:
+    arch = comparison.original.arch
+    if entry.name not in arch.ftrace_tables:
         return False
-    return abs(comparison.original.place(entry)) <= arch.FTRACE_SPAN
+    return abs(comparison.original.place(entry)) <= arch.ftrace_span
 
 
 def alias_changed(comparison: Comparison) -> Iterator[Reason]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity, Kind
-from livegraft.elf.arch import x86_64 as arch
 from livegraft.errors import Reason
 
 
@@ -36,7 +35,7 @@ def section_layout(comparison: Comparison) -> Iterator[Reason]:
             target = use.target
             if use.by_name or not isinstance(target, Entity) or target.kind is not Kind.DATA:
                 continue
-            is_certain = use.type in arch.PC_RELATIVE or comparison.inclusion.is_included(target)
+            is_certain = use.type in unit.arch.unindexed or comparison.inclusion.is_included(target)
             if not is_certain and not _has_same_neighbours(comparison, target):
                 section = unit.section(target).name
                 text = f"has other neighbours in {section} than before, and code counts from it"

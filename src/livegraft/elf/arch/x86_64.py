@@ -8,9 +8,9 @@ extable,paravirt_types}.h and include/linux/objtool.h (tables).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from livegraft.elf.arch.x86_64_decode import Instruction
+from livegraft.elf.arch.architecture import Architecture, Instruction, Load, Reference, Table
+from livegraft.elf.arch.x86_64_decode import decode
+from livegraft.elf.header import Machine
 
 R_64 = 1
 R_PC32 = 2
@@ -23,37 +23,14 @@ R_PC64 = 24
 RELOCATION_SIZES = {R_64: 8, R_PC32: 4, R_PLT32: 4, R_32: 4, R_32S: 4, R_PC64: 8}
 """Relocation types that the kernel's module loader knows, and the bytes that each changes."""
 
-PC_RELATIVE = frozenset({R_PC32, R_PLT32, R_PC8, R_PC64})
+PC_RELATIVE = {R_PC32: 4, R_PLT32: 4, R_PC8: 1, R_PC64: 4}
+"""Types that count from the end of the instruction, and how far that usually is."""
 
 SAME_MEANING = {R_PLT32: R_PC32}
 """Types that the assembler chooses between by the symbol's binding only."""
 
-NEAR_BRANCH_LENGTH = 4
-"""From the field of a near branch (and of most memory operands) to the end of its instruction."""
-
 LONGEST_IMMEDIATE = 4
 """What may lie between a PC-relative memory operand and the end of its instruction, in bytes."""
-
-FTRACE_SPAN = 16
-"""How far from its symbol a function's ftrace site may lie: behind ENDBR, or at the beginning of
-the padding in front (``-fpatchable-function-entry=16,16``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A section of entries, each of which speaks of a place in a function.
-
-    Args:
-        relocations: how many each entry has; the first one names the place. The entry's size
-            follows from their distances.
-        ignored: bytes of an entry that are no difference (a line number).
-        patches: whether the kernel rewrites the place while it loads a module, before livepatch
-            relocations to modules are applied.
-    """
-
-    relocations: int
-    ignored: range = range(0)
-    patches: bool = False
 
 
 TABLES = {
@@ -61,7 +38,7 @@ TABLES = {
     "__ex_table": Table(2),
     "__jump_table": Table(3),
     ".altinstructions": Table(2, patches=True),
-    ".parainstructions": Table(1, patches=True),
+    ".parainstructions": Table(1, length=10, patches=True),  # behind its len: padding
     ".smp_locks": Table(1),
     "__mcount_loc": Table(1),
     "__patchable_function_entries": Table(1),
@@ -69,13 +46,9 @@ TABLES = {
     "_kprobe_blacklist": Table(1),
 }
 
-DISCARDED = ".discard."
+TABLE_PREFIXES = {".discard.": Table(1)}
 """What objtool reads and the linker drops: one relocation per entry, whatever the suffix."""
 
-NO_ENTRIES = (".discard.addressable", ".discard.sym_func_")
-"""Discarded sections that speak of symbols only and keep them alive; a payload needs none."""
-
-FTRACE_TABLES = ("__mcount_loc", "__patchable_function_entries")
 JUMP_TABLE = "__jump_table"
 ALTERNATIVES = ".altinstructions"
 
@@ -101,13 +74,6 @@ STATIC_KEY_SIZE = 16
 """``struct static_key``: atomic_t enabled, and a union of pointers."""
 
 
-def table_of(section: str) -> Table | None:
-    """The table that a section is, or None."""
-    if section.startswith(DISCARDED) and not section.startswith(NO_ENTRIES):
-        return Table(1)
-    return TABLES.get(section)
-
-
 def is_branch(code: bytes, field: int) -> bool:
     """Whether a 32-bit PC-relative field is that of a direct call or jump.
 
@@ -123,14 +89,28 @@ def is_branch(code: bytes, field: int) -> bool:
     return field >= 2 and code[field - 2] == 0x0F and code[field - 1] & 0xF0 == 0x80
 
 
-def branch_distance(instruction: Instruction, code: bytes) -> int | None:
-    """How far a direct jump or call goes from its end, without relocations; None for the rest."""
+def _is_branch(kind: int, code: bytes, field: int) -> bool:
+    return kind in (R_PLT32, R_PC8) or (kind == R_PC32 and is_branch(code, field))
+
+
+def destination(instruction: Instruction, code: bytes) -> int | None:
+    """Where a direct jump or call goes, without relocations; None for the rest."""
     number, opcode = instruction.map, instruction.opcode
     is_near = (number == 0 and opcode in (0xE8, 0xE9)) or (number == 1 and 0x80 <= opcode < 0x90)
     is_short = number == 0 and (0x70 <= opcode < 0x80 or 0xE0 <= opcode < 0xE4 or opcode == 0xEB)
     if not is_near and not is_short:
         return None
-    return int.from_bytes(code[instruction.immediate : instruction.end], "little", signed=True)
+    distance = code[instruction.immediate : instruction.end]
+    return instruction.end + int.from_bytes(distance, "little", signed=True)
+
+
+def reference(instruction: Instruction, code: bytes) -> Reference | None:
+    """A direct jump or call as a reference."""
+    place = destination(instruction, code)
+    if place is None:
+        return None
+    kind = R_PC32 if instruction.end - instruction.immediate == 4 else R_PC8
+    return Reference(instruction.immediate, kind, place)
 
 
 def is_call(instruction: Instruction) -> bool:
@@ -153,17 +133,6 @@ ARGUMENTS = (7, 6, 2, 1, 8, 9)
 3.2.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """An instruction that puts an immediate where an argument goes.
-
-    Args:
-        register: its number; -1 for the stack.
-    """
-
-    register: int
-
-
 def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
     """What a ``mov $imm32, register``, ``mov $imm32, stack`` or ``push $imm`` loads, else None."""
     if instruction.map or instruction.immediate == instruction.end:
@@ -172,24 +141,19 @@ def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
     at = instruction.modrm or instruction.displacement
     rex = code[at - 2] if at - 2 >= instruction.offset else 0
     high = 8 if rex & 0xF1 == 0x41 else 0
+    value = int.from_bytes(code[instruction.immediate : instruction.end], "little")
+    rest = code[instruction.offset : instruction.immediate]
     if 0xB8 <= opcode <= 0xBF:
-        return Load(opcode & 7 | high)
+        return Load(opcode & 7 | high, value, rest)
     if opcode in (0x68, 0x6A):
-        return Load(-1)
+        return Load(-1, value, rest)
     if opcode == 0xC7:
         modrm = code[instruction.modrm]
         if modrm >> 6 == 3:
-            return Load(modrm & 7 | high)
+            return Load(modrm & 7 | high, value, rest)
         is_stack = modrm & 7 == 4 and code[instruction.modrm + 1] & 7 == 4  # base rsp
-        return Load(-1) if is_stack else None
+        return Load(-1, value, rest) if is_stack else None
     return None
-
-
-def is_argument(load: Load, place: int) -> bool:
-    """Whether what is loaded is the argument of that number, from 1."""
-    if place > len(ARGUMENTS):
-        return load.register < 0
-    return load.register == ARGUMENTS[place - 1]
 
 
 def is_push(instruction: Instruction, code: bytes) -> bool:
@@ -205,3 +169,29 @@ def is_indirect_jump(instruction: Instruction, code: bytes) -> bool:
     """Whether it is a jump through a register or memory (``ff /4``)."""
     is_group = instruction.map == 0 and instruction.opcode == 0xFF
     return is_group and (code[instruction.modrm] >> 3) & 7 in (4, 5)
+
+
+X86_64 = Architecture(
+    name="x86-64",
+    machine=Machine.X86_64,
+    byte_order="<",
+    fields={kind: bytes([255]) * size for kind, size in [*RELOCATION_SIZES.items(), (R_PC8, 1)]},
+    tables=TABLES,
+    decode=decode,
+    is_branch=_is_branch,
+    destination=destination,
+    reference=reference,
+    is_jump=is_jump,
+    is_return=is_return,
+    loaded_argument=loaded_argument,
+    arguments=ARGUMENTS,
+    pc_relative=PC_RELATIVE,
+    same_meaning=SAME_MEANING,
+    unindexed=frozenset(PC_RELATIVE),  # no index is added to an address relative to rip
+    longest_immediate=LONGEST_IMMEDIATE,
+    table_prefixes=TABLE_PREFIXES,
+    snippets=SNIPPETS,
+    # Behind ENDBR, or at the beginning of the padding in front (16 bytes on Debian's 6.12).
+    ftrace_span=16,
+    is_push=is_push,
+)

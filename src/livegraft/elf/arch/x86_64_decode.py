@@ -9,34 +9,8 @@ Software Developer's Manual, volume 2, chapter 2 and appendix A (opcode maps).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-
-class Instruction(NamedTuple):
-    """One instruction, by offsets into the code that it was decoded from.
-
-    Args:
-        offset: where it begins.
-        end: where the next one begins.
-        map: opcode map: 0 (one byte), 1 (0f), 2 (0f 38), 3 (0f 3a); 5 and 6 with EVEX only.
-        opcode: the opcode's last byte.
-        modrm: where the ModRM byte is, 0 if there is none (no instruction begins with one).
-        displacement: where the displacement is, ``immediate`` if there is none.
-        immediate: where the immediate operand or branch distance is, ``end`` if there is none.
-    """
-
-    offset: int
-    end: int
-    map: int
-    opcode: int
-    modrm: int
-    displacement: int
-    immediate: int
-
-
-class Undecodable(ValueError):
-    """The bytes at an offset are no instruction of 64-bit mode, or are cut off."""
-
+from livegraft.elf.arch.architecture import Instruction, Undecodable
 
 _BYTE, _WORD, _FULL, _VALUE, _ENTER, _OFFSET, _NEAR = range(1, 8)
 """Kinds of immediates: 8 bits; 16 bits; 16 or 32 by operand size; 16, 32 or 64; 16 + 8 bits; an

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What comparing has to know of an architecture: relocations, tables of places, few instructions.
+
+Each architecture is a file of this folder that fills in one :class:`Architecture`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from livegraft.elf.header import ByteOrder, Machine
+
+
+class Undecodable(ValueError):
+    """The bytes at an offset are no instruction, or are cut off."""
+
+
+class Instruction(NamedTuple):
+    """One instruction, by offsets into the code that it was decoded from.
+
+    Args:
+        offset: where it begins.
+        end: where the next one begins.
+        map: x86 opcode map: 0 (one byte), 1 (0f), 2 (0f 38), 3 (0f 3a); 5 and 6 with EVEX only.
+        opcode: x86: the opcode's last byte; elsewhere the whole instruction as a number.
+        modrm: x86: where the ModRM byte is, 0 if there is none (no instruction begins with one).
+        displacement: x86: where the displacement is, ``immediate`` if there is none.
+        immediate: where a branch distance's relocation is; on x86 also where the immediate operand
+            is, ``end`` if there is none.
+    """
+
+    offset: int
+    end: int
+    map: int
+    opcode: int
+    modrm: int
+    displacement: int
+    immediate: int
+
+
+class Load(NamedTuple):
+    """An instruction that puts an immediate where an argument goes.
+
+    Args:
+        register: its number; -1 for the stack.
+        value: the immediate.
+        rest: the instruction's bytes without the immediate.
+        is_part: whether other instructions may bring further bits of the same argument.
+    """
+
+    register: int
+    value: int
+    rest: bytes
+    is_part: bool = False
+
+
+class Reference(NamedTuple):
+    """A PC-relative reference that the assembler resolved, so that no relocation tells of it.
+
+    Args:
+        field: where its relocation would be.
+        type: the relocation's type.
+        place: the offset in the same section that it means.
+    """
+
+    field: int
+    type: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A section of entries, each of which speaks of a place in a function.
+
+    Args:
+        fields: how many fields with relocations each entry has; the first one names the place. The
+            entry's size follows from their distances.
+        ignored: bytes of an entry that are no difference (a line number).
+        length: bytes of an entry that count, if its end is padding; 0 for all.
+        from_entry: whether distances count from the entry, not from their own field.
+        patches: whether the kernel rewrites the place while it loads a module, before livepatch
+            relocations to modules are applied.
+    """
+
+    fields: int
+    ignored: range = range(0)
+    length: int = 0
+    from_entry: bool = False
+    patches: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """An architecture.
+
+    Args:
+        name: as the user may know it.
+        machine: ``e_machine``.
+        byte_order: the one that its kernels have.
+        fields: relocation type -> bits that it changes, as bytes in the file's order.
+        tables: sections of entries, by name.
+        decode: instruction after instruction; raises :class:`Undecodable`.
+        is_branch: whether a relocation is that of a direct call or jump: its type, the bytes of its
+            section and its offset there.
+        destination: where a direct branch without relocation goes, as an offset; None for the rest.
+        reference: a reference to another place of the section without relocation, or None.
+        is_jump: whether an instruction is a direct, unconditional jump that is no call.
+        is_return: whether it is a return.
+        loaded_argument: what it loads for a call, or None.
+        arguments: registers of the first integer arguments.
+        pc_relative: type -> what has to be added to ``S + A`` for the place that is meant.
+        same_meaning: types that the assembler chooses between by the symbol's binding only.
+        without_meaning: types that tell the linker what it may do.
+        unindexed: types in code that no index is added to.
+        longest_immediate: bytes that may lie behind a PC-relative memory operand.
+        table_prefixes: tables whose names have a suffix.
+        snippets: beginnings of the names of sections with code that is referred to in parts.
+        has_subsections: whether such code may also lie behind the functions of a section.
+        has_anchors: whether the compiler reaches variables from their neighbours.
+        local_entry: bits of ``st_other`` that say where a function's local entry point is.
+        ftrace_tables: tables of ftrace sites.
+        ftrace_span: bytes between a function's symbol and its ftrace site, at most.
+        ftrace_calls: functions whose calls ftrace finds without a table.
+        is_push: whether an instruction pushes one value on the stack.
+    """
+
+    name: str
+    machine: Machine
+    byte_order: ByteOrder
+    fields: Mapping[int, bytes]
+    tables: Mapping[str, Table]
+    decode: Callable[[bytes, int, int], Iterator[Instruction]]
+    is_branch: Callable[[int, bytes, int], bool]
+    destination: Callable[[Instruction, bytes], int | None]
+    reference: Callable[[Instruction, bytes], Reference | None]
+    is_jump: Callable[[Instruction], bool]
+    is_return: Callable[[Instruction], bool]
+    loaded_argument: Callable[[Instruction, bytes], Load | None]
+    arguments: tuple[int, ...]
+    pc_relative: Mapping[int, int] = field(default_factory=dict)
+    same_meaning: Mapping[int, int] = field(default_factory=dict)
+    without_meaning: frozenset[int] = frozenset()
+    unindexed: frozenset[int] = frozenset()
+    longest_immediate: int = 0
+    table_prefixes: Mapping[str, Table] = field(default_factory=dict)
+    snippets: tuple[str, ...] = ()
+    has_subsections: bool = False
+    has_anchors: bool = False
+    local_entry: int = 0
+    ftrace_tables: tuple[str, ...] = ("__mcount_loc", "__patchable_function_entries")
+    ftrace_span: int = 16
+    ftrace_calls: frozenset[str] = frozenset()
+    is_push: Callable[[Instruction, bytes], bool] = lambda instruction, code: False
+
+    def table_of(self, section: str) -> Table | None:
+        """The table that a section is, or None."""
+        found = self.tables.get(section)
+        if found is None and self.table_prefixes:
+            for prefix, table in self.table_prefixes.items():
+                if section.startswith(prefix):
+                    return table
+        return found
+
+    def is_snippet(self, section: str) -> bool:
+        """Whether a section holds code that functions and tables refer to in parts."""
+        return section.startswith(self.snippets) if self.snippets else False
+
+    def is_argument(self, load: Load, place: int) -> bool:
+        """Whether what is loaded is the argument of that number, from 1."""
+        if place > len(self.arguments):
+            return load.register < 0
+        return load.register == self.arguments[place - 1]
