@@ -23,7 +23,7 @@ from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
 NamedSymbols = list[tuple[int, Symbol]]
 """Symbols with their numbers."""
 
-_NO_NAME = (SymbolType.SECTION, SymbolType.FILE)
+_NO_NAME = (int(SymbolType.SECTION), int(SymbolType.FILE))
 
 _ALLOC, _CODE, _MERGE, _STRINGS = (
     int(flag)
@@ -47,8 +47,10 @@ def symbols_by_section(obj: ElfObject) -> dict[int, NamedSymbols]:
     """The symbols that may name a part of each section."""
     found: dict[int, NamedSymbols] = {}
     for number, symbol in enumerate(obj.symbols):
-        is_named = symbol.name and symbol.type not in _NO_NAME
-        if symbol.in_section and is_named and not symbol.name.startswith(_LABELS):
+        name = symbol.name
+        if not name or symbol.type in _NO_NAME or not symbol.in_section:
+            continue
+        if not name.startswith(_LABELS):
             found.setdefault(symbol.section, []).append((number, symbol))
     return found
 
@@ -107,7 +109,7 @@ def _symbols(
         last = found[-1] if found else None
         if last is not None and (symbol.value < last.end or symbol.value == last.value):
             if symbol.value == last.value:
-                last.aliases.append(number)
+                last.aliases = (*last.aliases, number)
             elif symbol.type == SymbolType.FUNC:
                 text = f"lies inside of {last.name}"
                 oddities.append(Oddity("overlapping-symbols", symbol.name, text, last))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from livegraft.compare import names
@@ -55,10 +55,10 @@ class Entity:
     end: int
     symbol: int = 0
     number: int = -1
-    aliases: list[int] = field(default_factory=list)
-    entries: list[Entity] = field(default_factory=list)
+    aliases: tuple[int, ...] = ()
+    entries: tuple[Entity, ...] = ()
     parent: Entity | None = None
-    parts: list[Entity] = field(default_factory=list)
+    parts: tuple[Entity, ...] = ()
 
     @property
     def size(self) -> int:

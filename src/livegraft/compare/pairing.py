@@ -189,10 +189,9 @@ class Users:
             dtype=bool,
         )
         is_static = (unit.target >= 0) & numbered[np.maximum(unit.target, 0)]
-        owners = _speaking_owners(unit)
         for position in np.flatnonzero(is_static).tolist():
             target = int(unit.target[position])
-            owner = owners.get(int(unit.owner[position]))
+            owner = _speaker(unit, unit.entities[int(unit.owner[position])])
             if owner is None or owner.number == target:
                 continue
             self._users[target].add(names.base(owner.top.name))
@@ -207,12 +206,7 @@ class Users:
         return sorted(entities, key=lambda each: self._first.get(each.number, -1))
 
 
-def _speaking_owners(unit: Unit) -> dict[int, Entity]:
-    """The function or variable that the relocations of each entity belong to."""
-    owners: dict[int, Entity] = {}
-    for entity in unit.entities:
-        if entity.kind in NAMED:
-            owners[entity.number] = entity
-            for entry in entity.entries:
-                owners[entry.number] = entity
-    return owners
+def _speaker(unit: Unit, owner: Entity) -> Entity | None:
+    """The function or variable that a relocation belongs to, be it in an entry about it."""
+    found = unit.described(owner) if owner.kind is Kind.ENTRY else owner
+    return found if found is not None and found.kind in NAMED else None

@@ -21,8 +21,8 @@ from livegraft.compare.division import divide, snippets
 from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Instruction, Undecodable
 from livegraft.elf.arch.registry import architecture
-from livegraft.elf.header import SectionFlag
-from livegraft.elf.object import ElfObject, Relocations, Section, no_relocations
+from livegraft.elf.header import SHN_LORESERVE, SHN_XINDEX, SectionFlag
+from livegraft.elf.object import RELOCATION, ElfObject, Section, SymbolType
 
 Numbers = npt.NDArray[np.int64]
 
@@ -93,7 +93,7 @@ class Unit:
 
     def span(self, entity: Entity) -> slice:
         """Where an entity's relocations are in the arrays."""
-        return slice(int(self.first[entity.number]), int(self.first[entity.number + 1]))
+        return slice(self.first[entity.number], self.first[entity.number + 1])
 
     def uses(self, entity: Entity) -> Iterator[Use]:
         """The relocations of an entity, in order."""
@@ -151,37 +151,36 @@ class Unit:
 
     def _read_symbols(self) -> None:
         """Columns of the symbol table, and which symbols name an entity."""
-        count = len(self.obj.symbols)
-        self._symbol_section = np.zeros(count, dtype="i8")
-        self._symbol_value = np.zeros(count, dtype="i8")
-        self._symbol_external = np.full(count, -1, dtype="i8")
-        for number, symbol in enumerate(self.obj.symbols):
-            if symbol.in_section:
-                self._symbol_section[number] = symbol.section
-                self._symbol_value[number] = symbol.value
-            elif number:
-                self._symbol_external[number] = len(self.externals)
-                self.externals.append(symbol.name)
-                if not symbol.is_undefined and symbol.type != 4:
-                    text = "is an absolute or common symbol"
-                    self.oddities.append(Oddity("unknown-symbol", symbol.name, text))
-        named = np.zeros(count, dtype=bool)
-        for listed in self._divided.values():
-            for entity in listed:
-                named[entity.symbol] = True
-        named[0] = False
-        self._symbol_named = named
+        symbols = self.obj.symbols
+        sections = np.array([each.section for each in symbols], dtype="i8")
+        values = np.array([each.value for each in symbols], dtype="u8").astype("i8")
+        is_inside = (sections > 0) & ((sections < SHN_LORESERVE) | (sections > SHN_XINDEX))
+        self._symbol_section = np.where(is_inside, sections, 0)
+        self._symbol_value = np.where(is_inside, values, 0)
+        self._symbol_external = np.full(len(symbols), -1, dtype="i8")
+        for number in np.flatnonzero(~is_inside)[1:].tolist():
+            symbol = symbols[number]
+            self._symbol_external[number] = len(self.externals)
+            self.externals.append(symbol.name)
+            if not symbol.is_undefined and symbol.type != SymbolType.FILE:
+                text = "is an absolute or common symbol"
+                self.oddities.append(Oddity("unknown-symbol", symbol.name, text))
+        named = [each.symbol for listed in self._divided.values() for each in listed]
+        self._symbol_named = np.zeros(len(symbols), dtype=bool)
+        self._symbol_named[named] = True
+        self._symbol_named[0] = False
 
     def _read_relocations(self) -> None:
         """All relocations, by section and offset."""
-        columns: list[Relocations] = [no_relocations()]
+        parts: list[bytes] = []
         lengths = np.zeros(len(self.obj.sections), dtype="i8")
         for index, section in enumerate(self.obj.sections):
             is_divided = index in self._divided or self._is_snippet[index]
             if len(section.relocations) and is_divided:
-                columns.append(section.relocations)
+                parts.append(section.relocations.tobytes())
                 lengths[index] = len(section.relocations)
-        table = np.concatenate(columns)
+        # Faster than joining thousands of arrays of records.
+        table = np.frombuffer(b"".join(parts), dtype=RELOCATION)
         section_of = np.repeat(np.arange(len(lengths), dtype="i8"), lengths)
         place = (section_of << _SECTION_SHIFT) + table["offset"].astype("i8")
         order = place.argsort(kind="stable")
@@ -253,11 +252,12 @@ class Unit:
         self.entities = [each for index in sorted(self._divided) for each in self._divided[index]]
         for number, entity in enumerate(self.entities):
             entity.number = number
-        self._starts = np.array(
-            [(each.section << _SECTION_SHIFT) + each.start for each in self.entities], dtype="i8"
-        )
-        self._values = np.array([each.value for each in self.entities], dtype="i8")
-        self._sections = np.array([each.section for each in self.entities], dtype="i8")
+        counts = [len(self._divided[index]) for index in sorted(self._divided)]
+        self._sections = np.repeat(np.array(sorted(self._divided), dtype="i8"), counts)
+        starts = np.array([each.start for each in self.entities], dtype="i8")
+        self._starts = (self._sections << _SECTION_SHIFT) + starts
+        self.values = np.array([each.value for each in self.entities], dtype="i8")
+        """Where the symbol of each entity points, in its section."""
 
     def _locate(self, places: Numbers) -> Numbers:
         """The numbers of the entities at places; -1 where nothing is."""
@@ -272,8 +272,7 @@ class Unit:
     def _connect(self) -> None:
         """Who has which relocation, and what it refers to."""
         by_symbol = np.full(len(self.obj.symbols), -1, dtype="i8")
-        for entity in self.entities:
-            by_symbol[entity.symbol] = entity.number
+        by_symbol[[each.symbol for each in self.entities]] = np.arange(len(self.entities))
         located = self._locate(np.maximum(self._target_place, 0))
         target = np.where(self._by_name, by_symbol[self._symbol], located)
         external = self._symbol_external[self._symbol]
@@ -281,23 +280,21 @@ class Unit:
         owner = self._locate(self._place)
         lost = (owner < 0) | ((target < 0) & (external < 0))
         self._note_lost(lost)
-        base = np.where(target >= 0, self._values[np.maximum(target, 0)], 0)
+        base = np.where(target >= 0, self.values[np.maximum(target, 0)], 0)
         delta = np.where(target >= 0, self._value - base, self._addend)
         keep = ~lost
         self.offset = (self._place & ((1 << _SECTION_SHIFT) - 1))[keep]
         self.type, self.owner = self.type[keep], owner[keep]
         self.target, self.delta = target[keep], delta[keep]
         self.by_name = (self._by_name | (external >= 0)).astype("i8")[keep]
-        self._index_owners()
+        self._index_owners()  # places are in order, so owners and their offsets are
         self._add_hidden_branches()
         self._note_unknown_types()
 
     def _index_owners(self) -> None:
-        order = np.lexsort((self.offset, self.owner))
-        self.owner, self.offset, self.type, self.target, self.delta, self.by_name = (
-            column[order] for column in self._columns()
-        )
-        self.first = np.searchsorted(self.owner, np.arange(len(self.entities) + 1))
+        numbers = np.arange(len(self.entities) + 1)
+        self.first: list[int] = np.searchsorted(self.owner, numbers).tolist()
+        """Where the relocations of each entity begin; one more for the end."""
 
     def _columns(self) -> tuple[Numbers, ...]:
         return self.owner, self.offset, self.type, self.target, self.delta, self.by_name
@@ -332,8 +329,12 @@ class Unit:
         if not rows:
             return
         added = np.array(rows, dtype="i8").T
-        self.owner, self.offset, self.type, self.target, self.delta, self.by_name = (
+        columns = [
             np.concatenate([old, new]) for old, new in zip(self._columns(), added, strict=True)
+        ]
+        order = np.lexsort((columns[1], columns[0]))
+        self.owner, self.offset, self.type, self.target, self.delta, self.by_name = (
+            column[order] for column in columns
         )
         self._index_owners()
 
@@ -354,20 +355,28 @@ class Unit:
 
     def _find_families(self) -> None:
         """Entries to those that they speak of, cold parts to their functions."""
-        firsts = self.first[:-1].tolist()
-        targets = self.target.tolist()
+        entries: dict[Entity, list[Entity]] = {}
         for entity in self.entities:
-            if entity.kind is not Kind.ENTRY:
-                continue
-            target = targets[firsts[entity.number]] if self.span(entity).stop > 0 else -1
-            if target >= 0 and self.entities[target] is not entity:
-                self.entities[target].entries.append(entity)
+            if entity.kind is Kind.ENTRY:
+                subject = self.described(entity)
+                if subject is not None:
+                    entries.setdefault(subject, []).append(entity)
+        for subject, listed in entries.items():
+            subject.entries = tuple(listed)
         functions = {each.name: each for each in self.functions()}
         for entity in functions.values():
             parent = functions.get(names.parent(entity.name))
             if parent is not None:
                 entity.parent = parent
-                parent.parts.append(entity)
+                parent.parts = (*parent.parts, entity)
+
+    def described(self, entry: Entity) -> Entity | None:
+        """What a table's entry speaks of: that which its first relocation refers to."""
+        span = self.span(entry)
+        if span.start == span.stop:
+            return None
+        target = int(self.target[span.start])
+        return self.entities[target] if target >= 0 and target != entry.number else None
 
     def place(self, entry: Entity) -> int:
         """Where in its function an entry points, from the function's symbol on."""
