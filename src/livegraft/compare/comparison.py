@@ -208,7 +208,7 @@ def _is_same_function(old: Entity, new: Entity, after: Unit, meanings: Meanings)
     """Whether two functions do the same, a moved line number aside."""
     if old.size != new.size or meanings.relocations(0, old) != meanings.relocations(1, new):
         return False
-    if meanings.entries(0, old) != meanings.entries(1, new):
+    if not meanings.have_same_entries(old, new):
         return False
     first, second = meanings.code(0, old), meanings.code(1, new)
     return first == second or is_line_change(first, second, after, new)

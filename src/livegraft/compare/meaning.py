@@ -54,36 +54,36 @@ class Meanings:
         """An entity's relocations: distance, type, meaning and delta of each."""
         return self._rows[side][self._units[side].span(entity)].tobytes()
 
-    def entries(self, side: int, entity: Entity) -> list[tuple[str, int, bytes, bytes]]:
-        """The table entries that speak of an entity, in an order of their own."""
+    def have_same_entries(self, original: Entity, patched: Entity) -> bool:
+        """Whether the same table entries speak of two entities, in whatever order."""
+        old, new = self._entries(0, original), self._entries(1, patched)
+        return old == new or sorted(old) == sorted(new)
+
+    def _entries(self, side: int, entity: Entity) -> list[tuple[str, bytes, bytes]]:
+        """What says where an entry points is among its relocations."""
         unit = self._units[side]
-        return sorted(
-            (
-                entry.name,
-                unit.place(entry),
-                self._entry_code(unit, entry),
-                self.relocations(side, entry),
-            )
+        return [
+            (entry.name, self._entry_code(unit, entry), self.relocations(side, entry))
             for entry in entity.entries
             if entry.name not in unit.arch.ftrace_tables
-        )
+        ]
 
     def _entry_code(self, unit: Unit, entry: Entity) -> bytes:
-        data = bytearray(unit.masked(entry))
+        data = unit.masked(entry)
         table = unit.arch.table_of(entry.name)
-        if table is not None:
-            data[table.ignored.start : table.ignored.stop] = bytes(len(table.ignored))
-            if table.length:
-                del data[table.length :]  # padding, which the last entry lacks
-        return bytes(data)
+        if table is not None and table.ignored:
+            blank = bytes(len(table.ignored))
+            data = data[: table.ignored.start] + blank + data[table.ignored.stop :]
+        if table is not None and table.length:
+            return data[: table.length]  # padding follows, which the last entry lacks
+        return data
 
     def _number(self, token: Hashable) -> int:
         return self._numbers.setdefault(token, len(self._numbers) + 1)
 
     def _rows_of(self, side: int) -> Numbers:
         unit = self._units[side]
-        values = np.array([each.value for each in unit.entities], dtype="i8")
-        starts = values[unit.owner] if len(values) else np.zeros(0, dtype="i8")
+        starts = unit.values[unit.owner]
         kinds = unit.type.copy()
         for kind, same in unit.arch.same_meaning.items():
             kinds[kinds == kind] = same
@@ -117,7 +117,7 @@ class Meanings:
             return ("alone", side, entity)
         code = self.code(side, entity)
         if entity.kind is Kind.STRING:
-            return ("string", _PLACE_IN_SOURCE.sub(rb"\1", code))
+            return ("string", _PLACE_IN_SOURCE.sub(rb"\1", code) if b":" in code else code)
         uses = tuple(
             (
                 use.offset - entity.value,

@@ -25,6 +25,7 @@ _ALWAYS_NEW = re.compile(
 
 _DYNAMIC_DEBUG = re.compile(r"^(?:descriptor|__ddebug|__UNIQUE_ID_ddebug\d+)(?:\.\d+)*$")
 _PRINTK_INDEX = re.compile(r"^_entry(?:\.\d+)*$")
+_WITH_LINE = ("descriptor", "__ddebug", "__UNIQUE_ID_ddebug", "_entry")
 
 COLD = ".cold"
 
@@ -73,6 +74,8 @@ def line_bits(name: str) -> dict[int, int]:
     ``struct _ddebug``: ``lineno`` is the first 18 bits behind four pointers; ``struct pi_entry``:
     ``line`` is the word behind three pointers.
     """
+    if not name.startswith(_WITH_LINE):
+        return {}
     if _DYNAMIC_DEBUG.match(name):
         return {32: 0xFF, 33: 0xFF, 34: 0x03}
     if _PRINTK_INDEX.match(name):

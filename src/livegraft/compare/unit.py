@@ -213,12 +213,12 @@ class Unit:
         manifold = np.array(self._is_snippet)
         for index, listed in self._divided.items():
             manifold[index] |= len(listed) > 1
-        near = (section << _SECTION_SHIFT) + np.maximum(value + correction, 0)
+        places = np.flatnonzero((correction != 0) & ~self._by_name & manifold[section])
+        section = section[places]
+        near = (section << _SECTION_SHIFT) + np.maximum((value + correction)[places], 0)
         far = near + self.arch.longest_immediate
         differs = (self._locate(near) != self._locate(far)) | self._is_snippet[section]
-        is_relative = correction != 0
-        unsure = np.flatnonzero(is_relative & ~self._by_name & manifold[section] & differs)
-        for number in unsure.tolist():
+        for number in places[differs].tolist():
             place, kind = int(self._place[number]), int(self.type[number])
             correction[number] = self._distance_to_end(place, kind)
 
@@ -273,8 +273,9 @@ class Unit:
         """Who has which relocation, and what it refers to."""
         by_symbol = np.full(len(self.obj.symbols), -1, dtype="i8")
         by_symbol[[each.symbol for each in self.entities]] = np.arange(len(self.entities))
-        located = self._locate(np.maximum(self._target_place, 0))
-        target = np.where(self._by_name, by_symbol[self._symbol], located)
+        target = by_symbol[self._symbol]
+        unnamed = np.flatnonzero(~self._by_name)
+        target[unnamed] = self._locate(np.maximum(self._target_place[unnamed], 0))
         external = self._symbol_external[self._symbol]
         target = np.where(external >= 0, -1 - external, target)
         owner = self._locate(self._place)

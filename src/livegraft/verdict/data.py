@@ -58,8 +58,10 @@ def storage_changed(comparison: Comparison) -> Iterator[Reason]:
     for patched, original in comparison.pairs.of_patched.items():
         if patched.kind not in NAMED:
             continue
-        sides = (comparison.original.section(original), comparison.patched.section(patched))
-        before, after = (sections.storage(each.name, each.flags) for each in sides)
+        old, new = comparison.original.section(original), comparison.patched.section(patched)
+        if (old.name, old.flags) == (new.name, new.flags):
+            continue
+        before, after = (sections.storage(each.name, each.flags) for each in (old, new))
         if before != after:
             text = f"is {before} in the running kernel and would be {after}"
             yield Reason("storage-changed", original.name, text, SAME_STORAGE)

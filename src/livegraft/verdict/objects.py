@@ -7,11 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity, Kind
 from livegraft.compare.unit import Unit
 from livegraft.elf.header import SectionType
+from livegraft.elf.object import Symbol
 from livegraft.errors import Reason
 
 REPORT = "boot a kernel with the fix, and report this with the name of the kernel's release"
@@ -47,13 +50,11 @@ def unknown_section(comparison: Comparison) -> Iterator[Reason]:
 
 def _places_in_functions(unit: Unit) -> Iterator[tuple[Entity, Entity]]:
     """Variables and sections that point into the middle of functions."""
-    for entity in unit.entities:
-        if entity.kind not in (Kind.DATA, Kind.ANONYMOUS):
-            continue
-        for use in unit.uses(entity):
-            target = use.target
-            if isinstance(target, Entity) and target.kind is Kind.FUNCTION and use.delta:
-                yield entity, target
+    for position in np.flatnonzero((unit.target >= 0) & (unit.delta != 0)).tolist():
+        owner = unit.entities[unit.owner[position]]
+        target = unit.entities[unit.target[position]]
+        if owner.kind in (Kind.DATA, Kind.ANONYMOUS) and target.kind is Kind.FUNCTION:
+            yield owner, target
 
 
 def section_groups(comparison: Comparison) -> Iterator[Reason]:
@@ -73,13 +74,16 @@ def _groups(unit: Unit) -> Counter[str]:
     )
 
 
+def _btf_ids(unit: Unit) -> list[Symbol]:
+    return [each for each in unit.obj.symbols if each.name.startswith("__BTF_ID__")]
+
+
 def btf_ids(comparison: Comparison) -> Iterator[Reason]:
     """``BTF_ID_LIST()``: numbers that are filled in when the kernel is linked."""
     before, after = (
         [
             BTF_NUMBER.sub("", symbol.name)
-            for symbol in sorted(unit.obj.symbols, key=lambda each: (each.section, each.value))
-            if symbol.name.startswith("__BTF_ID__")
+            for symbol in sorted(_btf_ids(unit), key=lambda each: (each.section, each.value))
         ]
         for unit in (comparison.original, comparison.patched)
     )
