@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,22 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     from livegraft.elf import object as elf
     from livegraft.verdict.judge import judge
 
-    original, patched = (elf.read(path) for path in given)
-    document = judge(compare_objects(original, patched)).as_json()
+    with _uncollected():
+        original, patched = (elf.read(path) for path in given)
+        document = judge(compare_objects(original, patched)).as_json()
     verdict = str(document["verdict"])
     return Answer(document, _text(verdict, document, context.paint), VERDICTS[verdict])
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for garbage again and again: nothing becomes garbage in here, and with the
+    many small parts of an object that would take a fifth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _text(verdict: str, document: Mapping[str, Any], paint: Paint) -> str:

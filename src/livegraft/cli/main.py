@@ -41,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     from livegraft.cli import failure, parser
 
+    # numpy is here to read tables; the threads of its linear algebra would only cost time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = sys.argv[1:] if words is None else words
     asked = words[: words.index("--")] if "--" in words else words
     as_json, verbose = "--json" in asked, "--verbose" in asked

@@ -173,7 +173,8 @@ def _entries(
 
 def _entry_bounds(section: Section, table: Table) -> list[int] | None:
     """Where entries begin, and the section's end; None if relocations do not show it."""
-    offsets = np.unique(section.relocations["offset"].astype("i8"))
+    offsets = np.sort(section.relocations["offset"].astype("i8"))
+    offsets = offsets[np.diff(offsets, prepend=-1) > 0]  # several relocations may be of one field
     count, rest = divmod(len(offsets), table.fields)
     if rest or (count == 0 and section.size):
         return None

@@ -10,10 +10,8 @@ takes a line number, has not changed.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
 
 from livegraft.compare import names
 from livegraft.compare.entity import Entity, Kind
@@ -36,6 +34,10 @@ _LINE_FOLLOWS = re.compile(rb"(?:\.[chS]|%s):$|\bat %s \($|\bline\W*$", re.I)
 
 @cache
 def _tables() -> Mapping[str, Mapping[str, list[int] | int]]:
+    # Most comparisons need no table, and start without reading one.
+    import tomllib
+    from importlib import resources
+
     text = resources.files("livegraft.compare").joinpath("line_takers.toml").read_text("utf-8")
     return tomllib.loads(text)
 

@@ -90,8 +90,10 @@ class Meanings:
         lowest = -len(unit.externals)
         # Numbers of targets begin at -len(externals): shift them to index an array.
         table = np.zeros(len(unit.entities) + len(unit.externals), dtype="i8")
-        for target in np.unique(unit.target).tolist():
-            table[target - lowest] = self._meaning(side, target)
+        is_used = np.zeros(len(table), dtype=bool)
+        is_used[unit.target - lowest] = True
+        for number in np.flatnonzero(is_used).tolist():
+            table[number] = self._meaning(side, number + lowest)
         meanings = table[unit.target - lowest]
         return np.ascontiguousarray(
             np.column_stack([unit.offset - starts, kinds, meanings, unit.delta])
