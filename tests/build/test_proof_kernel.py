@@ -28,11 +28,12 @@ pytestmark = pytest.mark.build
 
 FORK = "kernel/fork.c"
 MBALLOC = "fs/ext4/mballoc.c"
+REALTEK = "drivers/usb/storage/realtek_cr.c"
 UNITS = (FORK, "net/ipv4/tcp_input.c", "fs/proc/cmdline.c", MBALLOC)
 
 
 def unit_of(kernel: Kernel, path: str) -> Unit:
-    return units_among(kernel, UNITS)[path]
+    return units_among(kernel, (*UNITS, REALTEK))[path]
 
 
 def plain(kernel: Kernel, path: str) -> ElfObject:
@@ -156,6 +157,15 @@ def test_references_of_a_module(any_kernel: Kernel) -> None:
         resolver.external("nf_conntrack_find_get")
     with pytest.raises(Refused, match="is gone"):
         resolver.local("ext4_init_mballoc")
+
+
+def test_what_a_module_depends_on_is_there_with_it(kernel: Kernel) -> None:
+    """``depends=usb-storage`` of ums-realtek, and ``usbcore``, which usb-storage depends on."""
+    resolver = Resolver(kernel, placement_of(kernel, REALTEK))
+    assert resolver.external("usb_stor_control_msg") == Target(
+        "usb_storage", "usb_stor_control_msg", 1
+    )
+    assert resolver.external("usb_hub_find_child") == Target("usbcore", "usb_hub_find_child", 1)
 
 
 def test_without_proof_only_unique_names_have_a_place(kernel: Kernel) -> None:

@@ -43,8 +43,9 @@ class ModuleFile:
 
     @property
     def depends(self) -> tuple[str, ...]:
-        """The modules that are loaded before it."""
-        return tuple(name for name in self.info.get("depends", ("",))[0].split(",") if name)
+        """The modules that are loaded before it; modpost writes them with the dashes of files."""
+        listed = self.info.get("depends", ("",))[0].replace("-", "_")
+        return tuple(name for name in listed.split(",") if name)
 
     @property
     def exports(self) -> frozenset[str]:

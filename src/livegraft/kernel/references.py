@@ -140,7 +140,7 @@ class Resolver:
         """A symbol that another module exports."""
         if self.owner == VMLINUX:
             raise _refused(name, f"belongs to the module {module}, which may not be loaded")
-        if module not in self._module(self.owner).depends:
+        if not self._is_loaded_before(module):
             message = f"belongs to the module {module}, on which {self.owner} does not depend"
             raise _refused(name, message)
         exporter = self._module(module)
@@ -148,6 +148,22 @@ class Resolver:
         if place is None:
             raise _refused(name, f"is not in the module {module}, which should export it")
         return exporter.symbols.target(name, place)
+
+    def _is_loaded_before(self, module: str) -> bool:
+        """Whether a module is there for as long as the owner is: it depends on it, if not directly.
+
+        ``ums_realtek`` needs ``usb_storage``, which holds ``usbcore`` for its part.
+        """
+        seen: set[str] = set()
+        waiting = [self.owner]
+        while waiting:
+            for name in self._module(waiting.pop()).depends:
+                if name == module:
+                    return True
+                if name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+        return False
 
     def _module(self, name: str) -> ModuleFile:
         if name not in self._modules:
