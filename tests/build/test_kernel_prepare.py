@@ -102,8 +102,11 @@ def test_every_flavour_resolves(series: str, flavour: Flavour) -> None:
     """Those of the same upload as the kernel under test."""
     own = Release.parse(newest(series))
     release = Release.parse(f"{own.abi}-{flavour}")
-    packages = resolve(release, default_source(_packages()))
-    assert packages.source.version == packages.image.version == packages.source_version
+    packages = resolve(release, default_source(_packages()), Cache())
+    versions = {package.version for package in packages.source.packages}
+    assert len(packages.source.packages) == (2 if release.featureset else 1)
+    assert versions == {packages.image.version}
+    assert packages.image.version == packages.image.version == packages.source_version
     assert [re.sub(r"[\d.]+.*", "", package.name) for package in packages.headers] == [
         "linux-headers-",
         "linux-headers-",

@@ -53,12 +53,12 @@ class IncludeIndex:
 
 
 def include_index(kernel: KernelTree, progress: Progress = SILENT) -> IncludeIndex:
-    """The index of the kernel's source, made once per source version and architecture.
+    """The index of the kernel's source, made once per source tree and architecture.
 
     Takes two seconds when the tree was just unpacked; preparing a kernel is the time for it.
     """
     architecture = environment_of(kernel, progress)["SRCARCH"]
-    name = f"includes/{kernel.source_version}-{architecture}-1"
+    name = f"includes/{kernel.source.name}-{architecture}-1"
     with progress.step("find out who includes whom"):
         path = kernel.cache.file(name, lambda path: _write(path, kernel, architecture), progress)
         return IncludeIndex(path.read_text(errors="surrogateescape"))

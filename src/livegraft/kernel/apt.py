@@ -18,7 +18,8 @@ from livegraft.cache import Cache
 from livegraft.errors import CacheError, KernelError, NoNetwork, PackageMissing, RunFailed
 from livegraft.kernel.disk import full_disk
 from livegraft.kernel.packages import Arrived, Package
-from livegraft.kernel.unpack import unpack_deb
+from livegraft.kernel.sourcelists import SourceFile, SourceLists
+from livegraft.kernel.unpack import unpack
 from livegraft.run import run
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -34,6 +35,7 @@ class Apt:
 
     def __init__(self) -> None:
         self._known: dict[str, list[Package]] = {}
+        self._sources: dict[str, SourceFile] = {}
 
     @property
     def label(self) -> str:
@@ -65,6 +67,13 @@ class Apt:
             if "Filename" in paragraph:
                 yield Package.from_control(paragraph, self)
 
+    def own_files(self, name: str, version: str, cache: Cache) -> Package | None:
+        found = SourceLists(cache).own_files(name, version)
+        if found is None:
+            return None
+        self._sources[found.name] = found
+        return Package.of_source(name, version, self, found.name, found.size)
+
     def fetch(self, packages: Sequence[Package], cache: Cache, arrived: Arrived) -> None:
         absent = []
         for package in packages:
@@ -74,11 +83,22 @@ class Apt:
                 absent.append(package)
         if not absent:
             return
-        for package, (uri, checksum) in zip(absent, _uris(absent), strict=True):
+        for package, uri, checksum in self._addresses(absent):
             _download(package, uri, checksum, cache, arrived)
 
     def unpack(self, package: Package, cache: Cache, into: Path) -> None:
-        unpack_deb(_place(package, cache), into)
+        unpack(package, _place(package, cache), into)
+
+    def _addresses(self, packages: Sequence[Package]) -> Iterator[tuple[Package, str, str]]:
+        """Each package with where it is and its checksum."""
+        for package in packages:
+            if package.is_source:
+                file = self._sources[package.file_name]
+                yield package, file.uri, file.checksum
+        binary = [package for package in packages if not package.is_source]
+        if binary:
+            for package, address in zip(binary, _uris(binary), strict=True):
+                yield package, *address
 
 
 def _place(package: Package, cache: Cache) -> Path:
@@ -126,7 +146,8 @@ def _download_error(package: Package, uri: str, error: RunFailed) -> KernelError
         return PackageMissing(
             str(package),
             "the archive no longer has it where apt's lists say",
-            "run 'apt-get update', or add '--packages FOLDER' with the .deb files",
+            "run 'apt-get update', or add '--packages FOLDER' with "
+            f"{package.file_name if package.is_source else 'the .deb files'}",
         )
     if _NO_ROUTE.search(text):
         return NoNetwork(

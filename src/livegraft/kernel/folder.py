@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Packages from a folder of ``.deb`` files, for versions that the archive has dropped."""
+"""Packages from a folder of files, for versions that the archive has dropped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from livegraft.cache import Cache
 from livegraft.errors import KernelError, RunFailed, UsageError
 from livegraft.kernel.packages import FIELDS, Arrived, Package
-from livegraft.kernel.unpack import unpack_deb
+from livegraft.kernel.unpack import own_files_of, unpack
 from livegraft.run import run
 
 
 class Folder:
-    """A folder of ``.deb`` files. What a file holds is read from it, not from its name.
+    """A folder of ``.deb`` files, and of ``.debian.tar.xz`` files of source packages.
+
+    What a file holds is read from it, not from its name.
 
     Args:
         path: the folder.
@@ -40,11 +42,17 @@ class Folder:
         wanted = set(names)
         return [package for package in self._all() if package.name in wanted]
 
+    def own_files(self, name: str, version: str, cache: Cache) -> Package | None:
+        for path in sorted(self.path.glob("*.debian.tar.*")):
+            if own_files_of(path) == (name, version):
+                return Package.of_source(name, version, self, str(path))
+        return None
+
     def fetch(self, packages: Sequence[Package], cache: Cache, arrived: Arrived) -> None:
         """Nothing to do: they are here."""
 
     def unpack(self, package: Package, cache: Cache, into: Path) -> None:
-        unpack_deb(Path(package.location), into)
+        unpack(package, Path(package.location), into)
 
     def _all(self) -> list[Package]:
         if self._packages is None:

@@ -44,6 +44,9 @@ class Installed:
         wanted = set(names)
         return [package for package in self._all() if package.name in wanted]
 
+    def own_files(self, name: str, version: str, cache: Cache) -> Package | None:
+        return None  # source packages are not installed
+
     def fetch(self, packages: Sequence[Package], cache: Cache, arrived: Arrived) -> None:
         """Check that the files are those that the packages brought.
 

@@ -73,7 +73,8 @@ def open_prepared(release: Release | str, cache: Cache) -> Kernel:
         record = json.loads((cache.root / entry(name, RECORD)).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         record = {}
-    stages = (source_entry(str(record.get("source_version"))), *(entry(name, s) for s in Stage))
+    tree = source_entry(str(record.get("source_version")), release.featureset)
+    stages = (tree, *(entry(name, stage) for stage in Stage))
     # Build trees and headers hold absolute paths: a cache that was moved is not usable.
     whole = record.get("format") == FORMAT and record.get("root") == str(cache.root)
     if not whole or not all(map(cache.has, stages)):
@@ -82,7 +83,7 @@ def open_prepared(release: Release | str, cache: Cache) -> Kernel:
     return Kernel(
         release=name,
         source_version=record["source_version"],
-        source=cache.root / source_entry(record["source_version"]),
+        source=cache.root / tree,
         build=cache.root / entry(name, Stage.BUILD),
         headers=cache.root / entry(name, Stage.HEADERS) / f"usr/src/linux-headers-{name}",
         vmlinuz=image / f"boot/vmlinuz-{name}",

@@ -4,6 +4,8 @@
 Each stage is an entry by itself, so that an interrupt costs one stage at most:
 
 - ``source/VERSION``: the source tree of a Debian version, shared by the flavours;
+- ``source/VERSION-FEATURESET``: the same with a featureset's patches; what they leave alone is
+  linked, not copied;
 - ``kernel/RELEASE/image``: code, configuration and modules as shipped;
 - ``kernel/RELEASE/headers``: what external modules are built with;
 - ``kernel/RELEASE/build``: the prepared ``O=`` tree;
@@ -36,9 +38,9 @@ def entry(release: str, name: str) -> str:
     return f"kernel/{release}/{name}"
 
 
-def source_entry(version: str) -> str:
+def source_entry(version: str, featureset: str = "") -> str:
     """The cache's name of a source tree."""
-    return f"source/{version}"
+    return f"source/{version}-{featureset}" if featureset else f"source/{version}"
 
 
 def modules_below(image: Path, release: str) -> Path:

@@ -17,7 +17,6 @@ from livegraft.kernel.kernel import open_prepared
 from livegraft.kernel.layout import Stage, entry
 from livegraft.kernel.packages import Package, PackageSource, pick
 from livegraft.kernel.release import Flavour, Release
-from livegraft.kernel.resolve import why_no_source
 
 _COMPILER = re.compile(r"\b(?:linux-compiler-)?(gcc-\d+)\b")
 """The compiler that linux-headers-RELEASE depends on: gcc-12, or linux-compiler-gcc-12-x86."""
@@ -136,8 +135,6 @@ def _listed(release: Release, found: _Found, cache: Cache) -> ListedKernel | Non
 
 def _why_not(release: Release, version: str, found: _Found, cache: Cache) -> str:
     """The first thing in the way of a kernel that is not prepared; empty if none is known."""
-    if why := why_no_source(release):
-        return why
     headers = found.pick(release.headers_package, version)
     for package, name in (
         (found.pick(release.source_package, version), release.source_package),

@@ -25,17 +25,22 @@ FIELDS = (
 """The control fields (deb-control(5)) that :class:`Package` is made of."""
 
 
+SOURCE = "source"
+"""Debian's name for the architecture of a source package."""
+
+
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One version of a binary package.
+    """One version of a binary package, or Debian's own files of a source package.
 
     Args:
         name: ``linux-image-6.1.0-55-amd64-unsigned``.
         version: Debian's version of it, exact.
-        architecture: ``amd64`` or ``all``.
-        source_version: the version of the kernel's source package that it was built from. The
+        architecture: ``amd64``, ``all``, or :data:`SOURCE`.
+        source_name: the kernel's source package that it was built from: ``linux-6.12``. The
             signed images are built from a source package of their own and name the kernel's in
             ``Built-Using``.
+        source_version: its version.
         depends: the field as it stands.
         size: bytes to download; 0 if it is here already.
         location: where the source keeps it: a path within the archive, or a file.
@@ -45,6 +50,7 @@ class Package:
     name: str
     version: str
     architecture: str
+    source_name: str
     source_version: str
     depends: str
     size: int
@@ -62,23 +68,39 @@ class Package:
             origin: the source that has it.
             location: the file, if it is not in the field ``Filename`` of an archive's index.
         """
+        source_name, source_version = _source(fields)
         return cls(
             name=fields["Package"],
             version=fields["Version"],
             architecture=fields["Architecture"],
-            source_version=_source_version(fields),
+            source_name=source_name,
+            source_version=source_version,
             depends=fields.get("Depends", ""),
             size=int(fields.get("Size", "0")) if location is None else 0,
             location=fields.get("Filename", "") if location is None else location,
             origin=origin,
         )
 
+    @classmethod
+    def of_source(
+        cls, name: str, version: str, origin: PackageSource, location: str, size: int = 0
+    ) -> Package:
+        """Debian's own files of a source package (``linux_6.1.187-1.debian.tar.xz``)."""
+        return cls(name, version, SOURCE, name, version, "", size, location, origin)
+
     def __str__(self) -> str:
-        return f"{self.name} {self.version}"
+        return f"{'source package ' * self.is_source}{self.name} {self.version}"
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it is a part of a source package, not a ``.deb`` file."""
+        return self.architecture == SOURCE
 
     @property
     def file_name(self) -> str:
         """``NAME_VERSION_ARCHITECTURE.deb``, a colon in the version as apt writes it."""
+        if self.is_source:
+            return self.location.rpartition("/")[2]
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
 
@@ -94,6 +116,9 @@ class PackageSource(Protocol):
 
     def lookup(self, names: Iterable[str]) -> list[Package]:
         """Every version that it has of each of `names`; a name that it lacks is left out."""
+
+    def own_files(self, name: str, version: str, cache: Cache) -> Package | None:
+        """Debian's own files of a source package in exactly this version, if it has them."""
 
     def fetch(self, packages: Sequence[Package], cache: Cache, arrived: Arrived) -> None:
         """Bring packages that it has to this machine, whole and verified.
@@ -133,6 +158,10 @@ class Chain:
             for package in source.lookup(wanted):
                 found.setdefault((package.name, package.version), package)
         return list(found.values())
+
+    def own_files(self, name: str, version: str, cache: Cache) -> Package | None:
+        found = (source.own_files(name, version, cache) for source in self.sources)
+        return next((package for package in found if package is not None), None)
 
     def fetch(self, packages: Sequence[Package], cache: Cache, arrived: Arrived) -> None:
         for source in self.sources:
@@ -208,10 +237,11 @@ def missing(source: PackageSource, name: str, version: str) -> PackageMissing:
     )
 
 
-def _source_version(fields: Mapping[str, str]) -> str:
+def _source(fields: Mapping[str, str]) -> tuple[str, str]:
+    """The name and version of the source package that a package was built from."""
     for built in fields.get("Built-Using", "").split(","):
         name, _, relation = built.strip().partition(" ")
         if name == "linux" or name.startswith("linux-"):
-            return relation.strip("()= ")
-    _, parenthesis, version = fields.get("Source", "").partition("(")
-    return version.rstrip(") ") if parenthesis else fields["Version"]
+            return name, relation.strip("()= ")
+    name, parenthesis, version = fields.get("Source", fields["Package"]).partition("(")
+    return name.strip(), version.rstrip(") ") if parenthesis else fields["Version"]

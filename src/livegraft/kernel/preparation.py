@@ -10,17 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from livegraft.cache import Cache
-from livegraft.errors import ImageError, NotPrepared, Reason, Refused
+from livegraft.errors import NotPrepared
 from livegraft.jobs import Jobs
 from livegraft.kernel.compiler import find_compiler
 from livegraft.kernel.config import Config, check_usable
 from livegraft.kernel.kernel import open_prepared
-from livegraft.kernel.layout import FORMAT, RECORD, Stage, entry, modules_below, source_entry
+from livegraft.kernel.layout import FORMAT, RECORD, Stage, entry, modules_below
 from livegraft.kernel.packages import Package, PackageSource, default_source
 from livegraft.kernel.release import Release
-from livegraft.kernel.resolve import KernelPackages, resolve, source_package, why_no_source
+from livegraft.kernel.resolve import KernelPackages, resolve, resolve_source
 from livegraft.kernel.tree import BuildTree
-from livegraft.kernel.unpack import localise_headers, unpack_source
+from livegraft.kernel.unpack import localise_headers
 from livegraft.progress import Progress, Step
 
 
@@ -32,10 +32,7 @@ def make(release: Release, source: PackageSource | None, cache: Cache, progress:
     """
     source = source or default_source()
     with progress.step("resolve"):
-        packages = resolve(release, source)
-    if why := why_no_source(release):
-        reason = Reason("no-source", release.source_package, why, "take another flavour")
-        raise Refused(release.name, [reason])
+        packages = resolve(release, source, cache)
     # Held here, in the main thread, where an interrupt ends the wait for another run.
     with cache.lock(f"prepare/{packages.source_version}", progress):
         with suppress(NotPrepared):
@@ -53,16 +50,16 @@ def make_source(
         LivegraftError: as :func:`livegraft.kernel.kernel.source_of` says.
     """
     source = source or default_source()
-    package = source_package(version_or_release, source)
-    with cache.lock(f"prepare/{package.version}", progress):
-        name = source_entry(package.version)
-        if not cache.has(name):
+    tree = resolve_source(version_or_release, source, cache)
+    with cache.lock(f"prepare/{tree.package.version}", progress):
+        if not cache.has(tree.entry):
+            total = sum(package.size for package in tree.packages)
             with Jobs(1) as jobs:
-                with progress.step("download", package.size or None) as step:
-                    jobs.finish(jobs.start(source.fetch, [package], cache, step.advance))
+                with progress.step("download", total or None) as step:
+                    jobs.finish(jobs.start(source.fetch, tree.packages, cache, step.advance))
                 with progress.step("unpack"):
-                    jobs.finish(jobs.start(_unpack_source, package, cache))
-    return cache.root / name
+                    jobs.finish(jobs.start(tree.make, cache))
+    return cache.root / tree.entry
 
 
 class _Preparation:
@@ -130,15 +127,15 @@ class _Preparation:
     def _parts(self) -> dict[str, tuple[Package, ...]]:
         """The packages of each entry, the largest first."""
         return {
-            source_entry(self.packages.source_version): (self.packages.source,),
+            self.packages.source.entry: self.packages.source.packages,
             self._entry(Stage.IMAGE): (self.packages.image,),
             self._entry(Stage.HEADERS): self.packages.headers,
         }
 
     def _unpack(self, name: str, packages: tuple[Package, ...], fetch: Future[None]) -> None:
         fetch.result()
-        if name == source_entry(self.packages.source_version):
-            _unpack_source(packages[0], self.cache)
+        if name == self.packages.source.entry:
+            self.packages.source.make(self.cache)
             return
 
         def unpack(path: Path) -> None:
@@ -168,7 +165,7 @@ class _Preparation:
         return image / f"boot/config-{self.release}"
 
     def _build(self, path: Path, compiler: str) -> None:
-        source = self.cache.root / source_entry(self.packages.source_version)
+        source = self.cache.root / self.packages.source.entry
         tree = BuildTree(self.release.name, source, path, compiler)
         with self.progress.step("configure"):
             tree.configure(self._shipped_config(self._path(Stage.IMAGE)))
@@ -185,7 +182,11 @@ class _Preparation:
             "compiler": compiler,
             "packages": [
                 str(package)
-                for package in (self.packages.image, *self.packages.headers, self.packages.source)
+                for package in (
+                    self.packages.image,
+                    *self.packages.headers,
+                    *self.packages.source.packages,
+                )
             ],
         }
         text = json.dumps(record, indent=2)
@@ -209,22 +210,6 @@ class _Arrived:
     def __call__(self, amount: int) -> None:
         with self._lock:
             self._step.advance(amount)
-
-
-def _unpack_source(package: Package, cache: Cache) -> None:
-    """Unpack a source package: the package first, then the archive within it."""
-
-    def unpack(path: Path) -> None:
-        # Within the tree's folder, so that it goes with it if this is interrupted.
-        outer = path / ".package"
-        outer.mkdir()
-        package.origin.unpack(package, cache, outer)
-        archives = list((outer / "usr/src").glob("linux-source-*.tar.*"))
-        if len(archives) != 1:
-            raise ImageError(str(package), f"holds {len(archives)} source archives, not one")
-        unpack_source(archives[0], path, outer)
-
-    cache.tree(source_entry(package.version), unpack)
 
 
 def _write(path: Path, text: str) -> None:

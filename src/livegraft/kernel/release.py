@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,8 +20,11 @@ class Flavour(StrEnum):
     RT = "rt-amd64"
 
 
-# <series>.<stable or 0>[-<abi> or +deb12, +bpo, ...]-<flavour>, from Debian's kernel packages.
+FEATURESETS: Mapping[Flavour, str] = {Flavour.RT: "rt"}
+"""Debian's name for the patches that a flavour has besides those of all others."""
+
 _NAME = re.compile(
+    # <series>.<stable or 0>[-<abi> or +deb12, +bpo, ...]-<flavour>, from Debian's kernel packages.
     r"(?P<series>\d+\.\d+)\.\d+(?:-\d[a-z0-9.]*|\+[a-z0-9.]+)*-(?P<flavour>(?:cloud-|rt-)?amd64)"
 )
 _VERSION = re.compile(r"(?P<series>\d+\.\d+)(?:\.\d+)*-[A-Za-z0-9.+~]+")
@@ -85,8 +88,13 @@ class Release:
         return f"linux-headers-{self.name}"
 
     @property
+    def featureset(self) -> str:
+        """Debian's name for the patches that only this flavour has: ``rt``, or empty."""
+        return FEATURESETS.get(self.flavour, "")
+
+    @property
     def source_package(self) -> str:
-        """The package with the source tree, Debian's patches applied."""
+        """The package with the source tree, Debian's patches applied, those of no featureset."""
         return f"linux-source-{self.series}"
 
 

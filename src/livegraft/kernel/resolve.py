@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from livegraft.cache import Cache
 from livegraft.errors import PackageMissing
 from livegraft.kernel.packages import Package, PackageSource, find, missing, pick
-from livegraft.kernel.release import Flavour, Release, series_of, unknown_release
+from livegraft.kernel.release import Release, series_of, unknown_release
+from livegraft.kernel.sourcetree import SourceTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class KernelPackages:
 
     image: Package
     headers: tuple[Package, ...]
-    source: Package
+    source: SourceTree
 
     @property
     def source_version(self) -> str:
@@ -31,23 +33,13 @@ class KernelPackages:
         return self.image.source_version
 
 
-def why_no_source(release: Release) -> str:
-    """Why no package has the source of a release; empty if one should.
-
-    The real-time flavours are built with patches that only Debian's source package (.dsc) holds:
-    with linux-source's tree their configuration cannot even be written down.
-    """
-    if release.flavour is Flavour.RT:
-        return f"{release.source_package} does not hold the real-time patches"
-    return ""
-
-
-def resolve(release: Release, source: PackageSource) -> KernelPackages:
+def resolve(release: Release, source: PackageSource, cache: Cache) -> KernelPackages:
     """Find the packages of a release.
 
     Args:
         release: the kernel release.
         source: where to look.
+        cache: keeps the lists of source packages.
 
     Raises:
         UnknownRelease: there is no image of that name.
@@ -71,7 +63,31 @@ def resolve(release: Release, source: PackageSource) -> KernelPackages:
     tree = pick(found, release.source_package, version)
     if tree is None:
         raise missing(source, release.source_package, version)
-    return KernelPackages(image, (headers, *_companions(headers, source)), tree)
+    whole = SourceTree(tree, release.featureset, _patches(release, image, source, cache))
+    return KernelPackages(image, (headers, *_companions(headers, source)), whole)
+
+
+def _patches(
+    release: Release, image: Package, source: PackageSource, cache: Cache
+) -> Package | None:
+    """What holds the patches that only this flavour is built with; None if it has none.
+
+    linux-source lacks them: they stand in Debian's own files of the source package alone.
+
+    Raises:
+        PackageMissing: nobody has them.
+    """
+    if not release.featureset:
+        return None
+    name, version = image.source_name, image.source_version
+    found = source.own_files(name, version, cache)
+    if found is None:
+        raise PackageMissing(
+            f"source package {name} {version}",
+            f"is not in {source.label}; it holds the patches of '{release.featureset}'",
+            f"put {name}_{version}.debian.tar.xz into a folder and add '--packages FOLDER'",
+        )
+    return found
 
 
 def image_of(release: Release, source: PackageSource) -> Package | None:
@@ -79,30 +95,29 @@ def image_of(release: Release, source: PackageSource) -> Package | None:
     return _image(release, source.lookup(release.image_packages))
 
 
-def source_package(version_or_release: str, source: PackageSource) -> Package:
-    """The package with the source tree of a package version or a release.
+def resolve_source(version_or_release: str, source: PackageSource, cache: Cache) -> SourceTree:
+    """What the source tree of a package version or a release is made of.
 
     Args:
-        version_or_release: ``6.1.192-1`` or ``6.1.0-55-amd64``.
+        version_or_release: ``6.1.192-1`` (no featureset) or ``6.1.0-55-amd64``.
         source: where to look.
+        cache: keeps the lists of source packages.
 
     Raises:
         UnknownRelease: it is neither.
         PackageMissing: there is no such package.
     """
-    if Release.looks_like(version_or_release):
-        return resolve_source(Release.parse(version_or_release), source)
-    return find(source, f"linux-source-{series_of(version_or_release)}", version_or_release)
-
-
-def resolve_source(release: Release, source: PackageSource) -> Package:
-    """The package with the source tree that a release was built from."""
-    image = image_of(release, source)
+    if not Release.looks_like(version_or_release):
+        name = f"linux-source-{series_of(version_or_release)}"
+        return SourceTree(find(source, name, version_or_release))
+    release = Release.parse(version_or_release)
+    image = _image(release, source.lookup(release.image_packages))
     if image is None:
         raise unknown_release(
             release.name, f"there is no linux-image package of this release in {source.label}"
         )
-    return find(source, release.source_package, image.source_version)
+    tree = find(source, release.source_package, image.source_version)
+    return SourceTree(tree, release.featureset, _patches(release, image, source, cache))
 
 
 def _image(release: Release, found: list[Package]) -> Package | None:

@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import tarfile
+from lzma import LZMAError
 from pathlib import Path
 
 from livegraft.errors import CacheError, ImageError, KernelError, RunFailed
 from livegraft.kernel.disk import full_disk
+from livegraft.kernel.packages import Package
 from livegraft.run import run
+
+_ENTRY = re.compile(r"(?P<name>[a-z0-9][a-z0-9.+-]*) \((?P<version>[^ ()]+)\) ")
 
 
 def unpack_deb(deb: Path, into: Path) -> None:
@@ -23,6 +29,44 @@ def unpack_deb(deb: Path, into: Path) -> None:
         run(["dpkg-deb", "--extract", deb, into])
     except RunFailed as error:
         raise _unpack_error(deb, error) from error
+
+
+def unpack(package: Package, file: Path, into: Path) -> None:
+    """Write the files of a package below a folder.
+
+    Raises:
+        KernelError: the file is damaged.
+        CacheError: the disk is full.
+    """
+    if not package.is_source:
+        unpack_deb(file, into)
+        return
+    try:
+        run(["tar", "--extract", "--no-same-owner", f"--file={file}", f"--directory={into}"])
+    except RunFailed as error:
+        raise _unpack_error(file, error) from error
+
+
+def own_files_of(path: Path) -> tuple[str, str]:
+    """The name and version of the source package whose ``.debian.tar`` a file is.
+
+    They are those of the newest entry in its changelog (deb-changelog(5)).
+
+    Raises:
+        KernelError: the file is damaged or something else.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            changelog = archive.extractfile("debian/changelog")
+            first = changelog.readline().decode("utf-8") if changelog is not None else ""
+    except (tarfile.TarError, LZMAError, EOFError, OSError, KeyError, UnicodeError) as error:
+        raise KernelError(
+            str(path), f"holds no Debian source package ({error})", "fetch it again"
+        ) from error
+    match = _ENTRY.match(first)
+    if match is None:
+        raise KernelError(str(path), f"its changelog begins with {first!r}", "fetch it again")
+    return match["name"], match["version"]
 
 
 def unpack_source(archive: Path, into: Path, package: Path) -> None:
