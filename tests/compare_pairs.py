@@ -66,10 +66,10 @@ def compiled(source: str, folder: Path, name: str, flags: Iterable[str] = SECTIO
     return elf.read(output)
 
 
-def compared(before: str, after: str, folder: Path) -> Comparison:
+def compared(before: str, after: str, folder: Path, flags: Iterable[str] = SECTIONS) -> Comparison:
     """Two sources, compiled, compared and judged."""
-    original = compiled(before, folder, "original.o")
-    patched = compiled(after, folder, "patched.o")
+    original = compiled(before, folder, "original.o", flags)
+    patched = compiled(after, folder, "patched.o", flags)
     return judge(compare_objects(original, patched))
 
 

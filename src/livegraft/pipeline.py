@@ -18,6 +18,7 @@ from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
 from livegraft.errors import ModuleError, NothingChanged, NotPrepared, Reason, Refused
+from livegraft.fix.bodies import changes_declarations
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
 from livegraft.fix.units import units_of
@@ -41,7 +42,7 @@ from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_nam
 from livegraft.module.inspect import Inspection, inspect_module
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
-from livegraft.verdict.judge import judge
+from livegraft.verdict.judge import judge_all
 
 
 class Verdict(StrEnum):
@@ -150,8 +151,11 @@ def check(
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
     with tempfile.TemporaryDirectory(prefix="livegraft-units-") as folder:
+        variant = (
+            Variant.TYPES if changes_declarations(changes, kernel.source) else Variant.SECTIONS
+        )
         with progress.step("compile"), shadow_of(kernel.source, changes) as shadow:
-            compiled = _compile_all(kernel, commands, shadow, Path(folder))
+            compiled = _compile_all(kernel, commands, variant, shadow, Path(folder))
         with progress.step("compare"):
             comparisons = _compare_all(compiled)
     return _conclude(fix, kernel, compiled, comparisons, warnings, proof, progress)
@@ -192,7 +196,11 @@ def build(
 
 
 def _compile_all(
-    kernel: Kernel, commands: Mapping[Unit, Command], shadow: Shadow, folder: Path
+    kernel: Kernel,
+    commands: Mapping[Unit, Command],
+    variant: Variant,
+    shadow: Shadow,
+    folder: Path,
 ) -> list[_Compiled]:
     """All units, three objects each, on all cores."""
     tasks: list[Callable[[], Object]] = []
@@ -204,9 +212,9 @@ def _compile_all(
                 command,
                 output=folder / f"{number}.o",
                 shadow=shadow,
-                extra_flags=Variant.SECTIONS.flags,
+                extra_flags=variant.flags,
             ),
-            partial(compile_original, kernel, command, Variant.SECTIONS),
+            partial(compile_original, kernel, command, variant),
             partial(compile_original, kernel, command, Variant.PLAIN),
         ]
     objects = iter(side_by_side(tasks))
@@ -217,10 +225,11 @@ def _compile_all(
 
 
 def _compare_all(compiled: Sequence[_Compiled]) -> list[Comparison]:
-    return [
-        judge(compare_objects(elf.read(each.before.path), elf.read(each.after)))
+    facts = {
+        each.unit.path: compare_objects(elf.read(each.before.path), elf.read(each.after))
         for each in compiled
-    ]
+    }
+    return list(judge_all(facts).values())
 
 
 def _conclude(

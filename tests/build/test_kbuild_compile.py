@@ -63,13 +63,14 @@ def test_leaving_out_debug_information_changes_no_code(
     flags = Variant.SECTIONS.flags
     assert "-g0" in flags
     compile_one = partial(compile_unit, any_kernel, command)
-    with_debug, without = side_by_side(
+    with_debug, without, with_types = side_by_side(
         [
             partial(compile_one, output=tmp_path / "a/x.o", extra_flags=flags[:-1]),
             partial(compile_one, output=tmp_path / "b/x.o", extra_flags=flags),
+            partial(compile_one, output=tmp_path / "c/x.o", extra_flags=Variant.TYPES.flags),
         ]
     )
-    assert code(with_debug.path) == code(without.path)
+    assert code(with_debug.path) == code(without.path) == code(with_types.path)
     assert without.path.stat().st_size < with_debug.path.stat().st_size
 
 

@@ -7,6 +7,7 @@ import argparse
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from livegraft.errors import Exit, Reason
 
 VERDICTS = {"changed": Exit.DONE, "unchanged": Exit.UNCHANGED, "refused": Exit.REFUSED}
 """The exit code of each verdict."""
+
+WITHOUT_TYPES = "types were not compared: both objects need debug information (-g) for that"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +33,15 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     given = target.files([arguments.original, arguments.patched], "an object file")
     from livegraft.compare.comparison import compare_objects
     from livegraft.elf import object as elf
+    from livegraft.elf.dwarf import has_debug_information
     from livegraft.verdict.judge import judge
 
     with _uncollected():
         original, patched = (elf.read(path) for path in given)
-        document = judge(compare_objects(original, patched)).as_json()
+        comparison = judge(compare_objects(original, patched))
+        if not (has_debug_information(original) and has_debug_information(patched)):
+            comparison = replace(comparison, warnings=(*comparison.warnings, WITHOUT_TYPES))
+        document = comparison.as_json()
     verdict = str(document["verdict"])
     return Answer(document, _text(verdict, document, context.paint), VERDICTS[verdict])
 

@@ -329,7 +329,8 @@ def _apply(
     if len(target.relocations):
         entries = np.concatenate([target.relocations, entries])
     target.relocations = entries
-    return max(target.size, 1)
+    # The offsets of a compressed section are those of what is in it.
+    return _ANYWHERE if target.flags & SectionFlag.COMPRESSED else max(target.size, 1)
 
 
 def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:

@@ -40,14 +40,25 @@ class Variant(StrEnum):
     """Nothing: for the proof."""
     SECTIONS = "sections"
     """A section per function and variable, and no debug information: for the comparison."""
+    TYPES = "types"
+    """The same with debug information, as far as types need it: for the comparison of a fix that
+    touches more than function bodies."""
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The compiler options that the variant adds at the end."""
-        if self is Variant.PLAIN:
-            return ()
-        # -g0 changes no code (tests/build/test_kbuild_compile.py) and saves a third of the time.
-        return ("-ffunction-sections", "-fdata-sections", "-g0")
+        return _FLAGS[self]
+
+
+_SECTIONS = ("-ffunction-sections", "-fdata-sections")
+
+# None of -g changes code (tests/build/test_kbuild_compile.py). -g0 saves a third of the time, and
+# where variables are at which instruction is most of the rest.
+_FLAGS = {
+    Variant.PLAIN: (),
+    Variant.SECTIONS: (*_SECTIONS, "-g0"),
+    Variant.TYPES: (*_SECTIONS, "-g", "-fno-var-tracking", "-fno-var-tracking-assignments"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.elf.object import Binding
 from livegraft.errors import Reason
 from livegraft.verdict import data, functions, objects, references
+from livegraft.verdict.types import type_reasons
 
 Rule = Callable[[Comparison], Iterator[Reason]]
 
@@ -36,8 +37,24 @@ RULES: tuple[Rule, ...] = (
 
 def judge(comparison: Comparison) -> Comparison:
     """The comparison with every reason to refuse it, and what the user should know else."""
-    reasons = [reason for rule in RULES for reason in rule(comparison)]
-    return comparison.judged(reasons, _warnings(comparison))
+    return judge_all({"": comparison})[""]
+
+
+def judge_all(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """Judge comparisons that belong together.
+
+    What several units see, each in the same header, is a reason of the first one.
+
+    Args:
+        comparisons: by the units' names.
+    """
+    shared, remarks = type_reasons(comparisons)
+    judged = {}
+    for unit, each in comparisons.items():
+        reasons = [reason for rule in RULES for reason in rule(each)]
+        judged[unit] = each.judged([*reasons, *shared], [*_warnings(each), *remarks])
+        shared, remarks = [], []
+    return judged
 
 
 def _warnings(comparison: Comparison) -> Iterator[str]:

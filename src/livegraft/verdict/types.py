@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rules for types: what lies in memory already keeps its layout, what is called its prototype.
+
+They need the debug information of both builds; objects without it are not judged here (the pipeline
+compiles with it whenever a fix touches more than function bodies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from livegraft.compare.comparison import Comparison
+from livegraft.compare.declarations import Change, Declared, declared_differently, few
+from livegraft.compare.types import Types
+from livegraft.elf.dwarf import has_debug_information, read_debug_information
+from livegraft.errors import Reason
+
+
+@dataclass(slots=True)
+class _Found:
+    """A change as all units see it."""
+
+    details: tuple[str, ...]
+    users: set[str] = field(default_factory=set)
+    followers: set[str] = field(default_factory=set)
+    units: list[str] = field(default_factory=list)
+
+
+def type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], list[str]]:
+    """The reasons and warnings that types give, each once however many units see it.
+
+    Args:
+        comparisons: by the units' names.
+
+    Raises:
+        ElfError: debug information is malformed.
+    """
+    declared = {unit: _declared(each) for unit, each in comparisons.items()}
+    reasons = [*_layout(declared), *_values(declared), *_prototype(declared)]
+    remarks = [remark for each in declared.values() for remark in each.remarks]
+    return reasons, list(dict.fromkeys(remarks))
+
+
+def _declared(comparison: Comparison) -> Declared:
+    sides = (comparison.original, comparison.patched)
+    if not all(has_debug_information(each.obj) for each in sides):
+        return Declared()
+    before, after = (Types(read_debug_information(each.obj, each.subject)) for each in sides)
+    return declared_differently(before, after)
+
+
+def _layout(declared: Mapping[str, Declared]) -> Iterator[Reason]:
+    """A member more in ``struct ext4_inode_info``: old code allocated too little for it."""
+    for name, found in _merged({unit: each.layouts for unit, each in declared.items()}):
+        remedy = "leave it as it is, and keep what is new in a shadow variable (klp_shadow_alloc())"
+        yield Reason("structure-layout", name, _text(found), remedy)
+
+
+def _values(declared: Mapping[str, Declared]) -> Iterator[Reason]:
+    """Running code and data know the old number of ``SYSCTL_ONE``."""
+    for name, found in _merged({unit: each.values for unit, each in declared.items()}):
+        remedy = "put new values behind the existing ones"
+        yield Reason("enum-value-changed", name, _text(found), remedy)
+
+
+def _prototype(declared: Mapping[str, Declared]) -> Iterator[Reason]:
+    """``ext4_iget()`` with an argument more: other units and modules call it as before."""
+    for name, found in _merged({unit: each.prototypes for unit, each in declared.items()}):
+        remedy = "keep it, and add a function under another name for the changed functions to call"
+        yield Reason("prototype-changed", name, _text(found), remedy)
+
+
+def _merged(changes: Mapping[str, tuple[Change, ...]]) -> list[tuple[str, _Found]]:
+    found: dict[str, _Found] = {}
+    for unit, listed in changes.items():
+        for change in listed:
+            each = found.setdefault(change.name, _Found(change.details))
+            each.users |= change.users
+            each.followers.update(change.followers)
+            each.units.append(unit)
+    return sorted(found.items())
+
+
+def _text(found: _Found) -> str:
+    users = sorted(found.users, key=lambda name: ("trace_" in name or name[0] == "_", name))
+    parts = [
+        few(found.details, "differences", "; "),
+        *([f"with it changes {few(sorted(found.followers))}"] if found.followers else []),
+        *([f"used by {few([f'{name}()' for name in users])}"] if users else []),
+        *([f"seen in {few(found.units)}"] if len(found.units) > 1 else []),
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a fix changes outside of function bodies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from livegraft.fix.bodies import changes_declarations, take_apart
+
+FILE = """\
+#include <linux/fs.h>
+/* a table { with braces */
+struct thing {
+\tint x;
+} __attribute__((packed));
+static const struct thing things[] = { { 1 }, { 2 } };
+enum { A, B };
+DEFINE_MUTEX(lock);
+
+static int one(struct thing *t)
+{
+\tif (t->x == '{')
+\t\treturn "}"[0]; // }
+#ifdef CONFIG_SMP
+\treturn 1;
+#endif
+\treturn 0;
+}
+
+SYSCALL_DEFINE1(two, int, x)
+{
+\treturn x;
+}
+EXPORT_SYMBOL(two);
+static __attribute__((noinline)) void three(void) { struct { int x; } y = { 1 }; use(&y); }
+"""
+
+BODY_ONLY = [
+    ("\treturn x;", "\treturn x + 1;"),
+    ("'{'", "'}'"),
+    ("static int one", "\n\n/* words */\nstatic int one"),
+    ("#ifdef CONFIG_SMP", "#ifndef CONFIG_SMP"),
+]
+
+DECLARATIONS = [
+    ("\tint x;\n", "\tint x, y;\n"),
+    ("{ 2 }", "{ 3 }"),
+    ("A, B", "A, C, B"),
+    ("SYSCALL_DEFINE1(two, int, x)", "SYSCALL_DEFINE1(two, long, x)"),
+    ("#include <linux/fs.h>", "#include <linux/file.h>"),
+    ("#ifdef CONFIG_SMP", "#define CONFIG_SMP 1\n#ifdef CONFIG_SMP"),
+    ("struct { int x; } y", "struct { long x; } y"),
+    ("EXPORT_SYMBOL(two);", ""),
+    ("\treturn 0;\n}", "\treturn 0;\n}\nint four(void) { return 4; }"),
+    ("\treturn 0;", "#ifdef X\n\tif (t) {\n#else\n\tif (!t) {\n#endif\n\t}\n\treturn 0;"),
+]
+
+
+def changed(tmp_path: Path, old: str, new: str) -> bool:
+    assert FILE.count(old) == 1
+    (tmp_path / "x.c").write_text(FILE)
+    return changes_declarations({"x.c": FILE.replace(old, new).encode()}, tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new"), BODY_ONLY)
+def test_bodies_are_told_from_declarations(old: str, new: str, tmp_path: Path) -> None:
+    assert not changed(tmp_path, old, new)
+
+
+@pytest.mark.parametrize(("old", "new"), DECLARATIONS)
+def test_a_declaration_is_noticed(old: str, new: str, tmp_path: Path) -> None:
+    assert changed(tmp_path, old, new)
+
+
+def test_a_new_and_a_deleted_file_declare_something(tmp_path: Path) -> None:
+    (tmp_path / "x.c").write_text(FILE)
+    assert changes_declarations({"y.c": b"int y;"}, tmp_path)
+    assert changes_declarations({"x.c": None}, tmp_path)
+
+
+def test_functions_are_found_by_their_names() -> None:
+    assert set(take_apart(FILE).functions) == {"one", "SYSCALL_DEFINE1", "three"}
