@@ -29,6 +29,7 @@ from livegraft.kernel.listing import list_kernels
 from livegraft.kernel.packages import default_source
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
+from livegraft.lab.trial import FAULT
 from livegraft.progress import Progress
 
 HERE = Path(__file__).resolve().parent
@@ -42,8 +43,6 @@ SAMPLE = HERE / "sample.patch"
 SAMPLE_MARK = "livegraft.sample=1"
 MOST_FILES = 20
 """An adjacent pair of sources with a larger difference is no fix but an update."""
-
-FAULT = re.compile(r"BUG:|WARNING:|Oops|general protection|kernel BUG at|Call Trace")
 
 
 @dataclass(slots=True)

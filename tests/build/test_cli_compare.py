@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from tests.documents import validate
 
 from livegraft.errors import Exit
 
 pytestmark = pytest.mark.build
-
-SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "compare.json"
 
 COMPILER = shutil.which("gcc-12") or shutil.which("gcc")
 
@@ -48,7 +46,7 @@ def compare(*objects: Path) -> tuple[int, Any, str]:
     argv = [sys.executable, "-m", "livegraft.cli.main", "compare", *map(str, objects)]
     done = subprocess.run([*argv, "--json"], capture_output=True, text=True, check=False)
     document = json.loads(done.stdout)
-    Draft202012Validator(json.loads(SCHEMA.read_text("utf-8"))).validate(document)
+    validate("compare", document)
     text = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     return done.returncode, document, text
 

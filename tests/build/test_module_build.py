@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import jsonschema
 import pytest
+from tests.documents import validate
 from tests.module_pieces import NAME, build, changes, cmdline_piece, compile_text, ext4_piece
 
 from livegraft.changeset import VMLINUX, ChangeSet, Reference, Target
@@ -69,10 +69,9 @@ def test_it_holds_what_was_asked_for(any_kernel: Kernel) -> None:
 
 
 def test_its_document_is_that_of_the_schema(built: Module) -> None:
-    schema = json.loads((Path(__file__).parents[2] / "docs/schema/inspect.json").read_text())
     document = built.inspection.as_json()
     assert "error" not in document
-    jsonschema.validate(document, schema)
+    validate("inspect", document)
 
 
 def test_the_runtime_reads_it(built: Module, kernel: Kernel, tmp_path: Path) -> None:

@@ -4,49 +4,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from tests.documents import validate
 from tests.releases import RELEASE
 
 from livegraft.errors import Exit
-from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.kernel.kernel import Kernel
 from livegraft.lab.boot import boot
-from livegraft.run import run
 
 pytestmark = pytest.mark.guest
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    return prepare(RELEASE)
-
-
-@pytest.fixture(scope="module")
-def patch(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A live patch that was written by hand: only the command line is tested here."""
-    folder = tmp_path_factory.mktemp("modules") / "lgt"
-    shutil.copytree(Path(__file__).parent / "runtime_modules", folder)
-    run(
-        [
-            *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
-            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", "modules"),
-        ]
-    )
-    return folder / "lgt_foreign.ko"
-
-
-def validate(verb: str, document: object) -> None:
-    """Hold a document against the schema of its verb."""
-    schema = json.loads((ROOT / "docs" / "schema" / f"{verb}.json").read_text("utf-8"))
-    Draft202012Validator(schema).validate(document)
 
 
 def attempt(*words: str) -> tuple[int, Any, str]:
@@ -62,11 +35,11 @@ def attempt(*words: str) -> tuple[int, Any, str]:
 
 @pytest.mark.parametrize(("status", "code"), [(0, Exit.DONE), (3, Exit.FAILED)])
 def test_the_script_s_status_is_in_the_document_and_not_the_exit_code(
-    status: int, code: Exit, patch: Path, tmp_path: Path
+    status: int, code: Exit, foreign_patch: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "script"
     script.write_text(f"cat /proc/cmdline; exit {status}\n")
-    exit_code, document, talk = attempt(str(patch), "--foreign", "--run", str(script))
+    exit_code, document, talk = attempt(str(foreign_patch), "--foreign", "--run", str(script))
     validate("try", document)
     assert (exit_code, document["script_status"]) == (code, status)
     assert document["script_stdout"] == "lgt_foreign was here\n"
@@ -75,15 +48,19 @@ def test_the_script_s_status_is_in_the_document_and_not_the_exit_code(
     assert "load ..." in talk
 
 
-def test_a_patch_that_livegraft_did_not_build_is_refused_before_the_guest(patch: Path) -> None:
-    exit_code, document, _ = attempt(str(patch))
+def test_a_patch_that_livegraft_did_not_build_is_refused_before_the_guest(
+    foreign_patch: Path,
+) -> None:
+    exit_code, document, _ = attempt(str(foreign_patch))
     validate("try", document)
     assert exit_code == Exit.FAILED
     assert "--foreign" in document["error"]["remedy"]
 
 
-def test_documents_of_the_running_kernel(kernel: Kernel, patch: Path) -> None:
-    with boot(kernel.vmlinuz, kernel.modules, files={"/root/p.ko": patch.read_bytes()}) as guest:
+def test_documents_of_the_running_kernel(one_kernel: Kernel, foreign_patch: Path) -> None:
+    with boot(
+        one_kernel.vmlinuz, one_kernel.modules, files={"/root/p.ko": foreign_patch.read_bytes()}
+    ) as guest:
 
         def answer(verb: str, *arguments: str) -> Any:
             argv = ["python3", "-m", "livegraft.runtime", verb, *arguments, "--json"]

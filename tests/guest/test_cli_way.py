@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from tests.documents import validate
 from tests.releases import RELEASE
 
 from livegraft.errors import Exit
@@ -44,8 +44,7 @@ def livegraft(*words: str | Path) -> tuple[int, Any]:
     argv = [sys.executable, "-m", "livegraft.cli.main", *map(str, words), "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     document = json.loads(done.stdout)
-    schema = json.loads((ROOT / "docs" / "schema" / f"{words[0]}.json").read_text("utf-8"))
-    Draft202012Validator(schema).validate(document)
+    validate(str(words[0]), document)
     return done.returncode, document
 
 

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from tests.releases import RELEASE
 
 from livegraft.errors import Exit, LostGuest
-from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.kernel.kernel import Kernel
 from livegraft.lab.trial import FailedInGuest, Trial, try_patch
-from livegraft.run import run
 
 pytestmark = pytest.mark.guest
 
@@ -22,29 +19,11 @@ TAINT_LIVEPATCH = 1 << 15
 TAINT_DIE = 1 << 7
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    return prepare(RELEASE)
-
-
-@pytest.fixture(scope="module")
-def patch(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("modules") / "lgt"
-    shutil.copytree(Path(__file__).parent / "runtime_modules", folder)
-    run(
-        [
-            *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
-            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", "modules"),
-        ]
-    )
-    return folder / "lgt_foreign.ko"
-
-
-def attempt(kernel: Kernel, patch: Path, script: str, *, foreign: bool = True) -> Trial:
+def attempt(one_kernel: Kernel, foreign_patch: Path, script: str, *, foreign: bool = True) -> Trial:
     return try_patch(
-        kernel.vmlinuz,
-        kernel.modules,
-        patch,
+        one_kernel.vmlinuz,
+        one_kernel.modules,
+        foreign_patch,
         targets=["ext4"],
         script=script.encode(),
         foreign=foreign,
@@ -52,9 +31,11 @@ def attempt(kernel: Kernel, patch: Path, script: str, *, foreign: bool = True) -
 
 
 def test_a_patch_is_on_while_the_script_runs_and_off_afterwards(
-    kernel: Kernel, patch: Path
+    one_kernel: Kernel, foreign_patch: Path
 ) -> None:
-    trial = attempt(kernel, patch, "cat /proc/cmdline; grep -c ^ext4 /proc/modules; exit 3")
+    trial = attempt(
+        one_kernel, foreign_patch, "cat /proc/cmdline; grep -c ^ext4 /proc/modules; exit 3"
+    )
     assert (trial.name, trial.model, trial.state) == ("lgt_foreign", "native", "enabled")
     assert trial.script is not None
     assert trial.script.stdout == b"lgt_foreign was here\n1\n"
@@ -71,18 +52,20 @@ def test_a_patch_is_on_while_the_script_runs_and_off_afterwards(
     assert trial.as_json()["script_status"] == 3
 
 
-def test_faults_in_the_kernel_are_told(kernel: Kernel, patch: Path) -> None:
-    trial = attempt(kernel, patch, "echo 'BUG: of mine' > /dev/kmsg")
+def test_faults_in_the_kernel_are_told(one_kernel: Kernel, foreign_patch: Path) -> None:
+    trial = attempt(one_kernel, foreign_patch, "echo 'BUG: of mine' > /dev/kmsg")
     assert trial.faults == ("BUG: of mine",)
 
 
-def test_a_refusal_in_the_guest_keeps_its_reason(kernel: Kernel, patch: Path) -> None:
+def test_a_refusal_in_the_guest_keeps_its_reason(one_kernel: Kernel, foreign_patch: Path) -> None:
     with pytest.raises(FailedInGuest) as failed:
-        attempt(kernel, patch, "true", foreign=False)
+        attempt(one_kernel, foreign_patch, "true", foreign=False)
     assert failed.value.exit_code in (Exit.FAILED, Exit.REFUSED)
     assert "foreign" in str(failed.value)
 
 
-def test_a_script_that_panics_the_kernel_loses_the_guest(kernel: Kernel, patch: Path) -> None:
+def test_a_script_that_panics_the_kernel_loses_the_guest(
+    one_kernel: Kernel, foreign_patch: Path
+) -> None:
     with pytest.raises(LostGuest, match="sysrq triggered crash"):
-        attempt(kernel, patch, "echo c > /proc/sysrq-trigger")
+        attempt(one_kernel, foreign_patch, "echo c > /proc/sysrq-trigger")

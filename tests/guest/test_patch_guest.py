@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from tests.documents import validate
 from tests.releases import RELEASE
 
 from livegraft import pipeline
@@ -101,8 +101,7 @@ def verb(guest: Guest, *arguments: str) -> tuple[int, Any]:
     result = guest.run([*RUNTIME, *arguments, "--json"], timeout=120)
     assert result.stdout, result.stderr.decode()
     document = json.loads(result.stdout)
-    schema = json.loads((ROOT / "docs/schema" / f"{arguments[0]}.json").read_text("utf-8"))
-    Draft202012Validator(schema).validate(document)
+    validate(arguments[0], document)
     return result.status, document
 
 

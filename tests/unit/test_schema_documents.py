@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+from tests.documents import FOLDER, schema, validate
 
 from livegraft.changeset import Function, State, Target
 from livegraft.cli import failure
@@ -31,27 +31,7 @@ from livegraft.errors import (
 )
 from livegraft.progress import Progress
 
-FOLDER = Path(__file__).parents[2] / "docs" / "schema"
-
 REASON = Reason("init-only", "ext4_init_fs", "is gone after boot", "reboot")
-
-
-def schema(verb: str) -> Mapping[str, Any]:
-    document: Mapping[str, Any] = json.loads((FOLDER / f"{verb}.json").read_text("utf-8"))
-    return document
-
-
-def validate(verb: str, document: object) -> None:
-    """Hold a document against the schema of its verb.
-
-    Raises:
-        ValidationError: it is another one.
-    """
-    # As it is read by others: an enumeration's member has become a string by then.
-    parsed = json.loads(json.dumps(document))
-    Draft202012Validator(schema(verb), format_checker=Draft202012Validator.FORMAT_CHECKER).validate(
-        parsed
-    )
 
 
 def answer(*words: str) -> tuple[int, Any]:

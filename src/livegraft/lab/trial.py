@@ -21,9 +21,10 @@ _SCRIPT = "/root/script"
 _TALK_SECONDS = 30.0
 """What starting Python and looking around may take besides the transition."""
 
-_FAULT = re.compile(
-    r"BUG:|WARNING:|Oops|general protection|kernel BUG at|Unable to handle|hung_task"
+FAULT = re.compile(
+    r"BUG:|WARNING:|Oops|general protection|kernel BUG at|Unable to handle|hung_task|Call Trace"
 )
+"""What a kernel's log says of a fault."""
 
 
 class FailedInGuest(PatchError):
@@ -78,7 +79,7 @@ class Trial:
     @property
     def faults(self) -> tuple[str, ...]:
         """Messages of the log that speak of a fault in the kernel."""
-        return tuple(each.text for each in self.log if _FAULT.search(each.text))
+        return tuple(each.text for each in self.log if FAULT.search(each.text))
 
     def as_json(self) -> dict[str, object]:
         """The document of ``try``."""
