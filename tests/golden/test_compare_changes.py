@@ -197,3 +197,36 @@ def test_another_kind_of_clone_is_another_function(tmp_path: Path) -> None:
     comparison = judge(compare_objects(original, patched))
     assert comparison.changed == ("f", "g")
     assert (comparison.new, comparison.removed) == (("pick.constprop.0",), ("pick.isra.0",))
+
+
+INFO = 'static const char info_%d[] __attribute__((section(".modinfo"), used)) = "alias=%s";\n'
+
+
+def test_what_modinfo_tells_is_told(tmp_path: Path) -> None:
+    """An alias more: the module's file on the disk stays as it is."""
+    plain = INFO % (1, "one") + "int f(int x) { return outside(x); }"
+    comparison = compared(plain, INFO % (2, "two") + plain, tmp_path)
+    (warning,) = comparison.warnings
+    assert warning.startswith(".modinfo: ")
+    assert warning.endswith("(alias=two)")
+    assert compared(plain, plain.replace("info_1", "info_7"), tmp_path).warnings == ()
+
+
+DEBUG = """
+struct _ddebug { long text[7]; };
+static int debug(int x) {
+    static struct _ddebug descriptor __attribute__((section("__dyndbg"), aligned(8))) = {{1}};
+    return descriptor.text[0] + outside(x);
+}
+int f(int x) { return debug(x) + %d; }
+int g(int x) { return outside(x) + %d; }
+"""
+
+
+@pytest.mark.parametrize(("f", "g", "told"), [(2, 1, ["f"]), (1, 2, [])])
+def test_dynamic_debug_that_starts_off_is_told(
+    f: int, g: int, told: list[str], tmp_path: Path
+) -> None:
+    comparison = compared(DEBUG % (1, 1), DEBUG % (f, g), tmp_path)
+    assert comparison.changed == ("f",) if told else ("g",)
+    assert [warning.partition(": pr_debug()")[0] for warning in comparison.warnings] == told

@@ -65,11 +65,30 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "data-changed", "limit",
     ),
     "data-from-bss": ("int limit;", "int limit = 8;", "data-changed", "limit"),
+    "alignment": (
+        "long limit;\nlong *f(int x) { return &limit; }",
+        "long limit __attribute__((aligned(64)));\nlong *f(int x) { return &limit; }",
+        "storage-changed", "limit",
+    ),
+    "device-table": (
+        "static long ids[2] = {1};\n"
+        'extern long __mod_hid__ids_device_table[2] __attribute__((unused, alias("ids")));',
+        "static long ids[3] = {1, 2};\n"
+        'extern long __mod_hid__ids_device_table[3] __attribute__((unused, alias("ids")));',
+        "data-size-changed", "ids",
+    ),
     "data-size-changed": ("int table[4];", "int table[5];", "data-size-changed", "table"),
     "alias-changed": (
         "int f(int x) { return outside(x); }\nint g(int x) __attribute__((alias(\"f\")));",
         "int f(int x) { return outside(x) + 1; }\nint h(int x) __attribute__((alias(\"f\")));",
         "alias-changed", "f",
+    ),
+    "alias-moved-between-functions-that-did-not-change": (
+        "int f(int x) { return outside(x); }\nint g(int x) { return outside(x) + 1; }\n"
+        "int h(int x) __attribute__((alias(\"f\")));",
+        "int f(int x) { return outside(x); }\nint g(int x) { return outside(x) + 1; }\n"
+        "int h(int x) __attribute__((alias(\"g\")));",
+        "alias-changed", "h",
     ),
     "registration": (
         "int f(int x) { return x; }",
@@ -103,11 +122,26 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         + "int f(int x) { return b[x - 1] + 2; }",
         "section-layout", "b",
     ),
+    "section-layout-of-two-new-ones": (
+        "int f(void) { return outside(1); }",
+        '#define hot __attribute__((section(".data..read_mostly")))\n'
+        "static int a[4] hot = {1}, b[4] hot = {2};\n"
+        "int f(void) { int n = 0; for (int *p = b; p != b + 4; p++) n += outside(*p);"
+        " return n + a[n]; }",
+        "section-layout", "a",
+    ),
     "static-local-ambiguous": (
         "int f(int x) { if (x) { static int n = 1; return ++n; } { static int n = 1;"
         " return outside(n++); } }",
         "int f(int x) { if (x) { static int n = 1; return ++n; } { static int n = 1;"
         " outside(n++); } { static int n = 1; return outside(n += 5); } }",
+        "static-local-ambiguous", "n",
+    ),
+    "static-locals-of-exchanged-blocks-that-changed": (
+        "int f(int x) { { static int n = 1; outside(n++ * x); }"
+        " { static int n = 1; return outside(n += 5); } }",
+        "int f(int x) { { static int n = 1; outside(n += 6); }"
+        " { static int n = 1; return outside(n++ * x); } }",
         "static-local-ambiguous", "n",
     ),
 }  # fmt: skip

@@ -42,6 +42,9 @@ _LABELS = (".L", "__BTF_ID__")
 _RANK: dict[int, int] = {Binding.GLOBAL: 0, Binding.LOCAL: 1, Binding.WEAK: 2}
 """Which of several symbols at one place gives an entity its name."""
 
+_FOR_FILE2ALIAS = "__mod_"
+"""``MODULE_DEVICE_TABLE()`` gives a table a second, global name, which modpost reads."""
+
 
 def symbols_by_section(obj: ElfObject) -> dict[int, NamedSymbols]:
     """The symbols that may name a part of each section."""
@@ -97,13 +100,16 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
     return divided
 
 
+def _rank(symbol: Symbol) -> int:
+    is_second = symbol.name.startswith(_FOR_FILE2ALIAS)
+    return 4 if is_second else _RANK.get(symbol.binding, 3)
+
+
 def _symbols(
     index: int, section: Section, listed: NamedSymbols, oddities: list[Oddity]
 ) -> list[Entity]:
     kind = Kind.FUNCTION if int(section.flags) & _CODE else Kind.DATA
-    order = sorted(
-        listed, key=lambda pair: (pair[1].value, -pair[1].size, _RANK.get(pair[1].binding, 3))
-    )
+    order = sorted(listed, key=lambda pair: (pair[1].value, -pair[1].size, _rank(pair[1])))
     found: list[Entity] = []
     for number, symbol in order:
         last = found[-1] if found else None

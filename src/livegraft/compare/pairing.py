@@ -12,6 +12,7 @@ and by the functions that use them, and what may or may not be a pair is named a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ import numpy as np
 from livegraft.compare import names
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.unit import Unit
+from livegraft.elf.arch.architecture import Instruction
+
+CONTEXT = 1
+"""Instructions in front of and behind a reference that have to be the same."""
 
 
 @dataclass(slots=True)
@@ -111,20 +116,32 @@ def _pair_statics(group: _Group, before: Users, after: Users, pairs: Pairs) -> N
 
 
 def _pair_same_users(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
-    """Several of one name in one function (inner blocks): both orders have to say the same."""
+    """Several of one name in one function (inner blocks): the code around each use tells which.
+
+    Blocks that were exchanged take their numbers along, so numbers and places alone say nothing.
+    Where the code around is the same too, the order of both has to say the same.
+    """
     classes: dict[Hashable, _Group] = defaultdict(_Group)
     for each in group.old:
         classes[each.size, before.of(each)].old.append(each)
     for each in group.new:
         classes[each.size, after.of(each)].new.append(each)
     for found in classes.values():
-        if len(found.old) != len(found.new) or not found.old:
+        if not found.old or not found.new:
             continue
-        by_number = list(zip(_in_order(found.old), _in_order(found.new), strict=True))
-        by_use = zip(before.in_order(found.old), after.in_order(found.new), strict=True)
-        if set(by_number) == set(by_use):
-            for first, second in by_number:
-                _take(group, first, second, pairs)
+        contexts: dict[Hashable, _Group] = defaultdict(_Group)
+        for each in found.old:
+            contexts[before.context(each)].old.append(each)
+        for each in found.new:
+            contexts[after.context(each)].new.append(each)
+        for same in contexts.values():
+            if len(same.old) != len(same.new):
+                continue
+            by_number = list(zip(_in_order(same.old), _in_order(same.new), strict=True))
+            by_use = zip(before.in_order(same.old), after.in_order(same.new), strict=True)
+            if set(by_number) == set(by_use):
+                for first, second in by_number:
+                    _take(group, first, second, pairs)
 
 
 def _pair_only_choice(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
@@ -182,8 +199,9 @@ class Users:
     """Who refers to the static locals of a unit, by names without what the compiler appended."""
 
     def __init__(self, unit: Unit) -> None:
+        self._unit = unit
         self._users: dict[int, set[str]] = defaultdict(set)
-        self._first: dict[int, int] = {}
+        self._positions: dict[int, list[int]] = defaultdict(list)
         numbered = np.array(
             [each.kind is Kind.DATA and names.is_numbered(each.name) for each in unit.entities],
             dtype=bool,
@@ -195,7 +213,7 @@ class Users:
             if owner is None or owner.number == target:
                 continue
             self._users[target].add(names.base(owner.top.name))
-            self._first.setdefault(target, position)
+            self._positions[target].append(position)
 
     def of(self, entity: Entity) -> frozenset[str]:
         """The functions and variables that refer to it."""
@@ -203,7 +221,31 @@ class Users:
 
     def in_order(self, entities: list[Entity]) -> list[Entity]:
         """By the first reference to each."""
-        return sorted(entities, key=lambda each: self._first.get(each.number, -1))
+        return sorted(entities, key=lambda each: self._positions.get(each.number, [-1])[0])
+
+    def context(self, entity: Entity) -> Hashable:
+        """Its initial value, and the code around each reference to it, distances aside."""
+        around = tuple(self._around(at) for at in self._positions.get(entity.number, ()))
+        return self._unit.masked(entity), around
+
+    def _around(self, position: int) -> Hashable:
+        unit = self._unit
+        owner = unit.entities[int(unit.owner[position])]
+        place = int(unit.offset[position])
+        if owner.kind is not Kind.FUNCTION:
+            return owner.name if owner.kind is Kind.ENTRY else place - owner.value
+        listed = unit.instructions(owner)
+        at = bisect_right(listed, place, key=lambda each: each.offset) - 1
+        near = listed[max(at - CONTEXT, 0) : at + CONTEXT + 1]
+        return tuple(_form(unit, owner, each) for each in near)
+
+
+def _form(unit: Unit, function: Entity, instruction: Instruction) -> Hashable:
+    """What an instruction is, registers and distances aside: what follows may shift them."""
+    if unit.arch.destination(instruction, unit.section(function).data) is not None:
+        return unit.arch.is_jump(instruction)
+    data = unit.section(function).data[instruction.immediate : instruction.end]
+    return instruction.map, instruction.opcode, data
 
 
 def _speaker(unit: Unit, owner: Entity) -> Entity | None:

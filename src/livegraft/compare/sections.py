@@ -27,6 +27,8 @@ loader finds there (``__dyndbg``, ``.data..percpu``, ``.data..ro_after_init``)."
 
 PER_CPU = ".data..percpu"
 
+DYNAMIC_DEBUG = "__dyndbg"
+
 
 def storage(name: str, flags: int) -> str:
     """How what lies in a section is kept: what a variable or function may be used for, and when.

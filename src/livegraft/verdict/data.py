@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.entity import NAMED, Entity
+from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.errors import Reason
 
 SAME_STORAGE = "leave its attributes as they are, or add a new one under another name"
@@ -51,20 +51,32 @@ def _is_initial(comparison: Comparison, variable: Entity) -> bool:
 
 
 def storage_changed(comparison: Comparison) -> Iterator[Reason]:
-    """``__init``, ``const``, ``__ro_after_init``, ``DEFINE_PER_CPU`` given or taken.
+    """``__init``, ``const``, ``__ro_after_init``, ``DEFINE_PER_CPU``, ``__aligned()`` come or go.
 
-    The running one stays where it is: freed, read-only, or once for all CPUs.
+    The running one stays where it is: freed, read-only, once for all CPUs, or less aligned.
     """
     for patched, original in comparison.pairs.of_patched.items():
         if patched.kind not in NAMED:
             continue
         old, new = comparison.original.section(original), comparison.patched.section(patched)
+        if old.alignment < new.alignment and _has_section(comparison, original, patched):
+            text = f"is aligned to {old.alignment} bytes in the running kernel and would be to "
+            text += f"{new.alignment}"
+            yield Reason("storage-changed", original.name, text, SAME_STORAGE)
         if (old.name, old.flags) == (new.name, new.flags):
             continue
         before, after = (sections.storage(each.name, each.flags) for each in (old, new))
         if before != after:
             text = f"is {before} in the running kernel and would be {after}"
             yield Reason("storage-changed", original.name, text, SAME_STORAGE)
+
+
+def _has_section(comparison: Comparison, original: Entity, patched: Entity) -> bool:
+    """Whether a variable has its section for itself, so that its alignment is to be seen."""
+    if patched.kind is not Kind.DATA or original.size != patched.size:
+        return False
+    sides = (comparison.original, original), (comparison.patched, patched)
+    return all(unit.neighbours(each) == (None, None) for unit, each in sides)
 
 
 def static_local_ambiguous(comparison: Comparison) -> Iterator[Reason]:

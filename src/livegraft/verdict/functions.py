@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
+from livegraft.compare.unit import Unit
 from livegraft.elf.header import SectionFlag
-from livegraft.elf.object import SymbolType
+from livegraft.elf.object import Binding, SymbolType
 from livegraft.errors import Reason
 
 REBOOT = "leave this function out of the fix, or boot a kernel with the fix"
@@ -49,18 +50,36 @@ def _is_ftrace_site(comparison: Comparison, function: Entity, entry: Entity) -> 
 
 
 def alias_changed(comparison: Comparison) -> Iterator[Reason]:
-    """A function under other names than before: ``SYSCALL_DEFINE`` makes ``__x64_sys_*`` so."""
+    """A global name that means another function than before, or is one more of a changed one.
+
+    ``SYSCALL_DEFINE`` makes ``__x64_sys_*`` so. Callers elsewhere have the old function by that
+    name. Those of a static function are all here, and were compared with what they mean.
+    """
+    before, after = (_global_names(unit) for unit in (comparison.original, comparison.patched))
+    for name in sorted(before.keys() & after.keys()):
+        old, new = before[name], after[name]
+        if comparison.original_of(new) is not old:
+            text = f"was a name of {old.name} and would be one of {new.name}"
+            yield Reason("alias-changed", name, text, "keep the name where it is")
+    added: dict[Entity, list[str]] = {}
+    for name in sorted(after.keys() - before.keys()):
+        added.setdefault(after[name], []).append(name)
     for function in comparison.changed_entities:
         original = comparison.original_of(function)
-        if original is None:
-            continue
-        before, after = comparison.original.obj.symbols, comparison.patched.obj.symbols
-        old = {before[number].name for number in original.aliases}
-        new = {after[number].name for number in function.aliases}
-        if old != new:
-            names = ", ".join(sorted(old ^ new))
-            text = f"has other aliases than before ({names})"
+        if original is not None and function in added:
+            text = f"has other aliases than before ({', '.join(added[function])})"
             yield Reason("alias-changed", original.name, text, "keep the function's aliases")
+
+
+def _global_names(unit: Unit) -> dict[str, Entity]:
+    """The names by which other units call functions."""
+    names: dict[str, Entity] = {}
+    for function in unit.functions():
+        for number in (function.symbol, *function.aliases):
+            symbol = unit.obj.symbols[number]
+            if symbol.binding != Binding.LOCAL:
+                names[symbol.name] = function
+    return names
 
 
 def ifunc(comparison: Comparison) -> Iterator[Reason]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
-from livegraft.elf.object import Binding
 from livegraft.errors import Reason
 from livegraft.verdict import data, functions, objects, references
+from livegraft.verdict.remarks import remarks_on
 from livegraft.verdict.types import type_reasons
 
 Rule = Callable[[Comparison], Iterator[Reason]]
@@ -52,19 +51,6 @@ def judge_all(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     judged = {}
     for unit, each in comparisons.items():
         reasons = [reason for rule in RULES for reason in rule(each)]
-        judged[unit] = each.judged([*reasons, *shared], [*_warnings(each), *remarks])
+        judged[unit] = each.judged([*reasons, *shared], [*remarks_on(each), *remarks])
         shared, remarks = [], []
     return judged
-
-
-def _warnings(comparison: Comparison) -> Iterator[str]:
-    for function in comparison.changed_entities:
-        if comparison.patched.obj.symbols[function.symbol].binding == Binding.WEAK:
-            # Which definition is used is not to be seen here; the proof knows.
-            yield f"{function.name}: is a weak symbol, which another unit may override"
-    for variable in comparison.inclusion.new_variables:
-        yield f"{variable.name}: a new variable, which starts with its initial value"
-    for variable in comparison.new_data:
-        if sections.is_export(comparison.patched.section(variable).name):
-            name = variable.name.removeprefix("__ksymtab_")
-            yield f"{name}: is exported by the fix, but not by a live patch"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity, Kind
+from livegraft.compare.unit import Unit
 from livegraft.errors import Reason
 
 
@@ -27,20 +28,37 @@ def section_layout(comparison: Comparison) -> Iterator[Reason]:
     """Variables of a section that the source names, in another order than before.
 
     The assembler writes ``table[i - 1]`` as a place in the section, which may lie in the variable
-    in front. As long as the neighbours are the same, that is the same place in the running kernel.
+    in front, and ``table + ARRAY_SIZE(table)`` as the place of the variable behind. As long as the
+    neighbours are the same, that is the same place in the running kernel.
     """
     unit = comparison.patched
+    remedy = "put the variables that the fix adds into no section or into another one"
     for entity in comparison.inclusion.in_order():
         for use in unit.uses(entity):
             target = use.target
             if use.by_name or not isinstance(target, Entity) or target.kind is not Kind.DATA:
                 continue
-            is_certain = use.type in unit.arch.unindexed or comparison.inclusion.is_included(target)
-            if not is_certain and not _has_same_neighbours(comparison, target):
-                section = unit.section(target).name
+            if use.type in unit.arch.unindexed:
+                continue
+            section = unit.section(target).name
+            if comparison.inclusion.is_included(target):
+                if use.delta == 0 and _ends_a_variable(unit, target):
+                    text = f"lies in {section} where a variable ends, and code refers to that place"
+                    yield Reason("section-layout", target.name, text, remedy)
+            elif not _has_same_neighbours(comparison, target):
                 text = f"has other neighbours in {section} than before, and code counts from it"
-                remedy = "put the variables that the fix adds into no section or into another one"
                 yield Reason("section-layout", target.name, text, remedy)
+
+
+def _ends_a_variable(unit: Unit, variable: Entity) -> bool:
+    """Whether the place of a variable may be meant as the end of the one in front.
+
+    Nobody asks for the end of what stands for a place in the source: ``descriptor``, ``__warned``.
+    """
+    front, _ = unit.neighbours(variable)
+    if front is None or front.is_always_new or variable.is_always_new:
+        return False
+    return front.end == variable.value
 
 
 def _has_same_neighbours(comparison: Comparison, variable: Entity) -> bool:
