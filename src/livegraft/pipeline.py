@@ -29,6 +29,7 @@ from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.proof import prove
 from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kbuild.unproved import place_unproved
+from livegraft.kernel import entrance
 from livegraft.kernel.image import open_image
 from livegraft.kernel.kernel import Kernel, open_prepared
 from livegraft.kernel.kernel import prepare as prepare_kernel
@@ -38,6 +39,7 @@ from livegraft.kernel.references import Resolver
 from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symvers import read_symvers
+from livegraft.module import ibt
 from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.inspect import Inspection, inspect_module
 from livegraft.module.manifest import Identity, Provenance
@@ -260,6 +262,9 @@ def _conclude(
     for made in cuts:
         warnings += made.warnings
     pieces = tuple(made.piece for made in cuts)
+    if kernel.config.enabled(entrance.SETTING):
+        entrances = entrance.Entrances(kernel, progress)
+        reasons += [reason for piece in pieces for reason in ibt.check_piece(piece, entrances)]
     functions = tuple(function for piece in pieces for function in piece.functions)
     if reasons:
         kept = tuple(dict.fromkeys(reasons))

@@ -8,6 +8,7 @@ import lzma
 import struct
 from collections.abc import Callable, Sequence
 
+import lz4.block
 import pytest
 import zstandard
 
@@ -52,7 +53,17 @@ PACKED: dict[str, Callable[[], bytes]] = {
     "xz": lambda: lzma.compress(ELF, check=lzma.CHECK_CRC32) + SIZE,
     "zstd": lambda: zstandard.compress(ELF) + SIZE,
     "gzip": lambda: gzip.compress(ELF),
+    "lz4": lambda: lz4_legacy(ELF) + SIZE,
 }
+
+
+def lz4_legacy(data: bytes) -> bytes:
+    """Like ``lz4 -l``, in two blocks."""
+    packed = b"\x02\x21\x4c\x18"
+    for part in (data[:1000], data[1000:]):
+        block = lz4.block.compress(part, store_size=False)
+        packed += struct.pack("<I", len(block)) + block
+    return packed
 
 
 def bzimage(payload: bytes) -> bytes:
@@ -88,7 +99,7 @@ def test_another_size_than_promised_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     ("payload", "problem"),
     [
-        (b"\x02\x21\x4c\x18" + bytes(64), "is compressed with lz4"),
+        (b"BZh" + bytes(64), "is compressed with bzip2"),
         (b"\x89LZO" + bytes(64), "is compressed with lzo"),
         (b"nothing known" + bytes(64), "unknown compression"),
     ],

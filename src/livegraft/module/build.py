@@ -13,9 +13,10 @@ from livegraft.elf import object as elf
 from livegraft.elf import writer
 from livegraft.elf.object import ElfObject, Section
 from livegraft.errors import ModuleError
+from livegraft.kernel import entrance
 from livegraft.kernel.kernel import Kernel
 from livegraft.kernel.symvers import read_symvers
-from livegraft.module import glue
+from livegraft.module import glue, ibt
 from livegraft.module.glue import CORE_SYMBOLS
 from livegraft.module.inspect import Inspection, inspect_bytes
 from livegraft.module.link import link
@@ -96,6 +97,8 @@ def build_module(
         obj.add_section(Section(SECTION, data=encode(document)))
         data = writer.write(obj)
         inspection = inspect_bytes(data, f"{name}.ko")
+        if kernel.config.enabled(entrance.SETTING):
+            ibt.check_module(elf.parse(data, f"{name}.ko"), entrance.Entrances(kernel, progress))
     return Module(name, data, sum(counts.values()), inspection)
 
 

@@ -158,11 +158,7 @@ def livepatch_relocations(obj: ElfObject) -> tuple[LivepatchRelocations, ...]:
     Raises:
         ModuleError: the core or the loader would refuse them, or ignore one.
     """
-    targets = {
-        number: _target(symbol.name)
-        for number, symbol in enumerate(obj.symbols)
-        if symbol.section == SHN_LIVEPATCH
-    }
+    targets = livepatch_targets(obj)
     counts: dict[tuple[str, Target], int] = {}
     for section in obj.sections:
         entries = section.relocations["symbol"].tolist()
@@ -185,6 +181,19 @@ def livepatch_relocations(obj: ElfObject) -> tuple[LivepatchRelocations, ...]:
         raise ModuleError(min(each.name for each in unused), "is a livepatch symbol without use")
     order = sorted(counts, key=lambda key: (key[0], key[1].object, key[1].name, key[1].sympos))
     return tuple(LivepatchRelocations(*key, counts[key]) for key in order)
+
+
+def livepatch_targets(obj: ElfObject) -> dict[int, Target]:
+    """The module's livepatch symbols by number, and what each means.
+
+    Raises:
+        ModuleError: one is named wrongly.
+    """
+    return {
+        number: _target(symbol.name)
+        for number, symbol in enumerate(obj.symbols)
+        if symbol.section == SHN_LIVEPATCH
+    }
 
 
 def _target(name: str) -> Target:

@@ -29,6 +29,9 @@ PC_RELATIVE = {R_PC32: 4, R_PLT32: 4, R_PC8: 1, R_PC64: 4}
 SAME_MEANING = {R_PLT32: R_PC32}
 """Types that the assembler chooses between by the symbol's binding only."""
 
+ENDBR64 = bytes.fromhex("f30f1efa")
+"""Where an indirect branch may land (Intel SDM, volume 1, 17.3)."""
+
 LONGEST_IMMEDIATE = 4
 """What may lie between a PC-relative memory operand and the end of its instruction, in bytes."""
 
