@@ -72,20 +72,20 @@ def pair(original: Unit, patched: Unit) -> Pairs:
 def _pair_names(original: Unit, patched: Unit, kind: Kind, pairs: Pairs) -> list[_Group]:
     """Pair by names that the compiler did not choose; returns the rest by families."""
     families: dict[str, _Group] = defaultdict(_Group)
-    plain: dict[str, Entity] = {}
+    plain: dict[str, list[Entity]] = defaultdict(list)
     for entity in original.entities:
         if entity.kind is kind and not entity.is_always_new:
             if names.is_numbered(entity.name):
                 families[names.family(entity.name)].old.append(entity)
             else:
-                plain.setdefault(entity.name, entity)
+                plain[entity.name].append(entity)
     for entity in patched.entities:
         if entity.kind is kind and not entity.is_always_new:
-            twin = plain.get(entity.name)
+            twins = plain.get(entity.name)
             if names.is_numbered(entity.name):
                 families[names.family(entity.name)].new.append(entity)
-            elif twin is not None and twin not in pairs.of_original:
-                pairs.add(twin, entity)
+            elif twins:  # several are of units that were linked together, which keep their order
+                pairs.add(twins.pop(0), entity)
     return [group for group in families.values() if group.old and group.new]
 
 
