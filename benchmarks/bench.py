@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Cost, livegraft
+from benchmarks.comparing import comparing
+from benchmarks.measure import Cost, Figure, livegraft
 from livegraft import pipeline
 from livegraft.cache import Cache
 from livegraft.kernel.kernel import Kernel
@@ -30,23 +31,7 @@ HERE = Path(__file__).resolve().parent
 RELEASE = "6.1.0-55-amd64"
 FIX = HERE.parent / "tests/data/ext4-mballoc.patch"
 SAMPLE = HERE.parent / "demo/sample.patch"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table.
-
-    Args:
-        what: what was measured.
-        measured: the figure, with its unit.
-        target: what it has to be, in words; empty if it is for comparison only.
-        holds: whether it is.
-    """
-
-    what: str
-    measured: str
-    target: str = ""
-    holds: bool = True
+PLOT = HERE.parent / "build/compare.svg"
 
 
 def build(_: Kernel, rounds: int) -> Iterator[Figure]:
@@ -80,6 +65,11 @@ def cold(_: Kernel, __: int) -> Iterator[Figure]:
     for name, value in cost.document["timings"].items():
         if value >= 1:
             yield Figure(f"  step: {name}", f"{value:.1f} s")
+
+
+def compare(kernel: Kernel, rounds: int) -> Iterator[Figure]:
+    """Two objects, by their size; a plot of it goes to build/compare.svg."""
+    return comparing(kernel, rounds, SAMPLE, PLOT)
 
 
 def guests(kernel: Kernel, rounds: int) -> Iterator[Figure]:
@@ -142,6 +132,7 @@ def _median_timings(costs: list[Cost]) -> dict[str, float]:
 
 PARTS: dict[str, Callable[[Kernel, int], Iterator[Figure]]] = {
     "build": build,
+    "compare": compare,
     "guests": guests,
     "transitions": transitions,
     "cold": cold,

@@ -32,6 +32,23 @@ sys.exit(status)
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table.
+
+    Args:
+        what: what was measured.
+        measured: the figure, with its unit.
+        target: what it has to be, in words; empty if it is for comparison only.
+        holds: whether it is.
+    """
+
+    what: str
+    measured: str
+    target: str = ""
+    holds: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What one run of the command cost.
 
