@@ -141,7 +141,8 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
     Raises:
         ElfError: an object is of an architecture that is not known, or the two differ.
     """
-    before, after = Unit(original, "original object"), Unit(patched, "patched object")
+    before = Unit(original, "original object")
+    after = Unit(patched, "patched object", before.decoded)
     if before.arch != after.arch:
         problem = f"is for {after.arch.name}, the original object for {before.arch.name}"
         raise ElfError("patched object", problem, "compare two builds for the same machine")

@@ -26,6 +26,9 @@ from livegraft.elf.object import RELOCATION, ElfObject, Section, SymbolType
 
 Numbers = npt.NDArray[np.int64]
 
+Decoded = dict[tuple[int, bytes], list[Instruction]]
+"""Instructions by the offset in their section and the bytes that they were decoded from."""
+
 _SECTION_SHIFT = 40
 """A place is one number: the section's number above 40 bits of offset."""
 
@@ -54,18 +57,21 @@ class Unit:
     Args:
         obj: the object.
         subject: what to call it.
+        decoded: instructions of the other unit, which has mostly the same code, by their place and
+            bytes.
 
     Raises:
         ElfError: it is of an architecture that is not known.
     """
 
-    def __init__(self, obj: ElfObject, subject: str) -> None:
+    def __init__(self, obj: ElfObject, subject: str, decoded: Decoded | None = None) -> None:
         self.obj = obj
         self.subject = subject
         self.arch = architecture(obj.machine, obj.byte_order, subject)
         self.oddities: list[Oddity] = []
         self.externals: list[str] = []
         """Names of undefined symbols; a target of -1 - n is the n-th."""
+        self.decoded: Decoded = {} if decoded is None else decoded
         self._instructions: dict[Entity, list[Instruction]] = {}
         self._is_snippet = np.array([self.arch.is_snippet(each.name) for each in obj.sections])
         self._divided = divide(obj, self.arch, self.oddities)
@@ -130,16 +136,14 @@ class Unit:
         """
         if entity not in self._instructions:
             data = self.obj.sections[entity.section].data
-            try:
-                listed = list(self.arch.decode(data, entity.value, entity.end))
-            except Undecodable as error:
-                listed = []
-                self.oddities.append(
-                    Oddity(
-                        "undecodable", entity.name or self.section(entity).name, str(error), entity
-                    )
-                )
-            self._instructions[entity] = listed
+            key = (entity.value, data[entity.value : entity.end])
+            if key not in self.decoded:
+                try:
+                    self.decoded[key] = list(self.arch.decode(data, entity.value, entity.end))
+                except Undecodable as error:
+                    name = entity.name or self.section(entity).name
+                    self.oddities.append(Oddity("undecodable", name, str(error), entity))
+            self._instructions[entity] = self.decoded.get(key, [])
         return self._instructions[entity]
 
     def is_branch(self, use: Use, section: int) -> bool:
@@ -356,14 +360,15 @@ class Unit:
 
     def _find_families(self) -> None:
         """Entries to those that they speak of, cold parts to their functions."""
-        entries: dict[Entity, list[Entity]] = {}
-        for entity in self.entities:
-            if entity.kind is Kind.ENTRY:
-                subject = self.described(entity)
-                if subject is not None:
-                    entries.setdefault(subject, []).append(entity)
-        for subject, listed in entries.items():
-            subject.entries = tuple(listed)
+        targets = np.append(self.target, -1)[self.first]
+        targets[np.diff(self.first, append=0) <= 0] = -1  # those without relocations
+        self._described: list[int] = targets.tolist()
+        entries: dict[int, list[Entity]] = {}
+        for entity, target in zip(self.entities, self._described, strict=False):
+            if entity.kind is Kind.ENTRY and target >= 0 and target != entity.number:
+                entries.setdefault(target, []).append(entity)
+        for number, listed in entries.items():
+            self.entities[number].entries = tuple(listed)
         functions = {each.name: each for each in self.functions()}
         for entity in functions.values():
             parent = functions.get(names.parent(entity.name))
@@ -373,10 +378,7 @@ class Unit:
 
     def described(self, entry: Entity) -> Entity | None:
         """What a table's entry speaks of: that which its first relocation refers to."""
-        span = self.span(entry)
-        if span.start == span.stop:
-            return None
-        target = int(self.target[span.start])
+        target = self._described[entry.number]
         return self.entities[target] if target >= 0 and target != entry.number else None
 
     def place(self, entry: Entity) -> int:
