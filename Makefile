@@ -2,13 +2,13 @@
 # make setup   install what is needed; leaves the command at .venv/bin/livegraft
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel)
 # make test    all tests, guests included
-# make bench   measure what the README claims
+# make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference
 MAKEFLAGS += --no-builtin-rules
 PYTHON := .venv/bin/python
 KERNEL ?=
 
-.PHONY: setup demo test bench lint man reference lock clean
+.PHONY: setup demo test bench bench-compare lint man reference lock clean
 setup:
 	@setup/setup.sh
 
@@ -21,6 +21,10 @@ test:
 
 bench: setup
 	@$(PYTHON) -m benchmarks.bench
+
+# Renews the plot of docs/compare-speed.md.
+bench-compare: setup
+	@$(PYTHON) -m benchmarks.bench --only compare --plot docs/compare-speed.svg
 
 lint: setup
 	@.venv/bin/ruff check .

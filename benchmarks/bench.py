@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,6 @@ def cold(_: Kernel, __: int) -> Iterator[Figure]:
     for name, value in cost.document["timings"].items():
         if value >= 1:
             yield Figure(f"  step: {name}", f"{value:.1f} s")
-
-
-def compare(kernel: Kernel, rounds: int) -> Iterator[Figure]:
-    """Two objects, by their size; a plot of it goes to build/compare.svg."""
-    return comparing(kernel, rounds, SAMPLE, PLOT)
 
 
 def guests(kernel: Kernel, rounds: int) -> Iterator[Figure]:
@@ -130,28 +126,39 @@ def _median_timings(costs: list[Cost]) -> dict[str, float]:
     return {n: statistics.median(c.document["timings"].get(n, 0.0) for c in costs) for n in names}
 
 
-PARTS: dict[str, Callable[[Kernel, int], Iterator[Figure]]] = {
-    "build": build,
-    "compare": compare,
-    "guests": guests,
-    "transitions": transitions,
-    "cold": cold,
-}
+def parts(plot: Path) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
+    """What there is to measure, in order.
+
+    Args:
+        plot: where the plot of the comparison goes.
+    """
+    return {
+        "build": build,
+        "compare": partial(comparing, fix=SAMPLE, plot=plot),
+        "guests": guests,
+        "transitions": transitions,
+        "cold": cold,
+    }
 
 
 def main() -> int:
     """Measure; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help=f"parts, separated by commas: {', '.join(PARTS)}")
+    listed = ", ".join(parts(PLOT))
+    parser.add_argument("--only", help=f"parts, separated by commas: {listed}")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/bench.json"))
+    parser.add_argument(
+        "--plot", type=Path, default=PLOT, help="the plot of the comparison (default: %(default)s)"
+    )
     arguments = parser.parse_args()
-    chosen = arguments.only.split(",") if arguments.only else list(PARTS)
+    available = parts(arguments.plot)
+    chosen = arguments.only.split(",") if arguments.only else list(available)
     kernel = pipeline.prepare(RELEASE, cache=Cache())
     figures = []
     print(f"| {'what':44} | measured | target | |\n|---|---|---|---|", flush=True)
     for name in chosen:
-        for figure in PARTS[name](kernel, arguments.rounds):
+        for figure in available[name](kernel, arguments.rounds):
             figures.append(figure)
             mark = "" if not figure.target else "holds" if figure.holds else "MISSED"
             print(f"| {figure.what} | {figure.measured} | {figure.target} | {mark} |", flush=True)
