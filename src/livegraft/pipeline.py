@@ -21,6 +21,7 @@ from livegraft.errors import ModuleError, NothingChanged, NotPrepared, Reason, R
 from livegraft.fix.bodies import changes_declarations
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
+from livegraft.fix.reach import is_reached
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import Object, Variant, compile_original, compile_unit, side_by_side
@@ -45,6 +46,9 @@ from livegraft.module.inspect import Inspection, inspect_module
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
 from livegraft.verdict.judge import judge_all
+
+FEW_UNITS = 4
+"""As many units are compiled for the proof without waiting for the comparison."""
 
 
 class Verdict(StrEnum):
@@ -95,10 +99,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A unit, compiled three ways: as shipped, and before and after the fix for the comparison."""
+    """A unit, compiled before and after the fix for the comparison."""
 
     unit: Unit
-    plain: Object
+    command: Command
     before: Object
     after: Path
 
@@ -153,13 +157,17 @@ def check(
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
     with tempfile.TemporaryDirectory(prefix="livegraft-units-") as folder:
-        variant = (
-            Variant.TYPES if changes_declarations(changes, kernel.source) else Variant.SECTIONS
-        )
-        with progress.step("compile"), shadow_of(kernel.source, changes) as shadow:
-            compiled = _compile_all(kernel, commands, variant, shadow, Path(folder))
+        with shadow_of(kernel.source, changes) as shadow:
+            variant = Variant.TYPES
+            if not changes_declarations(changes, kernel.source):
+                variant = Variant.SECTIONS
+                commands = _reached(kernel, commands, shadow, progress)
+            with progress.step("compile"):
+                compiled = _compile_all(kernel, commands, variant, shadow, Path(folder))
         with progress.step("compare"):
             comparisons = _compare_all(compiled)
+        with progress.step("compile for the proof"):
+            _compile_plain(kernel, compiled, comparisons)
     return _conclude(fix, kernel, compiled, comparisons, warnings, proof, progress)
 
 
@@ -197,6 +205,19 @@ def build(
     return Built(outcome, output, len(module.data), inspection)
 
 
+def _reached(
+    kernel: Kernel, commands: Mapping[Unit, Command], shadow: Shadow, progress: Progress
+) -> dict[Unit, Command]:
+    """Those units whose objects can depend on a fix of nothing but function bodies."""
+    asked = [unit for unit in commands if unit.path not in shadow.changes]
+    if not asked:
+        return dict(commands)
+    with progress.step("find out who uses what changed", len(asked)):
+        tasks = [partial(is_reached, kernel, commands[unit], shadow) for unit in asked]
+        answers = dict(zip(asked, side_by_side(tasks), strict=True))
+    return {unit: each for unit, each in commands.items() if answers.get(unit, True)}
+
+
 def _compile_all(
     kernel: Kernel,
     commands: Mapping[Unit, Command],
@@ -204,26 +225,43 @@ def _compile_all(
     shadow: Shadow,
     folder: Path,
 ) -> list[_Compiled]:
-    """All units, three objects each, on all cores."""
+    """All units before and after the fix, on all cores."""
     tasks: list[Callable[[], Object]] = []
     for number, command in enumerate(commands.values()):
+        output = folder / f"{number}.o"
+        after = partial(compile_unit, shadow=shadow, extra_flags=variant.flags)
         tasks += [
-            partial(
-                compile_unit,
-                kernel,
-                command,
-                output=folder / f"{number}.o",
-                shadow=shadow,
-                extra_flags=variant.flags,
-            ),
+            partial(after, kernel, command, output=output),
             partial(compile_original, kernel, command, variant),
-            partial(compile_original, kernel, command, Variant.PLAIN),
         ]
+    # Few units are proved most often: a core that is free can begin with it.
+    if len(commands) <= FEW_UNITS:
+        plain = [
+            partial(compile_original, kernel, each, Variant.PLAIN) for each in commands.values()
+        ]
+        tasks += plain
     objects = iter(side_by_side(tasks))
     return [
-        _Compiled(unit, plain=plain, before=before, after=after.path)
-        for unit, after, before, plain in zip(commands, objects, objects, objects, strict=True)
+        _Compiled(unit, command, before=before, after=after.path)
+        for (unit, command), after, before in zip(commands.items(), objects, objects, strict=False)
     ]
+
+
+def _compile_plain(
+    kernel: Kernel, compiled: Sequence[_Compiled], comparisons: Sequence[Comparison]
+) -> None:
+    """What has to be proved, as it was shipped; kept in the cache."""
+    pairs = zip(compiled, comparisons, strict=True)
+    side_by_side(
+        partial(compile_original, kernel, each.command, Variant.PLAIN)
+        for each, comparison in pairs
+        if _is_brought(comparison)
+    )
+
+
+def _is_brought(comparison: Comparison) -> bool:
+    """Whether the patch would bring something of a unit."""
+    return not comparison.reasons and bool(comparison.changed or comparison.new)
 
 
 def _compare_all(compiled: Sequence[_Compiled]) -> list[Comparison]:
@@ -249,7 +287,7 @@ def _conclude(
     for each, comparison in zip(compiled, comparisons, strict=True):
         warnings += comparison.warnings
         reasons += comparison.reasons
-        if comparison.reasons or not (comparison.changed or comparison.new):
+        if not _is_brought(comparison):
             continue
         places = _places(kernel, each, proof, progress)
         reasons += _defined_twice(places, comparison)
@@ -312,7 +350,7 @@ class _Resolver:
 
 
 def _places(kernel: Kernel, each: _Compiled, proof: bool, progress: Progress) -> Placement:
-    plain = elf.read(each.plain.path)
+    plain = elf.read(compile_original(kernel, each.command, Variant.PLAIN).path)
     if proof:
         return prove(kernel, each.unit.path, each.unit.object, plain, progress)
     return place_unproved(kernel, each.unit.path, each.unit.object, plain, progress)

@@ -26,6 +26,8 @@ _TOKEN = re.compile(
 )
 _CONDITION = re.compile(r"\s*#\s*(?:if|ifdef|ifndef|else|elif|endif)\b")
 _BLOCK_TYPE = re.compile(r"\b(?:struct|union|enum)\s(?:[\w ]*\s)?\{")
+_ANNOTATIONS = frozenset({"__acquires", "__releases", "__must_hold"})
+"""What may stand behind a function's arguments (include/linux/compiler_types.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def name_of(head: str) -> str:
     depth = 0
     for at in range(len(words) - 1, 0, -1):
         depth += (words[at] == ")") - (words[at] == "(")
-        if not depth:
+        if not depth and words[at - 1] not in _ANNOTATIONS and words[at] == "(":
             return words[at - 1]
     return ""
 

@@ -152,12 +152,12 @@ def files_read(kernel: KernelTree, command: Command, shadow: Shadow | None = Non
 
 
 def preprocess(kernel: KernelTree, command: Command, shadow: Shadow | None = None) -> str:
-    """The unit's text after preprocessing, without line markers.
+    """The unit's text after preprocessing, with line markers.
 
     Raises:
         CompileError: a file that it includes does not exist.
     """
-    return _preprocessed(kernel, command, shadow, "-E", "-P")
+    return _preprocessed(kernel, command, shadow, "-E")
 
 
 def _preprocessed(
