@@ -9,6 +9,7 @@ import pytest
 from tests.compare_pairs import SECTIONS, compared, compiled
 
 from livegraft.compare.comparison import Comparison, compare_objects
+from livegraft.compare.spelling import Member
 from livegraft.compare.types import Types
 from livegraft.elf.dwarf import read_debug_information
 from livegraft.errors import Reason
@@ -211,7 +212,7 @@ def test_both_versions_of_debug_information_say_the_same(version: str, tmp_path:
     members = types.structures["struct thing"].members
     assert (members["high"].offset, members["high"].size) == (35, 5)
     assert types.structures["struct thing"].size == 80
-    assert types.place("table", 14) == ("[1].three", 14, "short int")
+    assert types.place("table", 14) == Member("[1].three", 112, 16, "short int")
 
 
 def test_compressed_debug_information_is_read(tmp_path: Path) -> None:

@@ -7,10 +7,20 @@ The compiler writes down only what the unit uses, so types of headers that nobod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from livegraft.compare.spelling import AGGREGATES, Member, Spelling, bit_offset
-from livegraft.elf.dwarf import At, DebugInformation, Entry, Tag, walk
+from livegraft.compare.unit import Unit
+from livegraft.elf.dwarf import (
+    At,
+    DebugInformation,
+    Entry,
+    Tag,
+    has_debug_information,
+    read_debug_information,
+    walk,
+)
 
 _HAS_CODE = frozenset({At.LOW_PC, At.RANGES})
 
@@ -94,18 +104,21 @@ class Types:
                     found[name].add(function)
         return {name: frozenset(functions) for name, functions in found.items()}
 
-    def place(self, variable: str, offset: int) -> tuple[str, int, str] | None:
+    def place(self, variable: str, offset: int) -> Member | None:
         """What lies at an offset of a variable outside of functions.
 
         Args:
             offset: bytes from its start.
 
         Returns:
-            The member's path from the variable (``.ops[2].open``; empty for a plain variable), its
-            offset in bytes, and its type; None if the debug information does not tell.
+            The innermost member, with its path from the variable (``.ops[2].open``; empty for a
+            plain variable) and its offset in it; None if the debug information does not tell.
         """
         entry = self._entries_of.get(variable)
-        return None if entry is None else self._member_at(self._spelling.type_of(entry), offset)
+        if entry is None:
+            return None
+        found = self._member_at(self._spelling.type_of(entry), offset)
+        return found if found.size else None
 
     # -- construction ---------------------------------------------------------------------------
 
@@ -157,28 +170,29 @@ class Types:
 
     # -- places and users -----------------------------------------------------------------------
 
-    def _member_at(self, entry: Entry | None, offset: int) -> tuple[str, int, str]:
-        """The innermost member at an offset: its path, its own offset, its type."""
-        plain = self._spelling.plain(entry)
-        whole = ("", 0, self._spelling.text(entry))
+    def _member_at(self, entry: Entry | None, offset: int) -> Member:
+        spelling = self._spelling
+        plain = spelling.plain(entry)
+        whole = Member("", 0, 8 * spelling.size(entry), spelling.text(entry))
         if plain is None:
             return whole
         if plain.tag == Tag.ARRAY:
-            element = self._spelling.type_of(plain)
-            size = self._spelling.size(element)
-            lengths = self._spelling.lengths(plain)
-            if not size or len(lengths) != 1:
+            element = spelling.type_of(plain)
+            size = spelling.size(element)
+            if not size or len(spelling.lengths(plain)) != 1 or "char" in spelling.text(element):
                 return whole
-            path, start, type_ = self._member_at(element, offset % size)
-            return f"[{offset // size}]{path}", offset - offset % size + start, type_
-        if plain.tag != Tag.STRUCTURE:
-            return whole
-        for child in reversed([each for each in plain.children if each.tag == Tag.MEMBER]):
+            return _within(
+                self._member_at(element, offset % size),
+                f"[{offset // size}]",
+                offset - offset % size,
+            )
+        for child in reversed(plain.children if plain.tag == Tag.STRUCTURE else []):
             start = bit_offset(child) // 8
-            if start <= offset and At.BIT_SIZE not in child.values:
-                path, inner, type_ = self._member_at(self._spelling.type_of(child), offset - start)
-                own = f".{child.name}" if child.name else ""
-                return f"{own}{path}", start + inner, type_
+            if child.tag == Tag.MEMBER and start <= offset and At.BIT_SIZE not in child.values:
+                path = f".{child.name}" if child.name else ""
+                return _within(
+                    self._member_at(spelling.type_of(child), offset - start), path, start
+                )
         return whole
 
     def _used_by_functions(self) -> Iterator[tuple[str, set[str]]]:
@@ -224,3 +238,24 @@ class Types:
                     found.add(structure.name)
                     work.append(structure.name)
         return frozenset(found)
+
+
+def _within(member: Member, path: str, start: int) -> Member:
+    """A member as a part of what is around it; `start` in bytes."""
+    return replace(member, path=path + member.path, offset=8 * start + member.offset)
+
+
+_KNOWN: WeakKeyDictionary[Unit, Types] = WeakKeyDictionary()
+
+
+def types_of(unit: Unit) -> Types | None:
+    """The types of an object; None if it has no debug information.
+
+    Raises:
+        ElfError: its debug information is malformed.
+    """
+    if not has_debug_information(unit.obj):
+        return None
+    if unit not in _KNOWN:
+        _KNOWN[unit] = Types(read_debug_information(unit.obj, unit.subject))
+    return _KNOWN[unit]

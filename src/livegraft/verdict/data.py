@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
+from livegraft.compare.declarations import FEW, few
 from livegraft.compare.entity import NAMED, Entity, Kind
+from livegraft.elf.object import Section
 from livegraft.errors import Reason
+from livegraft.verdict.values import Value, changed_values
 
 SAME_STORAGE = "leave its attributes as they are, or add a new one under another name"
 SET_AT_RUN_TIME = "set the new value in code that the fix changes, or boot a kernel with the fix"
@@ -40,10 +44,37 @@ def data_changed(comparison: Comparison) -> Iterator[Reason]:
         original = comparison.original_of(variable)
         if original is None or original.size != variable.size or _is_initial(comparison, variable):
             continue
-        name = comparison.patched.section(variable).name
-        where = " of read-mostly data" if sections.is_read_mostly(name) else ""
-        text = f"the initial value{where} changed ({name})"
-        yield Reason("data-changed", original.name, text, SET_AT_RUN_TIME)
+        section = comparison.patched.section(variable)
+        where = " of read-mostly data" if sections.is_read_mostly(section.name) else ""
+        values = changed_values(comparison, original, variable)
+        text = f"the initial value{where} changed ({section.name})"
+        if values:
+            parts = [f"{each.place} was {each.before} and would be {each.after}" for each in values]
+            text += f": {few(parts, 'values', '; ')}"
+        remedy = _setting(original.name, section, values)
+        yield Reason("data-changed", original.name, text, remedy)
+
+
+def _setting(variable: str, section: Section, values: Sequence[Value]) -> str:
+    """The callback that would set the values while the patch is in use."""
+    if not values or not all(each.is_expression for each in values):
+        return SET_AT_RUN_TIME
+    name = re.sub(r"\W", "_", variable)
+    shown = values[:FEW]
+    rest = " ..." if len(values) > FEW else ""
+    if sections.storage(section.name, section.flags) == "read-only":
+        tests = " ?: ".join(f"LIVEGRAFT_SET({each.place}, {each.after})" for each in shown)
+        code = f"static int set_{name}(struct klp_object *object) {{ return {tests}{rest}; }}"
+        kind, undo = "LIVEGRAFT_PRE_PATCH", "LIVEGRAFT_POST_UNPATCH"
+    else:
+        tests = " ".join(f"{each.place} = {each.after};" for each in shown)
+        code = f"static void set_{name}(struct klp_object *object) {{ {tests}{rest} }}"
+        kind, undo = "LIVEGRAFT_POST_PATCH", "LIVEGRAFT_PRE_UNPATCH"
+    return (
+        f'leave it as it runs with LIVEGRAFT_IGNORE_SECTION("{section.name}") of livegraft.h, and '
+        f"set it in a callback: {code} {kind}(set_{name}); the old value comes back in one for "
+        f"{undo}"
+    )
 
 
 def _is_initial(comparison: Comparison, variable: Entity) -> bool:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.declarations import Change, Declared, declared_differently, few
-from livegraft.compare.types import Types
-from livegraft.elf.dwarf import has_debug_information, read_debug_information
+from livegraft.compare.types import types_of
 from livegraft.errors import Reason
 
 
@@ -43,10 +42,9 @@ def type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], l
 
 
 def _declared(comparison: Comparison) -> Declared:
-    sides = (comparison.original, comparison.patched)
-    if not all(has_debug_information(each.obj) for each in sides):
+    before, after = types_of(comparison.original), types_of(comparison.patched)
+    if before is None or after is None:
         return Declared()
-    before, after = (Types(read_debug_information(each.obj, each.subject)) for each in sides)
     return declared_differently(before, after)
 
 
