@@ -9,6 +9,7 @@ symbol table and the string tables come behind the object's own sections.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -25,18 +26,27 @@ from livegraft.errors import ElfError
 
 
 class _Strings:
-    """A string table; equal strings are stored once."""
+    """A string table; equal strings, and those that another one ends with, are stored once.
 
-    def __init__(self) -> None:
+    Args:
+        texts: all that it is to hold.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
         self.data = bytearray(1)
         self._offsets = {"": 0}
+        last, end = b"", 0
+        # Behind the longest of those that end alike come the others.
+        for text in sorted(set(texts), key=lambda each: each[::-1], reverse=True):
+            encoded = text.encode("utf-8", "surrogateescape")
+            if not last.endswith(encoded):
+                last, end = encoded, len(self.data) + len(encoded)
+                self.data += encoded + b"\0"
+            self._offsets[text] = end - len(encoded) if encoded else 0
 
     def offset(self, text: str) -> int:
-        known = self._offsets.get(text)
-        if known is None:
-            known = self._offsets[text] = len(self.data)
-            self.data += text.encode("utf-8", "surrogateescape") + b"\0"
-        return known
+        """Where one of them begins."""
+        return self._offsets[text]
 
 
 def write(obj: ElfObject) -> bytes:
@@ -58,7 +68,7 @@ def write(obj: ElfObject) -> bytes:
             sections[number] = _linked(section, symtab)
         elif len(section.relocations):
             sections.append(_rela(section, number, obj.byte_order, symtab))
-    names = _Strings()
+    names = _Strings(symbol.name for symbol in obj.symbols)
     table, wide = _symbol_table(obj.symbols, names, obj.byte_order)
     symbol_section = Section(
         ".symtab", SectionType.SYMTAB, 0, table, -1, 8, 24, symtab + 1, first_global
@@ -140,20 +150,18 @@ def _symbol_table(
 
 
 def _serialise(obj: ElfObject, sections: list[Section]) -> bytes:
-    names = _Strings()
-    offsets_of_names = [names.offset(section.name) for section in sections]
     name_section = len(sections)
-    offsets_of_names.append(names.offset(".shstrtab"))
+    names = _Strings([*(section.name for section in sections), ".shstrtab"])
     sections.append(Section(".shstrtab", SectionType.STRTAB, data=bytes(names.data)))
     out = bytearray(64)
     headers = []
-    for section, name in zip(sections, offsets_of_names, strict=True):
+    for section in sections:
         out += bytes(-len(out) % max(section.alignment, 1))
         offset = len(out) if section.type != SectionType.NULL else 0
         out += section.data
         headers.append(
             [
-                name,
+                names.offset(section.name),
                 section.type,
                 section.flags,
                 0,
