@@ -3,12 +3,13 @@
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel)
 # make test    all tests, guests included
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
+# make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference
 MAKEFLAGS += --no-builtin-rules
 PYTHON := .venv/bin/python
 KERNEL ?=
 
-.PHONY: setup demo test bench bench-compare lint man reference lock clean
+.PHONY: setup demo test golden bench bench-compare lint man reference lock clean
 setup:
 	@setup/setup.sh
 
@@ -18,6 +19,9 @@ demo: setup
 test:
 	@setup/setup.sh setup/debian-packages-tests
 	@$(PYTHON) -m pytest
+
+golden: setup
+	@$(PYTHON) -m tests.golden.make_pairs
 
 bench: setup
 	@$(PYTHON) -m benchmarks.bench

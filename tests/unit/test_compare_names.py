@@ -60,9 +60,9 @@ def test_parent(name: str, parent: str) -> None:
 
 
 def test_the_line_of_a_debug_descriptor_is_18_bits() -> None:
-    bits = names.line_bits("__UNIQUE_ID_ddebug12.3")
+    bits = names.line_bits("__UNIQUE_ID_ddebug12.3", "<")
     assert sum(mask.bit_count() for mask in bits.values()) == 18
-    assert not names.line_bits("count.3")
+    assert not names.line_bits("count.3", "<")
 
 
 @pytest.mark.parametrize(

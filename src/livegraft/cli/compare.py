@@ -72,10 +72,10 @@ def _text(verdict: str, document: Mapping[str, Any], paint: Paint) -> str:
 VERB = Verb(
     name="compare",
     description="""\
-Compare two builds of one translation unit (x86-64, compiled with -ffunction-sections and
--fdata-sections) and name the functions that changed, are new or were removed. Names are those of
-ORIG.o with clone suffixes kept; a function's '.cold' part belongs to the function. A change of line
-numbers only is no change.""",
+Compare two builds of one translation unit (for x86-64, aarch64, ppc64le, s390x or loongarch64,
+compiled with -ffunction-sections and -fdata-sections) and name the functions that changed, are new
+or were removed. Names are those of ORIG.o with clone suffixes kept; a function's '.cold' part
+belongs to the function. A change of line numbers only is no change.""",
     examples=("livegraft compare before.o after.o",),
     configure=configure,
     run=run,

@@ -211,6 +211,8 @@ def _is_same_function(old: Entity, new: Entity, after: Unit, meanings: Meanings)
         return False
     if not meanings.have_same_entries(old, new):
         return False
+    if meanings.local_entry(0, old) != meanings.local_entry(1, new):
+        return False
     first, second = meanings.code(0, old), meanings.code(1, new)
     return first == second or is_line_change(first, second, after, new)
 

@@ -21,10 +21,10 @@ from livegraft.compare.resolver import Resolver
 from livegraft.compare.sites import Sites, find_sites
 from livegraft.compare.unit import Unit, Use
 from livegraft.elf.arch import x86_64 as arch
-from livegraft.elf.header import SHN_ABS, SectionFlag, SectionType
+from livegraft.elf.header import SHN_ABS, Machine, SectionFlag, SectionType
 from livegraft.elf.object import Binding, Section, Symbol, SymbolType, relocations, sort_symbols
 from livegraft.elf.writer import write
-from livegraft.errors import Reason, Refused
+from livegraft.errors import ElfError, Reason, Refused
 
 OFF_KEY = "lg_static_key_off"
 """The key of tracepoints that a module defines."""
@@ -51,9 +51,14 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
         resolver: finds symbols in the running kernel.
 
     Raises:
+        ElfError: the objects are not for x86-64.
         Refused: the comparison was refused; a symbol was not found in the running kernel; or code
             refers to a module in a place that the kernel needs before it knows the module.
     """
+    machine = comparison.patched.arch
+    if machine.machine != Machine.X86_64:
+        remedy = "such objects can be compared only"
+        raise ElfError(unit, f"is for {machine.name}; live patches are made for x86-64", remedy)
     if comparison.reasons:
         raise Refused(unit, comparison.reasons)
     references = References(object, resolver, comparison.pairs)

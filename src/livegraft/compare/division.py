@@ -46,14 +46,15 @@ _FOR_FILE2ALIAS = "__mod_"
 """``MODULE_DEVICE_TABLE()`` gives a table a second, global name, which modpost reads."""
 
 
-def symbols_by_section(obj: ElfObject) -> dict[int, NamedSymbols]:
+def symbols_by_section(obj: ElfObject, arch: Architecture) -> dict[int, NamedSymbols]:
     """The symbols that may name a part of each section."""
     found: dict[int, NamedSymbols] = {}
+    labels = (*_LABELS, *arch.labels)
     for number, symbol in enumerate(obj.symbols):
         name = symbol.name
         if not name or symbol.type in _NO_NAME or not symbol.in_section:
             continue
-        if not name.startswith(_LABELS):
+        if not name.startswith(labels):
             found.setdefault(symbol.section, []).append((number, symbol))
     return found
 
@@ -78,7 +79,7 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
         arch: the object's.
         oddities: where to put what is not understood.
     """
-    named = symbols_by_section(obj)
+    named = symbols_by_section(obj, arch)
     divided: dict[int, list[Entity]] = {}
     for index, section in enumerate(obj.sections):
         if not is_considered(section, arch) or arch.is_snippet(section.name):
@@ -89,9 +90,13 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
         elif flags & _MERGE and flags & _STRINGS:
             found = _strings(index, section)
         elif flags & _MERGE and section.entry_size:
-            found = _constants(index, section)
+            found = _constants(index, section, section.entry_size)
+        elif section.name in arch.constants:
+            found = _constants(index, section, arch.constants[section.name])
         elif index in named:
             found = _symbols(index, section, named[index], oddities)
+            if arch.has_subsections:
+                _add_tail(index, section, found)
         elif section.size:
             found = [Entity("", Kind.ANONYMOUS, index, 0, 0, section.size)]
         else:
@@ -138,6 +143,17 @@ def _symbols(
     return found
 
 
+def _add_tail(index: int, section: Section, found: list[Entity]) -> None:
+    """What lies behind all functions, in another subsection, belongs to the only one, or to any."""
+    last = found[-1]
+    if last.kind is not Kind.FUNCTION or last.end >= section.size:
+        return
+    if len(found) == 1:
+        last.end = section.size
+    else:
+        found.append(Entity("", Kind.SNIPPET, index, last.end, last.end, section.size))
+
+
 def _strings(index: int, section: Section) -> list[Entity]:
     ends = np.flatnonzero(np.frombuffer(section.data, dtype="u1") == 0) + 1
     bounds = [0, *ends.tolist()]
@@ -146,21 +162,20 @@ def _strings(index: int, section: Section) -> list[Entity]:
     return [Entity("", Kind.STRING, index, start, start, end) for start, end in pairwise(bounds)]
 
 
-def _constants(index: int, section: Section) -> list[Entity]:
-    size = section.entry_size
+def _constants(index: int, section: Section, size: int) -> list[Entity]:
     return [
         Entity("", Kind.CONSTANT, index, start, start, min(start + size, section.size))
         for start in range(0, section.size, size)
     ]
 
 
-def snippets(index: int, section: Section, starts: set[int]) -> list[Entity]:
-    """The parts of a section of snippets.
+def snippets(index: int, start: int, end: int, starts: set[int]) -> list[Entity]:
+    """The parts of a section, or of the end of one, that consists of snippets.
 
     Args:
         starts: the places that are referred to.
     """
-    bounds = sorted({0, *(at for at in starts if 0 < at < section.size), section.size})
+    bounds = sorted({start, *(at for at in starts if start < at < end), end})
     return [Entity("", Kind.SNIPPET, index, start, start, end) for start, end in pairwise(bounds)]
 
 
@@ -184,7 +199,7 @@ def _entry_bounds(section: Section, table: Table) -> list[int] | None:
     count, rest = divmod(len(offsets), table.fields)
     if rest or (count == 0 and section.size):
         return None
-    rows = offsets.reshape(count, table.fields)
+    rows = offsets.reshape(count, table.fields) - table.at
     within = rows - rows[:, :1]
     starts = rows[:, 0]
     sizes = np.diff(np.append(starts, section.size))
@@ -193,7 +208,7 @@ def _entry_bounds(section: Section, table: Table) -> list[int] | None:
         or (within != within[0]).any()
         or (sizes[:-1] != sizes[0]).any()  # the last one may lack padding
         or sizes[-1] > sizes[0]
-        or sizes[-1] <= within[0, -1]
+        or sizes[-1] <= within[0, -1] + table.at
     ):
         return None
     return [*starts.tolist(), section.size]

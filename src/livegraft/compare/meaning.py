@@ -37,18 +37,24 @@ class Meanings:
         self._known: tuple[dict[Entity, int], dict[Entity, int]] = ({}, {})
         for old, new in pairs.of_original.items():
             self._known[0][old] = self._known[1][new] = self._number(("pair", old))
+        self._moved = self._moved_sections() if original.arch.has_anchors else frozenset()
         self._rows = tuple(self._rows_of(side) for side in (0, 1))
 
     def code(self, side: int, entity: Entity) -> bytes:
         """An entity's bytes, relocations and line numbers blanked."""
         data = self._units[side].masked(entity)
-        bits = names.line_bits(entity.name)
+        bits = names.line_bits(entity.name, self._units[side].arch.byte_order)
         if bits and len(data) > max(bits):
             blanked = bytearray(data)
             for at, mask in bits.items():
                 blanked[at] &= ~mask & 0xFF
             return bytes(blanked)
         return data
+
+    def local_entry(self, side: int, function: Entity) -> int:
+        """What the function's symbol says of its local entry point."""
+        unit = self._units[side]
+        return unit.obj.symbols[function.symbol].other & unit.arch.local_entry
 
     def relocations(self, side: int, entity: Entity) -> bytes:
         """An entity's relocations: distance, type, meaning and delta of each."""
@@ -95,9 +101,39 @@ class Meanings:
         for number in np.flatnonzero(is_used).tolist():
             table[number] = self._meaning(side, number + lowest)
         meanings = table[unit.target - lowest]
+        meanings[unit.target == unit.owner] = self._number("itself")
+        for position in self._uncertain(unit) if self._moved else ():
+            meanings[position] = self._number(("moved", side, int(unit.target[position])))
         return np.ascontiguousarray(
             np.column_stack([unit.offset - starts, kinds, meanings, unit.delta])
         )
+
+    def _moved_sections(self) -> frozenset[str]:
+        """Sections of several variables that lie in another way than before."""
+        layouts: list[dict[str, list[tuple[Hashable, int]]]] = []
+        for side, unit in enumerate(self._units):
+            found: dict[str, list[tuple[Hashable, int]]] = {}
+            for each in unit.variables():
+                who = self._known[side].get(each, names.base(each.name))
+                found.setdefault(unit.section(each).name, []).append((who, each.value))
+            layouts.append(found)
+        listed = ({name for name, each in found.items() if len(each) > 1} for found in layouts)
+        return frozenset(
+            name for name in set().union(*listed) if layouts[0].get(name) != layouts[1].get(name)
+        )
+
+    def _uncertain(self, unit: Unit) -> list[int]:
+        """Relocations of code to a section that has moved, by which it may reach any variable.
+
+        GCC addresses variables of one section from one of them (``-fsection-anchors``): which one
+        is meant stands in instructions, not in relocations.
+        """
+        is_moved = np.array([each.name in self._moved for each in unit.obj.sections])
+        is_code = np.array([each.is_code for each in unit.obj.sections])
+        sections = np.array([each.section for each in unit.entities], dtype="i8")
+        inside = (unit.target >= 0) & (unit.by_name == 0) & is_code[sections[unit.owner]]
+        found = np.flatnonzero(inside)
+        return [int(each) for each in found[is_moved[sections[unit.target[found]]]]]
 
     def _meaning(self, side: int, target: int) -> int:
         found = self._units[side].target_of(target)
@@ -132,6 +168,6 @@ class Meanings:
             for use in self._units[side].uses(entity)
         )
         kind = names.base(entity.name) if entity.kind is Kind.DATA else entity.kind.name
-        if names.line_bits(entity.name):
+        if names.has_line(entity.name):
             kind = names.family(entity.name)
         return ("content", kind, code, uses)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+from livegraft.elf.header import ByteOrder
+
 _CLONE = re.compile(r"(?:\.(?:constprop|isra|part|cold|localalias|lto_priv)(?:\.\d+)?|\.\d+)+$")
 """GCC's clones (``ext4_mb_free_metadata.isra.0``, ``foo.cold``) and numbered static locals."""
 
@@ -68,7 +70,12 @@ def parent(name: str) -> str:
     return head if is_part else ""
 
 
-def line_bits(name: str) -> dict[int, int]:
+def has_line(name: str) -> bool:
+    """Whether it is the name of a descriptor that holds a line number."""
+    return bool(line_bits(name, "<"))
+
+
+def line_bits(name: str, byte_order: ByteOrder) -> dict[int, int]:
     """Where a descriptor holds its line number: offset of a byte -> bits that are the line's.
 
     ``struct _ddebug``: ``lineno`` is the first 18 bits behind four pointers; ``struct pi_entry``:
@@ -77,7 +84,7 @@ def line_bits(name: str) -> dict[int, int]:
     if not name.startswith(_WITH_LINE):
         return {}
     if _DYNAMIC_DEBUG.match(name):
-        return {32: 0xFF, 33: 0xFF, 34: 0x03}
+        return {32: 0xFF, 33: 0xFF, 34: 0x03 if byte_order == "<" else 0xC0}
     if _PRINTK_INDEX.match(name):
         return dict.fromkeys(range(24, 28), 0xFF)
     return {}

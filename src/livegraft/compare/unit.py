@@ -19,7 +19,7 @@ import numpy.typing as npt
 from livegraft.compare import names
 from livegraft.compare.division import divide, snippets
 from livegraft.compare.entity import Entity, Kind, Oddity
-from livegraft.elf.arch.architecture import Instruction, Undecodable
+from livegraft.elf.arch.architecture import Instruction, Reference, Table, Undecodable
 from livegraft.elf.arch.registry import architecture
 from livegraft.elf.header import SHN_LORESERVE, SHN_XINDEX, SectionFlag
 from livegraft.elf.object import RELOCATION, ElfObject, Section, SymbolType
@@ -162,7 +162,8 @@ class Unit:
         self._symbol_section = np.where(is_inside, sections, 0)
         self._symbol_value = np.where(is_inside, values, 0)
         self._symbol_external = np.full(len(symbols), -1, dtype="i8")
-        for number in np.flatnonzero(~is_inside)[1:].tolist():
+        first = 0 if self.arch.may_lack_symbol else 1
+        for number in np.flatnonzero(~is_inside)[first:].tolist():
             symbol = symbols[number]
             self._symbol_external[number] = len(self.externals)
             self.externals.append(symbol.name)
@@ -186,6 +187,9 @@ class Unit:
         # Faster than joining thousands of arrays of records.
         table = np.frombuffer(b"".join(parts), dtype=RELOCATION)
         section_of = np.repeat(np.arange(len(lengths), dtype="i8"), lengths)
+        if self.arch.without_meaning:
+            speaks = ~np.isin(table["type"], list(self.arch.without_meaning))
+            table, section_of = table[speaks], section_of[speaks]
         place = (section_of << _SECTION_SHIFT) + table["offset"].astype("i8")
         order = place.argsort(kind="stable")
         self._place = place[order]
@@ -208,9 +212,43 @@ class Unit:
         if self.arch.longest_immediate:
             self._find_ends(section, value, correction)
         self._value = value
+        counted = {index: found for index, found in self._tables() if found.from_entry}
+        for index, table in counted.items():
+            rows = np.flatnonzero((own == index) & np.isin(self.type, list(table.from_entry)))
+            entries = self._locate(self._place[rows])
+            value[rows] -= self._place[rows] - self._starts[entries]
         self._target_place = np.where(
             section > 0, (section << _SECTION_SHIFT) + np.maximum(value + correction, 0), -1
         )
+        self._is_end = np.zeros(len(value), dtype=bool)
+        for index, table in counted.items():
+            if table.ends:
+                self._settle_ends(index, table)
+
+    def _tables(self) -> Iterator[tuple[int, Table]]:
+        for index in self._divided:
+            table = self.arch.table_of(self.obj.sections[index].name)
+            if table is not None:
+                yield index, table
+
+    def _settle_ends(self, index: int, table: Table) -> None:
+        """What points behind a stretch of code means that code, not what follows.
+
+        Of a stretch without length neither end means anything.
+        """
+        for entity in self._divided[index]:
+            first = (index << _SECTION_SHIFT) + entity.start
+            bounds = np.searchsorted(self._place, [first, first + entity.size])
+            if bounds[1] - bounds[0] != table.fields:
+                continue
+            for end in (int(bounds[0]) + each for each in table.ends):
+                if self._target_place[end] != self._target_place[end - 1]:
+                    self._target_place[end] -= 1
+                    self._is_end[end] = True
+                    continue
+                self._target_place[end - 1 : end + 1] = first
+                self._value[end - 1 : end + 1] = entity.start
+                self._by_name[end - 1 : end + 1] = False
 
     def _find_ends(self, section: Numbers, value: Numbers, correction: Numbers) -> None:
         """Where an immediate behind an operand would make the difference, decode."""
@@ -245,12 +283,28 @@ class Unit:
 
     def _order_entities(self) -> None:
         """All entities in the order of their places, and their numbers."""
-        targets = self._target_place[~self._by_name & (self._target_place >= 0)]
+        is_known = ~self._by_name & (self._target_place >= 0)
+        targets = (self._target_place + self._is_end)[is_known]
         for index, section in enumerate(self.obj.sections):
-            if self._is_snippet[index] and section.size:
-                mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
-                self._divided[index] = snippets(index, section, set(mine.tolist()))
+            listed = self._divided.get(index, [])
+            is_all = self._is_snippet[index] and section.size
+            if not is_all and not (listed and listed[-1].kind is Kind.SNIPPET):
+                continue
+            mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
+            starts = set(mine.tolist())
+            for entity in listed:
+                starts.update(found.place for found in self._references(entity))
+            start = listed.pop().start if listed else 0
+            self._divided[index] = [*listed, *snippets(index, start, section.size, starts)]
         self._number_entities()
+
+    def _references(self, entity: Entity) -> Iterator[Reference]:
+        """References of code without relocation to what lies outside of it."""
+        data = self.obj.sections[entity.section].data
+        for each in self.instructions(entity):
+            found = self.arch.reference(each, data)
+            if found is not None and not entity.value <= found.place < entity.end:
+                yield found
 
     def _number_entities(self) -> None:
         self.entities = [each for index in sorted(self._divided) for each in self._divided[index]]
@@ -313,12 +367,15 @@ class Unit:
     def _note_unknown_types(self) -> None:
         known = np.isin(self.type, list(self.arch.fields))
         ends = np.array([each.end for each in self.entities], dtype="i8")
-        beyond = self.offset >= ends[self.owner] if len(self.entities) else np.zeros(0, dtype=bool)
+        last = self.offset.copy()
+        for kind, bits in self.arch.fields.items():
+            last[self.type == kind] += max(len(bits), 1) - 1
+        beyond = last >= ends[self.owner]
         for number in np.flatnonzero(~known | beyond).tolist():
             owner = self.entities[int(self.owner[number])]
             name = owner.name or self.section(owner).name
             if known[number]:
-                text = "a relocation lies between the symbols of its section"
+                text = "a relocation lies between the symbols of its section, or beyond its end"
                 self.oddities.append(Oddity("relocation-out-of-range", name, text, owner))
             else:
                 text = f"has a relocation of the unknown type {int(self.type[number])}"
@@ -344,13 +401,9 @@ class Unit:
         self._index_owners()
 
     def _hidden_branches(self, index: int, entity: Entity) -> Iterator[tuple[int, ...]]:
-        data = self.obj.sections[index].data
         covered = set(self.offset[self.span(entity)].tolist())
-        for each in self.instructions(entity):
-            found = self.arch.reference(each, data)
-            if found is None or found.field in covered:
-                continue
-            if entity.value <= found.place < entity.end:
+        for found in self._references(entity):
+            if found.field in covered:
                 continue
             place = (index << _SECTION_SHIFT) + max(found.place, 0)
             number = int(self._locate(np.array([place]))[0])

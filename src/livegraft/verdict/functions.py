@@ -32,7 +32,7 @@ def no_ftrace_entry(comparison: Comparison) -> Iterator[Reason]:
         original = comparison.original_of(function)
         if original is None or _is_initial(comparison, function):
             continue
-        if not any(_is_ftrace_site(comparison, original, entry) for entry in original.entries):
+        if not _is_traced(comparison, original):
             text = "has no ftrace entry (notrace, noinstr, or made without -pg)"
             remedy = "change its callers or what it calls instead, or boot a kernel with the fix"
             yield Reason("no-ftrace-entry", original.name, text, remedy)
@@ -40,6 +40,13 @@ def no_ftrace_entry(comparison: Comparison) -> Iterator[Reason]:
 
 def _is_initial(comparison: Comparison, function: Entity) -> bool:
     return sections.is_initial(comparison.patched.section(function).name)
+
+
+def _is_traced(comparison: Comparison, function: Entity) -> bool:
+    unit = comparison.original
+    if any(_is_ftrace_site(comparison, function, entry) for entry in function.entries):
+        return True
+    return any(use.target in unit.arch.ftrace_calls for use in unit.uses(function))
 
 
 def _is_ftrace_site(comparison: Comparison, function: Entity, entry: Entity) -> bool:

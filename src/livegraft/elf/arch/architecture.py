@@ -78,16 +78,20 @@ class Table:
         fields: how many fields with relocations each entry has; the first one names the place. The
             entry's size follows from their distances.
         ignored: bytes of an entry that are no difference (a line number).
+        at: where in an entry its first field lies.
         length: bytes of an entry that count, if its end is padding; 0 for all.
-        from_entry: whether distances count from the entry, not from their own field.
+        from_entry: types of relocations whose distances count from the entry, not from their field.
+        ends: which fields, from 0, point behind what the field before points to.
         patches: whether the kernel rewrites the place while it loads a module, before livepatch
             relocations to modules are applied.
     """
 
     fields: int
     ignored: range = range(0)
+    at: int = 0
     length: int = 0
-    from_entry: bool = False
+    from_entry: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
     patches: bool = False
 
 
@@ -114,9 +118,12 @@ class Architecture:
         same_meaning: types that the assembler chooses between by the symbol's binding only.
         without_meaning: types that tell the linker what it may do.
         unindexed: types in code that no index is added to.
+        labels: beginnings of the names of symbols that are no parts of a section.
         longest_immediate: bytes that may lie behind a PC-relative memory operand.
         table_prefixes: tables whose names have a suffix.
+        constants: sections of constants that are not marked as such -> bytes of each.
         snippets: beginnings of the names of sections with code that is referred to in parts.
+        may_lack_symbol: whether relocations without a symbol have a meaning (a step of a sum).
         has_subsections: whether such code may also lie behind the functions of a section.
         has_anchors: whether the compiler reaches variables from their neighbours.
         local_entry: bits of ``st_other`` that say where a function's local entry point is.
@@ -143,9 +150,12 @@ class Architecture:
     same_meaning: Mapping[int, int] = field(default_factory=dict)
     without_meaning: frozenset[int] = frozenset()
     unindexed: frozenset[int] = frozenset()
+    labels: tuple[str, ...] = ()
     longest_immediate: int = 0
     table_prefixes: Mapping[str, Table] = field(default_factory=dict)
+    constants: Mapping[str, int] = field(default_factory=dict)
     snippets: tuple[str, ...] = ()
+    may_lack_symbol: bool = False
     has_subsections: bool = False
     has_anchors: bool = False
     local_entry: int = 0

@@ -37,4 +37,20 @@ def _find(machine: int) -> Architecture | None:
         from livegraft.elf.arch.x86_64 import X86_64
 
         return X86_64
+    if machine == Machine.AARCH64:
+        from livegraft.elf.arch.aarch64 import AARCH64
+
+        return AARCH64
+    if machine == Machine.PPC64:
+        from livegraft.elf.arch.ppc64le import PPC64LE
+
+        return PPC64LE
+    if machine == Machine.S390:
+        from livegraft.elf.arch.s390x import S390X
+
+        return S390X
+    if machine == Machine.LOONGARCH:
+        from livegraft.elf.arch.loongarch64 import LOONGARCH64
+
+        return LOONGARCH64
     return None
