@@ -35,6 +35,13 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "__init int f(int x) { return outside(x) + 1; }",
         "init-code", "f",
     ),
+    "module-init": (
+        '__init int my_init(void) { return outside(1); }\n'
+        'int init_module(void) __attribute__((alias("my_init")));',
+        '__init int my_init(void) { return outside(2); }\n'
+        'int init_module(void) __attribute__((alias("my_init")));',
+        "init-code", "my_init",
+    ),
     "init-data": (
         'int table[] __attribute__((section(".init.data"))) = {1, 2};',
         'int table[] __attribute__((section(".init.data"))) = {1, 3};',

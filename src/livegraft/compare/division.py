@@ -42,8 +42,9 @@ _LABELS = (".L", "__BTF_ID__")
 _RANK: dict[int, int] = {Binding.GLOBAL: 0, Binding.LOCAL: 1, Binding.WEAK: 2}
 """Which of several symbols at one place gives an entity its name."""
 
-_FOR_FILE2ALIAS = "__mod_"
-"""``MODULE_DEVICE_TABLE()`` gives a table a second, global name, which modpost reads."""
+_SECOND_NAMES = ("__mod_", "init_module", "cleanup_module")
+"""Global names that macros give to what has one already: ``MODULE_DEVICE_TABLE()`` for modpost,
+``module_init()`` for the loader."""
 
 
 def symbols_by_section(obj: ElfObject, arch: Architecture) -> dict[int, NamedSymbols]:
@@ -106,7 +107,7 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
 
 
 def _rank(symbol: Symbol) -> int:
-    is_second = symbol.name.startswith(_FOR_FILE2ALIAS)
+    is_second = symbol.name.startswith(_SECOND_NAMES)
     return 4 if is_second else _RANK.get(symbol.binding, 3)
 
 

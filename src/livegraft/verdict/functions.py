@@ -70,12 +70,18 @@ def alias_changed(comparison: Comparison) -> Iterator[Reason]:
             yield Reason("alias-changed", name, text, "keep the name where it is")
     added: dict[Entity, list[str]] = {}
     for name in sorted(after.keys() - before.keys()):
-        added.setdefault(after[name], []).append(name)
+        original = comparison.original_of(after[name])
+        if original is not None and name not in _names(comparison.original, original):
+            added.setdefault(after[name], []).append(name)
     for function in comparison.changed_entities:
         original = comparison.original_of(function)
         if original is not None and function in added:
             text = f"has other aliases than before ({', '.join(added[function])})"
             yield Reason("alias-changed", original.name, text, "keep the function's aliases")
+
+
+def _names(unit: Unit, function: Entity) -> set[str]:
+    return {unit.obj.symbols[number].name for number in (function.symbol, *function.aliases)}
 
 
 def _global_names(unit: Unit) -> dict[str, Entity]:
