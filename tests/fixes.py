@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from livegraft.kernel.kernel import Kernel
@@ -12,7 +12,7 @@ from livegraft.kernel.kernel import Kernel
 Edit = tuple[str, str]
 """A text, which is there once, and what takes its place."""
 
-Edits = Mapping[str, Edit | Sequence[Edit] | str]
+Edits = Mapping[str, Edit | list[Edit] | str]
 """File -> one edit, several, or a text for the file's end."""
 
 
@@ -33,10 +33,10 @@ def write_fix(kernel: Kernel, edits: Edits, folder: Path) -> Path:
     return fix
 
 
-def _edited(text: str, edit: Edit | Sequence[Edit] | str, path: str) -> str:
+def _edited(text: str, edit: Edit | list[Edit] | str, path: str) -> str:
     if isinstance(edit, str):
         return text + edit
-    edits = [edit] if isinstance(edit[0], str) else edit
+    edits = [edit] if isinstance(edit, tuple) else edit
     for old, new in edits:
         assert text.count(old) == 1, f"{path} has {old!r} not once"
         text = text.replace(old, new)

@@ -17,6 +17,7 @@ from livegraft.changeset import VMLINUX, ChangeSet, Function, Target
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
+from livegraft.elf.object import ElfObject
 from livegraft.errors import ModuleError, NothingChanged, NotPrepared, Reason, Refused
 from livegraft.fix.bodies import changes_declarations
 from livegraft.fix.fix import Fix
@@ -45,6 +46,7 @@ from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_nam
 from livegraft.module.inspect import Inspection, inspect_module
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
+from livegraft.verdict.inlining import inlining
 from livegraft.verdict.judge import judge_all
 
 FEW_UNITS = 4
@@ -289,7 +291,9 @@ def _conclude(
         reasons += comparison.reasons
         if not _is_brought(comparison):
             continue
-        places = _places(kernel, each, proof, progress)
+        plain = elf.read(compile_original(kernel, each.command, Variant.PLAIN).path)
+        places = _places(kernel, each, plain, proof, progress)
+        reasons += inlining(plain, comparison)
         reasons += _defined_twice(places, comparison)
         with progress.step("cut"):
             try:
@@ -349,8 +353,9 @@ class _Resolver:
         return None if name in self.brought else self.kernel.external(name)
 
 
-def _places(kernel: Kernel, each: _Compiled, proof: bool, progress: Progress) -> Placement:
-    plain = elf.read(compile_original(kernel, each.command, Variant.PLAIN).path)
+def _places(
+    kernel: Kernel, each: _Compiled, plain: ElfObject, proof: bool, progress: Progress
+) -> Placement:
     if proof:
         return prove(kernel, each.unit.path, each.unit.object, plain, progress)
     return place_unproved(kernel, each.unit.path, each.unit.object, plain, progress)

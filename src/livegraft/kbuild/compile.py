@@ -50,7 +50,17 @@ class Variant(StrEnum):
         return _FLAGS[self]
 
 
-_SECTIONS = ("-ffunction-sections", "-fdata-sections")
+_VARIABLES = (
+    "-D_ASM_RUNTIME_CONST_H",
+    "-Druntime_const_ptr(sym)=(sym)",
+    "-Druntime_const_shift_right_32(val,sym)=((u32)(val)>>(sym))",
+    "-Druntime_const_init(type,sym)=do{}while(0)",
+)
+"""Runtime constants (arch/x86/include/asm/runtime-const.h, since 6.11) as the variables that they
+stand for, as in asm-generic/runtime-const.h: only vmlinux's own code is fixed up at boot, and a
+payload is a module. ``access_ok()`` has one, so that much of 6.12 does."""
+
+_SECTIONS = ("-ffunction-sections", "-fdata-sections", *_VARIABLES)
 
 # None of -g changes code (tests/build/test_kbuild_compile.py). -g0 saves a third of the time, and
 # where variables are at which instruction is most of the rest.
