@@ -67,6 +67,12 @@ def between(
     return Difference(b"".join(pieces), tuple(files), tuple(left_out))
 
 
+def file_diff(old: Path, new: Path, name: str) -> bytes | None:
+    """The unified diff of one file of two trees; None if a unified diff cannot hold it."""
+    before, after = _read(old / name), _read(new / name)
+    return None if before is None or after is None else _unified(name, before, after)
+
+
 class _Patterns:
     """Which paths are wanted.
 

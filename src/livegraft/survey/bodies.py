@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether a fix changes function bodies and nothing else, told from two texts alone.
+
+A file becomes its *skeleton*: all its tokens with every function's body taken out. Two files with
+the same skeleton differ in function bodies at most. What is not understood stays in the skeleton,
+so a doubt never makes a fix ``body_only``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from livegraft.survey.ctokens import Kind, Token, tokens
+
+_OPEN = {"(": ")", "[": "]", "{": "}"}
+_CLOSE = frozenset(_OPEN.values())
+_AGGREGATES = frozenset(("struct", "union", "enum"))
+_ATTRIBUTES = frozenset(("__attribute__", "__attribute", "__releases", "__acquires", "__must_hold"))
+"""What may stand between a function's parameters and its body, with an argument of its own."""
+
+_CONDITIONS = frozenset(("if", "ifdef", "ifndef", "elif", "elifdef", "elifndef", "else", "endif"))
+BODY = Token(Kind.MARK, "{...}")
+"""Stands in a skeleton where a function's body was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function as the text defines it.
+
+    Args:
+        name: its name; of one that a macro defines the macro's (``SYSCALL_DEFINE3``), with its
+            first argument.
+        body: its tokens, braces included.
+        is_static: whether the text calls it so.
+    """
+
+    name: str
+    body: tuple[Token, ...]
+    is_static: bool
+
+
+@dataclass(slots=True)
+class Outline:
+    """A file taken apart.
+
+    Args:
+        skeleton: everything but the bodies.
+        functions: the functions in their order; the same name may come twice (``#ifdef``).
+    """
+
+    skeleton: list[Token] = field(default_factory=list)
+    functions: list[Function] = field(default_factory=list)
+
+
+def outline(text: str) -> Outline:
+    """Take a file apart."""
+    return _Reader(tokens(text)).read()
+
+
+def body_only(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether the files differ in function bodies and in nothing else, and in at least one.
+
+    Args:
+        before: text by path; a file that is missing there is new.
+        after: the same with the fix; a file that is missing there is deleted.
+    """
+    if before.keys() != after.keys():
+        return False
+    changed = False
+    for path, text in before.items():
+        old, new = outline(text), outline(after[path])
+        if old.skeleton != new.skeleton:
+            return False
+        changed = changed or old.functions != new.functions
+    return changed
+
+
+class _Reader:
+    """Walks over the top level of a file.
+
+    Where ``#if`` and ``#else`` hold alternative starts of one thing, each alternative is read from
+    the state at the ``#if``; afterwards it goes on as after the first.
+    """
+
+    def __init__(self, found: Sequence[Token]) -> None:
+        self._tokens = found
+        self._at = 0
+        self._result = Outline()
+        self._pending: list[Token] = []  # the declaration so far, without directives
+        self._stack: list[tuple[list[Token], list[Token] | None]] = []
+
+    def read(self) -> Outline:
+        while self._at < len(self._tokens):
+            token = self._tokens[self._at]
+            if token.kind is Kind.DIRECTIVE:
+                self._result.skeleton.append(token)
+                self._condition(token)
+                self._at += 1
+            elif token.text == "{" and token.kind is Kind.MARK:
+                self._brace()
+            else:
+                self._take(token)
+        return self._result
+
+    def _take(self, token: Token) -> None:
+        self._result.skeleton.append(token)
+        self._at += 1
+        if token.kind is Kind.MARK and token.text in (";", "}"):
+            self._pending = []
+        else:
+            self._pending.append(token)
+
+    def _condition(self, token: Token) -> None:
+        word = _word(token)
+        if word in ("if", "ifdef", "ifndef"):
+            self._stack.append((list(self._pending), None))
+        elif word in ("elif", "elifdef", "elifndef", "else") and self._stack:
+            start, first = self._stack[-1]
+            self._stack[-1] = (start, list(self._pending) if first is None else first)
+            self._pending = list(start)
+        elif word == "endif" and self._stack:
+            _, first = self._stack.pop()
+            self._pending = self._pending if first is None else first
+
+    def _brace(self) -> None:
+        end = _closing(self._tokens, self._at)
+        inside = self._tokens[self._at : end]
+        name = _function_name(self._pending)
+        if name is None or end > len(self._tokens):
+            # An initialiser, a structure, or something that is not understood: all of it counts.
+            self._result.skeleton += inside
+            self._pending += [Token(Kind.MARK, "{}")]
+        else:
+            static = any(token.text == "static" for token in self._pending)
+            self._result.functions.append(Function(name, tuple(inside), static))
+            self._result.skeleton.append(BODY)
+            # What changes the meaning of the text behind the function is no part of its body.
+            self._result.skeleton += _lasting(inside)
+            self._pending = []
+        self._at = min(end, len(self._tokens))
+
+
+def _word(directive: Token) -> str:
+    text = directive.text
+    end = next((n for n, char in enumerate(text) if not char.isalnum()), len(text))
+    return text[:end]
+
+
+def _lasting(body: Sequence[Token]) -> Iterator[Token]:
+    for token in body:
+        if token.kind is Kind.DIRECTIVE and _word(token) not in _CONDITIONS:
+            yield token
+
+
+def _closing(found: Sequence[Token], at: int) -> int:
+    """The place behind the brace that closes the one at `at`; past the end if there is none.
+
+    Alternatives of ``#if`` may each open a block that is closed once, behind the ``#endif``: each
+    counts from the depth at the ``#if``, and the first one's depth holds afterwards.
+    """
+    depth = 0
+    stack: list[tuple[int, int | None]] = []
+    for number in range(at, len(found)):
+        token = found[number]
+        if token.kind is Kind.DIRECTIVE:
+            word = _word(token)
+            if word in ("if", "ifdef", "ifndef"):
+                stack.append((depth, None))
+            elif word in ("elif", "elifdef", "elifndef", "else") and stack:
+                start, first = stack[-1]
+                stack[-1] = (start, depth if first is None else first)
+                depth = start
+            elif word == "endif" and stack:
+                _, first = stack.pop()
+                depth = depth if first is None else first
+        elif token.kind is Kind.MARK:
+            if token.text == "{":
+                depth += 1
+            elif token.text == "}":
+                depth -= 1
+                if depth == 0 and not stack:
+                    return number + 1
+    return len(found) + 1
+
+
+def _function_name(declaration: Sequence[Token]) -> str | None:
+    """The name of the function whose body comes next, None if what comes is something else."""
+    rest = list(declaration)
+    depth = 0
+    for token in rest:
+        if token.kind is Kind.MARK and token.text in _OPEN:
+            depth += 1
+        elif token.kind is Kind.MARK and token.text in _CLOSE:
+            depth -= 1
+        elif token.text == "=" and depth == 0:
+            return None
+    while rest:
+        opening = _opening(rest)
+        if opening is None:
+            # "int f(void) __cold {": an attribute without an argument.
+            if len(rest) > 1 and rest[-1].kind is Kind.NAME and rest[-2].text == ")":
+                rest.pop()
+                continue
+            return None
+        before = rest[:opening]
+        if not before or before[-1].kind is not Kind.NAME:
+            return None
+        name = before[-1].text
+        if len(before) > 1 and before[-2].text in _AGGREGATES:
+            return None
+        if name in _ATTRIBUTES:
+            rest = before[:-1]
+            continue
+        return name if _has_type(before) else _macro_name(name, rest[opening + 1 : -1])
+    return None
+
+
+def _has_type(before: Sequence[Token]) -> bool:
+    return len(before) > 1
+
+
+def _macro_name(name: str, arguments: Sequence[Token]) -> str:
+    first = arguments[0].text if arguments else ""
+    return f"{name}({first})"
+
+
+def _opening(rest: Sequence[Token]) -> int | None:
+    """Where the group of parentheses begins that ends the declaration."""
+    if rest[-1].text != ")":
+        return None
+    depth = 0
+    for number in range(len(rest) - 1, -1, -1):
+        if rest[number].kind is Kind.MARK:
+            if rest[number].text in _CLOSE:
+                depth += 1
+            elif rest[number].text in _OPEN:
+                depth -= 1
+                if depth == 0:
+                    return number
+    return None

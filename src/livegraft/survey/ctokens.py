@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tokens of C text: what a compiler would see of a file that it reads, and nothing more.
+
+Comments and white space are gone, a directive of the preprocessor is one token. Nothing is
+expanded and no condition evaluated: the text alone is looked at (ISO C17, 5.1.1.2, phases 1 to 3).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """The kinds of tokens that matter here."""
+
+    NAME = "name"
+    LITERAL = "literal"
+    MARK = "mark"
+    DIRECTIVE = "directive"
+
+
+class Token(NamedTuple):
+    """A token.
+
+    Args:
+        kind: what it is.
+        text: as it stands; of a directive its words, with single spaces where any were.
+    """
+
+    kind: Kind
+    text: str
+
+
+_SPLICE = re.compile(r"\\[ \t]*\r?\n")
+_COMMENT = r"//[^\n]*|/\*.*?(?:\*/|\Z)"
+_LITERAL = r"""(?:u8|[uUL])?"(?:[^"\\\n]|\\.)*"|[uUL]?'(?:[^'\\\n]|\\.)*'"""
+_NUMBER = r"\.?[0-9](?:[eEpP][+-]|[A-Za-z0-9_.])*"
+_NAME = r"[A-Za-z_$][A-Za-z0-9_$]*"
+_START = r"(?:^|(?<=\n))"
+_DIRECTIVE = rf"{_START}(?:[ \t\f\v]|/\*[^\n]*?\*/)*\#(?:{_COMMENT}|{_LITERAL}|[^\n])*"
+"""A whole line; a comment in it may span lines. An apostrophe alone (``#error don't``) is taken as
+any other character."""
+
+_TOKEN = re.compile(
+    rf"(?P<directive>{_DIRECTIVE})|(?P<space>[^\S\n]+|\n+|{_COMMENT})"
+    rf"|(?P<literal>{_LITERAL}|{_NUMBER})|(?P<name>{_NAME})|(?P<mark>.)",
+    re.DOTALL,
+)
+_WORD = re.compile(
+    rf"(?P<space>\s+|{_COMMENT})|(?P<word>{_LITERAL}|{_NUMBER}|{_NAME}|.)", re.DOTALL
+)
+_KINDS = {str(kind): kind for kind in Kind}
+
+
+def tokens(text: str) -> list[Token]:
+    """All tokens of a file, in order.
+
+    Args:
+        text: the file's content; any encoding that keeps ASCII (Latin-1 takes every byte).
+    """
+    found = []
+    for match in _TOKEN.finditer(_SPLICE.sub("", text)):
+        group = match.lastgroup
+        if group == "space":
+            continue
+        assert group is not None
+        kind = _KINDS[group]
+        word = match[0]
+        found.append(Token(kind, _plain(word) if kind is Kind.DIRECTIVE else word))
+    return found
+
+
+def _plain(directive: str) -> str:
+    """A directive without its ``#``. "F(x)" and "F (x)" define different macros, so a space stays."""
+    words: list[str] = []
+    spaced = False
+    for match in _WORD.finditer(directive, directive.index("#") + 1):
+        if match.lastgroup == "space":
+            spaced = True
+            continue
+        words.append(f" {match[0]}" if spaced and words else match[0])
+        spaced = False
+    return "".join(words)

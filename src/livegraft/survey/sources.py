@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two sources that a survey is between, and what differs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from livegraft.fix.between import between, file_diff
+from livegraft.progress import SILENT, Progress
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Two source trees.
+
+    Args:
+        old: the tree before.
+        new: the tree after.
+        changed: the files that differ, sorted.
+    """
+
+    old: Path
+    new: Path
+    changed: tuple[str, ...]
+
+    @classmethod
+    def compare(
+        cls, old: Path, new: Path, patterns: Iterable[str] = (), progress: Progress = SILENT
+    ) -> Trees:
+        """Find out what differs (:func:`livegraft.fix.between.between`)."""
+        return cls(old, new, between(old, new, tuple(patterns), progress).files)
+
+    def before(self, path: str) -> str | None:
+        """The old text, None if the file is new. Latin-1 takes every byte as it is."""
+        return _text(self.old / path)
+
+    def after(self, path: str) -> str | None:
+        """The new text, None if the file is deleted."""
+        return _text(self.new / path)
+
+    def content(self, files: Iterable[str]) -> dict[str, bytes | None]:
+        """The new content of files, as :class:`livegraft.kbuild.shadow.Shadow` takes it."""
+        found = ((path, self.after(path)) for path in files)
+        return {path: None if text is None else text.encode("latin-1") for path, text in found}
+
+    def texts(self, files: Iterable[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Old and new texts of files; what a side lacks is left out there."""
+        names = list(files)
+        sides = [{path: read(path) for path in names} for read in (self.before, self.after)]
+        old, new = ({path: text for path, text in s.items() if text is not None} for s in sides)
+        return old, new
+
+    def diff(self, files: Iterable[str]) -> bytes:
+        """A unified diff of some files."""
+        return b"".join(file_diff(self.old, self.new, path) or b"" for path in files)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("latin-1")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@lru_cache(maxsize=4)
+def changed_names(trees: Trees, suffixes: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
+    """The identifiers of the changed lines, by file.
+
+    Args:
+        suffixes: which files.
+    """
+    found = {}
+    for path in trees.changed:
+        if path.endswith(suffixes):
+            old, new = (
+                set((text or "").split("\n")) for text in (trees.before(path), trees.after(path))
+            )
+            found[path] = frozenset(_NAME.findall("\n".join(old ^ new)))
+    return found
