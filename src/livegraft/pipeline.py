@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,7 +136,12 @@ def prepare(
 
 
 def check(
-    fixes: Sequence[Path], kernel: Kernel, *, proof: bool = True, progress: Progress = SILENT
+    fixes: Sequence[Path],
+    kernel: Kernel,
+    *,
+    proof: bool = True,
+    keep: Path | None = None,
+    progress: Progress = SILENT,
 ) -> Outcome:
     """Say what a fix is to a running kernel.
 
@@ -142,6 +149,7 @@ def check(
         fixes: unified diffs that belong together, in order.
         kernel: the prepared kernel.
         proof: prove that the unpatched units are the shipped code.
+        keep: a folder for the object files of what is changed (:func:`kept_objects`).
         progress: told of the steps.
 
     Raises:
@@ -169,7 +177,9 @@ def check(
         with progress.step("compare"):
             comparisons = _compare_all(compiled)
         with progress.step("compile for the proof"):
-            _compile_plain(kernel, compiled, comparisons)
+            plain = _compile_plain(kernel, compiled, comparisons)
+        if keep is not None:
+            _keep(plain, compiled, keep)
     return _conclude(fix, kernel, compiled, comparisons, warnings, proof, progress)
 
 
@@ -180,6 +190,7 @@ def build(
     output: Path,
     proof: bool = True,
     name: str | None = None,
+    keep: Path | None = None,
     progress: Progress = SILENT,
 ) -> Built:
     """Make a live patch of a fix.
@@ -187,6 +198,7 @@ def build(
     Args:
         output: the module's file; it appears there whole or not at all.
         name: the module's name; by default made from the file's.
+        keep: as :func:`check` takes it.
 
     Raises:
         NothingChanged: the fix changes no code.
@@ -196,7 +208,7 @@ def build(
     """
     name = name or module_name(output.name)
     check_name(name)
-    outcome = check(fixes, kernel, proof=proof, progress=progress)
+    outcome = check(fixes, kernel, proof=proof, keep=keep, progress=progress)
     if outcome.verdict is Verdict.REFUSED:
         raise Refused(", ".join(map(str, fixes)), outcome.reasons)
     if outcome.changes is None:
@@ -218,6 +230,49 @@ def _reached(
         tasks = [partial(is_reached, kernel, commands[unit], shadow) for unit in asked]
         answers = dict(zip(asked, side_by_side(tasks), strict=True))
     return {unit: each for unit, each in commands.items() if answers.get(unit, True)}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptObjects:
+    """The object files of a unit of a fix.
+
+    Args:
+        unit: the translation unit.
+        object: the object that it is linked into.
+        plain: unpatched, compiled as the distribution did.
+        patched: with the fix, a section per function and variable.
+    """
+
+    unit: str
+    object: str
+    plain: Path
+    patched: Path
+
+
+def kept_objects(folder: Path) -> list[KeptObjects]:
+    """What :func:`check` kept in a folder."""
+    listed = json.loads((folder / "objects.json").read_text("utf-8"))
+    return [
+        KeptObjects(one["unit"], one["object"], Path(one["plain"]), folder / one["patched"])
+        for one in listed
+    ]
+
+
+def _keep(plain: Mapping[Unit, Object], compiled: Sequence[_Compiled], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for each in compiled:
+        if each.unit in plain:
+            shutil.copyfile(each.after, folder / each.after.name)
+            listed.append(
+                {
+                    "unit": each.unit.path,
+                    "object": each.unit.object,
+                    "plain": str(plain[each.unit].path),
+                    "patched": each.after.name,
+                }
+            )
+    (folder / "objects.json").write_text(json.dumps(listed), "utf-8")
 
 
 def _compile_all(
@@ -251,14 +306,14 @@ def _compile_all(
 
 def _compile_plain(
     kernel: Kernel, compiled: Sequence[_Compiled], comparisons: Sequence[Comparison]
-) -> None:
+) -> dict[Unit, Object]:
     """What has to be proved, as it was shipped; kept in the cache."""
     pairs = zip(compiled, comparisons, strict=True)
-    side_by_side(
-        partial(compile_original, kernel, each.command, Variant.PLAIN)
-        for each, comparison in pairs
-        if _is_brought(comparison)
+    brought = [each for each, comparison in pairs if _is_brought(comparison)]
+    objects = side_by_side(
+        partial(compile_original, kernel, each.command, Variant.PLAIN) for each in brought
     )
+    return {each.unit: plain for each, plain in zip(brought, objects, strict=True)}
 
 
 def _is_brought(comparison: Comparison) -> bool:

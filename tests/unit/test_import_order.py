@@ -23,6 +23,7 @@ ORDER = (
     ("verdict", "module"),
     ("runtime", "lab"),
     ("pipeline",),
+    ("survey",),
     ("cli",),
 )
 """A room imports from those before it, never from those behind; neighbours not from each other."""

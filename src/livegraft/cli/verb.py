@@ -27,6 +27,7 @@ MAKING = {
     "compare": "compare two object files function by function",
     "inspect": "show what a live patch module holds",
     "try": "load a live patch in a virtual machine and run a script there",
+    "survey": "build and try live patches for all that differs between two kernel sources",
 }
 """Verbs that make something; they may import all of the package."""
 

@@ -73,6 +73,11 @@ def file_diff(old: Path, new: Path, name: str) -> bytes | None:
     return None if before is None or after is None else _unified(name, before, after)
 
 
+def wanted(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a path is among those that patterns stand for, as :func:`between` takes them."""
+    return _Patterns(patterns).match(name)
+
+
 class _Patterns:
     """Which paths are wanted.
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from livegraft import pipeline
-from livegraft.errors import LivegraftError, NothingChanged, ProofFailed, Reason, Refused
+from livegraft.errors import (
+    DoesNotApply,
+    LivegraftError,
+    NothingChanged,
+    ProofFailed,
+    Reason,
+    Refused,
+)
 from livegraft.progress import Progress
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.grouping import open_kernel
@@ -28,6 +35,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     """It ended in something that is no answer: a defect of livegraft."""
+    INAPPLICABLE = "inapplicable"
+    """It does not apply to this kernel's source: a commit that needs an earlier one."""
     WRONG = "wrong"
     """A relocation of the loaded module leads elsewhere than the patched object file says."""
 
@@ -80,6 +89,7 @@ def _build(place: Workplace, candidate: Candidate, progress: Progress) -> dict[s
             open_kernel(place.release, place.cache_root),
             output=module,
             name=candidate.name,
+            keep=place.objects(candidate),
             progress=progress,
         )
     except Refused as error:
@@ -92,6 +102,8 @@ def _build(place: Workplace, candidate: Candidate, progress: Progress) -> dict[s
         return refused(reasons or [Reason("proof", error.subject, error.problem, error.remedy)])
     except NothingChanged as error:
         return {"outcome": Outcome.UNCHANGED, "error": str(error)}
+    except DoesNotApply as error:
+        return {"outcome": Outcome.INAPPLICABLE, "error": str(error)}
     except LivegraftError as error:
         return failed(f"{type(error).__name__}: {error}")
     functions = built.outcome.functions

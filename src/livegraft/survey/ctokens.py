@@ -73,7 +73,7 @@ def tokens(text: str) -> list[Token]:
 
 
 def _plain(directive: str) -> str:
-    """A directive without its ``#``. "F(x)" and "F (x)" define different macros, so a space stays."""
+    """A directive without its ``#``. "F(x)" and "F (x)" differ: a space stays."""
     words: list[str] = []
     spaced = False
     for match in _WORD.finditer(directive, directive.index("#") + 1):

@@ -33,7 +33,7 @@ ROUNDS = 12
 """Each brings at least one more file; the longest chain seen in an update has 4."""
 
 _SYNTAX = ("-fsyntax-only", "-g0")
-_QUOTED = re.compile(r"[‘`'\"]([^’'\"\n]+)[’'\"]")
+_QUOTED = re.compile("[\u2018`'\"]([^\u2019'\"\n]+)[\u2019'\"]")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _SCENE = re.compile(r": In function |^In file included from|^ +from ")
 _SHOWN = re.compile(r"^ *\d+ \| (.*)", re.MULTILINE)

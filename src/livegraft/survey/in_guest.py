@@ -58,7 +58,7 @@ class Log:
 
     def faults(self) -> list[str]:
         """The messages since the last time that speak of a fault."""
-        found = []
+        found: list[str] = []
         while True:
             try:
                 record = os.read(self._file, 8192).decode("utf-8", "replace")

@@ -53,14 +53,9 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def forget(self, keys: Iterable[str]) -> None:
-        """Drop documents, so that they are found anew."""
-        for key in set(keys):
-            self._documents.pop(key, None)
-        self.compact()
-
-    def compact(self) -> None:
-        """Leave one line per document, in the order of their keys' first appearance."""
+    def keep_order(self, keys: Iterable[str]) -> None:
+        """Leave one line per document, in this order."""
+        self._documents = {key: self._documents[key] for key in keys}
         write_whole(self.path, b"".join(_line(document) for document in self))
 
     def _read(self) -> None:

@@ -23,12 +23,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
-_SHN_LIVEPATCH = 0xFF20
 _SHN_RESERVED = 0xFF00
+_WORD = (1 << 64) - 1
 _STT_SECTION = 3
-_STT_FILE = 4
 _SHT_SYMTAB = 2
 _SHT_RELA = 4
 _SHF_ALLOC = 2
@@ -40,6 +38,12 @@ _SIZES = {1: 8, 2: 4, 4: 4, 10: 4, 11: 4, 24: 8}
 """Bytes of R_X86_64_64, PC32, PLT32, 32, 32S, PC64."""
 _RELATIVE = frozenset((2, 4, 24))
 _SIGNED = frozenset((2, 4, 11, 24))
+
+_SORTED = {"__jump_table": (16, "<q", 0b11), ".static_call_sites": (8, "<i", 0b11)}
+"""Tables that the kernel sorts when it loads the module: bytes of an entry, its key, and the bits
+of the key that the kernel uses for itself. The key is relative to its own place and comes last; at
+the start is the place in the code, a signed 32-bit number relative to itself
+(include/linux/jump_label.h, ``struct jump_entry``; include/linux/static_call_types.h)."""
 
 
 class Check(StrEnum):
@@ -84,6 +88,7 @@ class Elf:
 
     names: list[str] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     symbols: list[Symbol] = field(default_factory=list)
     relocations: list[Relocation] = field(default_factory=list)
     livepatch: list[Relocation] = field(default_factory=list)
@@ -106,11 +111,12 @@ class Elf:
         text = _Strings(data, heads[strings][4])
         elf.names = [text.at(head[0]) for head in heads]
         elf.flags = [head[2] for head in heads]
+        elf.sizes = [head[5] for head in heads]
         for head in heads:
             if head[1] == _SHT_SYMTAB:
                 elf._read_symbols(data, head[4], head[5], _Strings(data, heads[head[6]][4]))
         for number, head in enumerate(heads):
-            if head[1] == _SHT_RELA:
+            if head[1] == _SHT_RELA and elf.flags[head[7]] & _SHF_ALLOC:
                 elf._read_relocations(data, head[4], head[5], head[7], elf.names[number])
         return elf
 
@@ -376,10 +382,13 @@ class Module:
         self._rewritten = self._rewritten_places()
 
     def places(self) -> list[tuple[str, int, int]]:
-        """What is to be read from memory: section, offset, bytes."""
+        """What is to be read from memory: section, offset, bytes. Sorted tables are read whole."""
         return [
-            (self.elf.names[each.section], each.offset, _SIZES.get(each.kind, 8))
+            (name, 0, self.elf.sizes[each.section])
+            if name in _SORTED
+            else (name, each.offset, _SIZES.get(each.kind, 8))
             for each in self.elf.livepatch
+            for name in (self.elf.names[each.section],)
         ]
 
     def judge(
@@ -417,27 +426,74 @@ class Module:
         symbol = self.elf.symbols[relocation.symbol].name
         if self.elf.owners[number] not in objects:
             return Verdict(place, symbol, Check.ABSENT)
-        if not value or relocation.kind not in _SIZES:
+        actual = self._read(relocation, value, sections)
+        if actual is None:
             return Verdict(place, symbol, Check.UNKNOWN, "not read")
-        here = sections[name] + relocation.offset
-        actual = int.from_bytes(bytes.fromhex(value), "little", signed=relocation.kind in _SIGNED)
-        if relocation.kind in _RELATIVE:
-            actual += here
-        actual &= (1 << 64) - 1
-        stated = self._stated(symbol, objects)
-        wanted = self._wanted(relocation, units, objects)
-        shown = f"leads to {actual:#x}"
+        check, detail = self._compared(relocation, actual, objects, units)
+        return Verdict(place, symbol, check, detail)
+
+    def _compared(
+        self,
+        relocation: Relocation,
+        actual: int,
+        objects: Mapping[str, Running],
+        units: list[Unit],
+    ) -> tuple[Check, str]:
+        """Hold what is in memory against the symbol that is named, and both against the unit."""
+        _, _, bits = _SORTED.get(self.elf.names[relocation.section], (0, "", 0))
+        start = self._stated(self.elf.symbols[relocation.symbol].name, objects)
+        stated = None if start is None else (start + relocation.addend) & ~bits
+        wanted = {each & ~bits for each in self._wanted(relocation, units, objects)}
+        if stated is None:
+            return Check.WRONG, "names no symbol of the running kernel"
         if (relocation.section, relocation.offset) in self._rewritten:
-            if stated is None or not wanted or stated + relocation.addend in wanted:
-                return Verdict(place, symbol, Check.REWRITTEN)
-            return Verdict(place, symbol, Check.WRONG, f"names {stated:#x}, not {_hex(wanted)}")
-        if stated is None or stated + relocation.addend != actual:
-            return Verdict(place, symbol, Check.WRONG, f"{shown}, not to the symbol that it names")
+            actual = stated
+            right = Check.REWRITTEN
+        else:
+            right = Check.RIGHT
+        if actual != stated:
+            return Check.WRONG, f"leads to {actual:#x}, but it names {stated:#x}"
         if not wanted:
-            return Verdict(place, symbol, Check.UNKNOWN, "no independent way to it")
+            return Check.UNKNOWN, "no independent way to it"
         if actual not in wanted:
-            return Verdict(place, symbol, Check.WRONG, f"{shown}, the object says {_hex(wanted)}")
-        return Verdict(place, symbol, Check.RIGHT)
+            return Check.WRONG, f"leads to {actual:#x}, the object file says {_hex(wanted)}"
+        return right, ""
+
+    def _read(self, relocation: Relocation, value: str, sections: Mapping[str, int]) -> int | None:
+        """The address that is in memory now, the addend of the relocation included."""
+        name = self.elf.names[relocation.section]
+        memory = bytes.fromhex(value)
+        if not memory or relocation.kind not in _SIZES:
+            return None
+        base = sections[name]
+        if name in _SORTED:
+            return self._key(relocation, memory, base, sections)
+        actual = int.from_bytes(memory, "little", signed=relocation.kind in _SIGNED)
+        if relocation.kind in _RELATIVE:
+            actual += base + relocation.offset
+        return actual & _WORD
+
+    def _key(
+        self, relocation: Relocation, memory: bytes, base: int, sections: Mapping[str, int]
+    ) -> int | None:
+        """The key of the entry for the same place in the code, wherever it was sorted to."""
+        name = self.elf.names[relocation.section]
+        size, form, bits = _SORTED[name]
+        start = relocation.offset - relocation.offset % size
+        code = [
+            r for r in self.elf.relocations if (r.section, r.offset) == (relocation.section, start)
+        ]
+        if len(code) != 1:
+            return None
+        symbol = self.elf.symbols[code[0].symbol]
+        wanted = sections.get(self.elf.names[symbol.section], 0) + symbol.value + code[0].addend
+        for at in range(0, len(memory) - size + 1, size):
+            (place,) = struct.unpack_from("<i", memory, at)
+            if base + at + place == wanted:
+                within = at + size - struct.calcsize(form)
+                key: int = struct.unpack_from(form, memory, within)[0]
+                return (base + within + key) & ~bits & _WORD
+        return None
 
     def _stated(self, symbol: str, objects: Mapping[str, Running]) -> int | None:
         """Where the symbol is by object, name and position."""
@@ -514,8 +570,3 @@ def place_in(elf: Elf, relocation: Relocation) -> tuple[str, int] | None:
 
 def _hex(addresses: Iterable[int]) -> str:
     return " or ".join(f"{each:#x}" for each in sorted(addresses))
-
-
-def read_elf(path: Path) -> Elf:
-    """Read an ELF file."""
-    return Elf.read(path.read_bytes())

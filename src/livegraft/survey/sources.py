@@ -11,6 +11,7 @@ from pathlib import Path
 
 from livegraft.fix.between import between, file_diff
 from livegraft.progress import SILENT, Progress
+from livegraft.survey.candidate import Candidate
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -56,9 +57,9 @@ class Trees:
         old, new = ({path: text for path, text in s.items() if text is not None} for s in sides)
         return old, new
 
-    def diff(self, files: Iterable[str]) -> bytes:
-        """A unified diff of some files."""
-        return b"".join(file_diff(self.old, self.new, path) or b"" for path in files)
+    def fix(self, candidate: Candidate) -> bytes:
+        """The fix as a unified diff."""
+        return b"".join(file_diff(self.old, self.new, path) or b"" for path in candidate.files)
 
 
 def _text(path: Path) -> str | None:

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A survey from its plan to its report. Everything that is found is written down at once, so that
+a survey that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from livegraft.errors import LivegraftError, UsageError
+from livegraft.kernel.kernel import Kernel
+from livegraft.progress import SILENT, Progress
+from livegraft.survey.building import Outcome, Workplace, build, failed
+from livegraft.survey.candidate import Candidate
+from livegraft.survey.commits import Commits
+from livegraft.survey.controls import control
+from livegraft.survey.grouping import Setting
+from livegraft.survey.journal import Journal, write_whole
+from livegraft.survey.loading import BATCH, Load, load_all
+from livegraft.survey.plan import plan, shuffled
+from livegraft.survey.sources import Trees
+from livegraft.survey.workers import Failure, Task, Workers
+
+FIX_SECONDS = 1800.0
+"""For one fix, on a machine that does other things as well; 64 units take minutes."""
+
+_GUEST_SECONDS = 300.0
+"""For one module in a guest, its part of the guest's start included."""
+
+_FOLDERS = ("fixes", "modules", "objects")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a survey is about; another one needs another folder.
+
+    Args:
+        old: the source before: a version, a release, or a commit.
+        new: the source after.
+        release: the kernel to patch.
+        sample: how many fixes; None for all.
+        seed: of the sample.
+        paths: patterns of files; empty for all.
+        repository: a git repository that `old` and `new` are commits of; empty for packages.
+        controls: how many units to try for false changes.
+    """
+
+    old: str
+    new: str
+    release: str
+    sample: int | None = None
+    seed: int = 1
+    paths: tuple[str, ...] = ()
+    repository: str = ""
+    controls: int = 0
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this survey."""
+        words = ["livegraft", "survey", self.old, self.new, "-k", self.release, "-o", "DIR"]
+        if self.sample is not None:
+            words += ["--sample", str(self.sample), "--seed", str(self.seed)]
+        for pattern in self.paths:
+            words += ["--path", f"'{pattern}'"]
+        words += ["--git", self.repository] if self.repository else []
+        words += ["--controls", str(self.controls)] if self.controls else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a survey has found.
+
+    Args:
+        options: what it was about.
+        results: a line per fix, in the order of the plan.
+        controls: a line per unit that was tried for false changes.
+        seconds: how long this run took; an earlier one that was interrupted is not in it.
+    """
+
+    options: Options
+    results: Sequence[Mapping[str, Any]]
+    controls: Sequence[Mapping[str, Any]]
+    seconds: float
+
+
+def conduct(
+    options: Options,
+    kernel: Kernel,
+    sources: Trees | Commits,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Findings:
+    """Plan, build, load, judge.
+
+    Args:
+        options: what the survey is about.
+        kernel: the prepared kernel.
+        sources: what `options` names.
+        folder: where everything goes; made if it is not there.
+        workers: processes side by side; by default one per core.
+        progress: told of the steps.
+
+    Raises:
+        UsageError: the folder holds another survey.
+        LivegraftError: the fixes cannot be made out.
+    """
+    began = time.monotonic()
+    _claim(folder, options)
+    for name in _FOLDERS:
+        (folder / name).mkdir(exist_ok=True)
+    place = Workplace(kernel.release, kernel.cache.root, folder)
+    results = Journal(folder / "results.jsonl")
+    controls = Journal(folder / "controls.jsonl")
+    with Workers(workers) as pool:
+        candidates = _planned(options, kernel, sources, folder, pool, progress)
+        _write_fixes(place, sources, candidates)
+        _build(place, candidates, results, pool, progress)
+        _load(place, candidates, results, pool, progress)
+        _control(options, kernel, controls, pool, progress)
+    results.keep_order(candidate.id for candidate in candidates)
+    lines = [results[candidate.id] for candidate in candidates]
+    return Findings(options, lines, list(controls), time.monotonic() - began)
+
+
+def _claim(folder: Path, options: Options) -> None:
+    """Make the folder this survey's, or make sure that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "survey.json"
+    asked = json.loads(json.dumps(asdict(options)))
+    if not path.is_file():
+        write_whole(path, json.dumps(asked, indent=2).encode() + b"\n")
+        return
+    known = json.loads(path.read_text("utf-8"))
+    differing = sorted(key for key in asked if known.get(key) != asked[key])
+    if differing:
+        raise UsageError(
+            str(folder),
+            f"holds another survey: {', '.join(differing)} differ",
+            "name another folder, or give the same options again to go on with that one",
+        )
+
+
+def _planned(
+    options: Options,
+    kernel: Kernel,
+    sources: Trees | Commits,
+    folder: Path,
+    pool: Workers,
+    progress: Progress,
+) -> list[Candidate]:
+    """The plan, which is written down before anything is built and then stays."""
+    path = folder / "plan.json"
+    if path.is_file():
+        return [Candidate.from_json(one) for one in json.loads(path.read_text("utf-8"))]
+    if isinstance(sources, Commits):
+        candidates = sources.candidates(kernel, options.sample, options.seed, progress)
+    else:
+        candidates = plan(
+            Setting(kernel.release, kernel.cache.root, sources),
+            pool,
+            Journal(folder / "grouping.jsonl", "seed"),
+            sample=options.sample,
+            seed=options.seed,
+            progress=progress,
+        )
+    if not candidates:
+        raise LivegraftError(
+            f"{options.old} to {options.new}",
+            f"changes no unit that {options.release} is built from",
+            "check the versions, and --path",
+        )
+    document = [candidate.as_json() for candidate in candidates]
+    write_whole(path, json.dumps(document, indent=1).encode() + b"\n")
+    return candidates
+
+
+def _write_fixes(
+    place: Workplace, sources: Trees | Commits, candidates: Iterable[Candidate]
+) -> None:
+    for candidate in candidates:
+        path = place.fix(candidate)
+        if not path.is_file():
+            write_whole(path, sources.fix(candidate))
+
+
+def _build(
+    place: Workplace,
+    candidates: Sequence[Candidate],
+    results: Journal,
+    pool: Workers,
+    progress: Progress,
+) -> None:
+    by_id = {each.id: each for each in candidates if each.id not in results}
+    tasks = (Task(each.id, build, (place, each)) for each in by_id.values())
+    with progress.step("build", len(by_id)) as step:
+        for done in pool.run(tasks, FIX_SECONDS):
+            candidate = by_id[done.key]
+            found = done.result
+            if isinstance(found, Failure):
+                found = failed(found.problem) | {"trace": found.trace, "seconds": done.seconds}
+            results.add(candidate.as_json() | {"module": candidate.name} | found)
+            step.advance()
+            step.say(f"{candidate.id}: {found['outcome']}")
+
+
+def _load(
+    place: Workplace,
+    candidates: Sequence[Candidate],
+    results: Journal,
+    pool: Workers,
+    progress: Progress,
+) -> None:
+    loads = [
+        Load(
+            each.id,
+            each.name,
+            place.module(each),
+            place.objects(each),
+            tuple(results[each.id]["objects"]),
+        )
+        for each in candidates
+        if results[each.id]["outcome"] == Outcome.BUILT
+    ]
+    # Few modules are spread over all workers, too.
+    size = max(1, min(BATCH, -(-len(loads) // pool.count)))
+    batches = [loads[at : at + size] for at in range(0, len(loads), size)]
+    tasks = [
+        Task(number, load_all, (place.release, place.cache_root, batch))
+        for number, batch in enumerate(batches)
+    ]
+    with progress.step("load", len(loads)) as step:
+        for done in pool.run(tasks, _GUEST_SECONDS * (size + 1)):
+            batch = batches[done.key]
+            found = done.result
+            if isinstance(found, Failure):
+                why = failed(f"in the guest: {found.problem}") | {"trace": found.trace}
+                found = [(load.id, why) for load in batch]
+            for key, answer in found:
+                results.add(results[key] | answer)
+                step.say(f"{key}: {answer['outcome']}")
+            step.advance(len(batch))
+
+
+def _control(
+    options: Options, kernel: Kernel, controls: Journal, pool: Workers, progress: Progress
+) -> None:
+    if not options.controls:
+        return
+    from livegraft.survey.units import all_units
+
+    chosen = shuffled(all_units(kernel, progress), options.seed)[: options.controls]
+    left = [path for path in chosen if path not in controls]
+    tasks = (Task(path, control, (kernel.release, kernel.cache.root, path)) for path in left)
+    with progress.step("look for false changes", len(left)) as step:
+        for done in pool.run(tasks, FIX_SECONDS):
+            found = done.result
+            if isinstance(found, Failure):
+                found = {"id": done.key, "changed": {"failed": [found.problem]}}
+            controls.add(found)
+            step.advance()
+            step.say(done.key)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The journal that survives its writer, the processes that can be ended, and the plan's order."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from livegraft.errors import UsageError
+from livegraft.survey import report
+from livegraft.survey.building import Outcome
+from livegraft.survey.candidate import Candidate
+from livegraft.survey.conduct import Findings, Options, _claim
+from livegraft.survey.journal import Journal
+from livegraft.survey.plan import _meeting, shuffled
+from livegraft.survey.workers import Failure, Task, Workers
+
+
+def test_a_journal_drops_a_half_written_line(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    journal = Journal(path)
+    journal.add({"id": "a", "n": 1})
+    journal.add({"id": "b", "n": 2})
+    journal.add({"id": "a", "n": 3})
+    with path.open("ab") as file:
+        file.write(b'{"id": "c", "n"')
+    again = Journal(path)
+    assert [(each["id"], each["n"]) for each in again] == [("a", 3), ("b", 2)]
+    again.add({"id": "c", "n": 4})
+    assert [each["n"] for each in Journal(path)] == [3, 2, 4]
+    again.keep_order(["c", "b", "a"])
+    assert len(path.read_text().splitlines()) == 3
+    assert [each["id"] for each in Journal(path)] == ["c", "b", "a"]
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail() -> int:
+    raise ValueError("what?")
+
+
+def hang() -> int:
+    time.sleep(60)
+    return 0
+
+
+def die() -> int:
+    os._exit(3)
+
+
+def test_workers_do_tasks_and_outlive_what_goes_wrong() -> None:
+    tasks = [
+        Task("two", double, (1,)),
+        Task("error", fail),
+        Task("hang", hang),
+        Task("death", die),
+        Task("four", double, (2,)),
+    ]
+    began = time.monotonic()
+    with Workers(2) as workers:
+        found = {done.key: done.result for done in workers.run(tasks, timeout=5)}
+    assert time.monotonic() - began < 30
+    assert (found["two"], found["four"]) == (2, 4)
+    error, late, death = (found[key] for key in ("error", "hang", "death"))
+    assert isinstance(error, Failure) and error.problem == "ValueError: what?" and error.trace
+    assert isinstance(late, Failure) and late.timed_out
+    assert isinstance(death, Failure) and "3" in death.problem
+
+
+def test_a_sample_depends_on_its_seed_alone() -> None:
+    names = [f"drivers/{number}.c" for number in range(50)]
+    assert shuffled(names, 1) == shuffled(reversed(names), 1) != shuffled(names, 2)
+
+
+def test_fixes_with_a_unit_in_common_become_one() -> None:
+    files = [("a.c", "h.h", "b.c"), ("b.c",), ("c.c", "h.h"), ("d.c", "b.c"), ("e.c",)]
+    seeds = [(each[0],) for each in files]
+    candidates = [Candidate(each[0], each, False) for each in files]
+    assert _meeting(seeds, candidates) == [
+        ("a.c", "h.h", "b.c", "d.c"),
+        ("c.c",),
+        ("e.c",),
+    ]
+
+
+def test_a_folder_keeps_to_its_survey(tmp_path: Path) -> None:
+    options = Options("1", "2", "6.1.0-54-amd64", 12, 1, ("fs/*",))
+    _claim(tmp_path, options)
+    _claim(tmp_path, options)
+    with pytest.raises(UsageError, match=r"sample, seed differ.*name another folder"):
+        _claim(tmp_path, Options("1", "2", "6.1.0-54-amd64", 13, 2, ("fs/*",)))
+
+
+def test_names_are_fit_for_modules() -> None:
+    long = Candidate("drivers/net/ethernet/mellanox/mlx5/core/en-tc.x/a/b/c/d/ef.c", (), False)
+    names = {
+        long.name,
+        Candidate("fs/a-b.c", (), False).name,
+        Candidate("fs/a_b.c", (), False).name,
+    }
+    assert len(names) == 3
+    assert all(len(name) <= 55 and name.replace("_", "").isalnum() for name in names)
+
+
+def line(outcome: Outcome, body: bool, **more: object) -> dict[str, object]:
+    base = {"id": f"{outcome}{body}", "files": ["a.c"], "body_only": body, "subject": ""}
+    return {**base, "outcome": outcome, **more}
+
+
+def test_the_report_counts() -> None:
+    loaded = line(
+        Outcome.LOADED,
+        True,
+        size=1000,
+        seconds=2.0,
+        relocations={"right": 3},
+        object_loaded={"ext4": False},
+    )
+    results = [
+        loaded,
+        line(Outcome.REFUSED, True, rules=["data-changed"], seconds=1.0),
+        line(Outcome.UNCHANGED, True, seconds=1.0),
+        line(Outcome.WRONG, False, seconds=1.0, size=10, error="x+1: y | z"),
+        line(Outcome.REFUSED, False, rules=["data-changed", "vdso"], seconds=1.0),
+    ]
+    options = Options("6.1.190-1", "6.1.192-1", "6.1.0-54-amd64", sample=5)
+    numbers = report.document(Findings(options, results, [], 1.0))
+    assert (numbers["body_only"], numbers["body_only_changed"]) == (3, 2)
+    assert numbers["body_only_loaded"] == 1
+    assert numbers["refusals"] == {"data-changed": 2, "vdso": 1}
+    assert [each["outcome"] for each in numbers["failed"]] == ["wrong"]
+    assert numbers["absent_objects"] == ["ext4"]
+    page = report.markdown(numbers)
+    assert "1 were built and loaded: 50.0%" in page
+    assert options.command in page and "--sample 5 --seed 1" in page
+    assert "x+1: y \\| z" in page
