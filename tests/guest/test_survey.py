@@ -24,7 +24,7 @@ from livegraft.errors import Exit
 from livegraft.survey.building import Outcome, Workplace
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.loading import Load, load_all
-from livegraft.survey.oracle import Elf
+from livegraft.survey.objectfile import Elf
 
 OLD, NEW, KERNEL = os.environ.get(
     "LIVEGRAFT_TEST_SURVEY", "6.1.190-1 6.1.192-1 6.1.0-54-amd64"

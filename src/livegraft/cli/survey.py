@@ -162,6 +162,5 @@ an interrupted one stopped.""",
         Exit.DONE: "each fix was loaded, found to change no code, or refused by a rule",
         Exit.FAILED: "a fix failed or its module is wrong, a unit that nobody has changed looks "
         "changed, or the survey could not be made",
-        Exit.LOST: "a guest was lost before anything was loaded in it",
     },
 )

@@ -26,15 +26,9 @@ from livegraft.pipeline import kept_objects
 from livegraft.progress import Progress
 from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
-from livegraft.survey.oracle import (
-    Check,
-    Elf,
-    Module,
-    Running,
-    Unit,
-    running_kernel,
-    running_module,
-)
+from livegraft.survey.objectfile import Elf
+from livegraft.survey.oracle import Check, Module
+from livegraft.survey.running import Running, Unit, running_kernel, running_module
 
 BATCH = 12
 """Modules per guest: enough to make up for its start, few enough to lose little with it."""

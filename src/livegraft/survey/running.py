@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where symbols are in the running kernel, and those of a unit among them.
+
+A global symbol is the global one of its name in the running object, else in the kernel. A local one
+lies where the unpatched object file puts it: its sections lie in the running object in one piece,
+so the symbols whose names are there once tell where each begins, and its neighbours in the object
+file tell which of several equally named symbols it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from livegraft.survey.objectfile import RESERVED, Elf, Relocation, Symbol, place_in
+
+RELATIVE = frozenset((2, 4, 24))
+"""R_X86_64_PC32, PLT32, PC64: relative to their own place."""
+
+_STT_SECTION = 3
+_COMPILER_NUMBER = re.compile(r"\.\d+\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A symbol of the running kernel."""
+
+    address: int
+    is_global: bool
+
+
+class Running:
+    """The symbols of one running object, in kallsyms order.
+
+    Args:
+        entries: name and entry, in order.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        self._by_name: dict[str, list[Entry]] = defaultdict(list)
+        self._names_at: dict[int, set[str]] = defaultdict(set)
+        for name, entry in entries:
+            self._by_name[name].append(entry)
+            self._names_at[entry.address].add(name)
+
+    def named(self, name: str) -> Sequence[Entry]:
+        """The entries of a name."""
+        return self._by_name.get(name, ())
+
+    def names_at(self, address: int) -> set[str]:
+        """The names at an address."""
+        return self._names_at.get(address, set())
+
+
+def running_kernel(kallsyms: str) -> Running:
+    """vmlinux, from the text of ``/proc/kallsyms``: an upper case letter is a global symbol."""
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for line in kallsyms.splitlines():
+            words = line.split()
+            if len(words) == 3:
+                yield words[2], Entry(int(words[0], 16), words[1].isupper())
+
+    return Running(entries())
+
+
+def running_module(file: bytes, sections: Mapping[str, int]) -> Running:
+    """A loaded module: its file's symbols, at the places of its sections.
+
+    The kernel keeps the order of the file (kernel/module/kallsyms.c, ``add_kallsyms``).
+    """
+    elf = Elf.read(file)
+
+    def entries() -> Iterator[tuple[str, Entry]]:
+        for symbol in elf.symbols:
+            if 0 < symbol.section < RESERVED and symbol.name:
+                base = sections.get(elf.names[symbol.section])
+                if base is not None:
+                    yield symbol.name, Entry(base + symbol.value, symbol.is_global)
+
+    return Running(entries())
+
+
+class Unit:
+    """A translation unit in the running kernel: where each of its symbols is.
+
+    Args:
+        plain: the unpatched object file, compiled as the distribution did.
+        patched: the patched one, with a section per function and variable.
+        running: the object that it is linked into.
+        kernel: vmlinux.
+        others: other objects that are loaded.
+    """
+
+    def __init__(
+        self,
+        plain: Elf,
+        patched: Elf,
+        running: Running,
+        kernel: Running,
+        others: Iterable[Running] = (),
+    ) -> None:
+        self.patched = patched
+        self._plain = plain
+        self._running = running
+        self._kernel = kernel
+        self._others = tuple(others)
+        self._bases: dict[int, int | None] = {}
+        self._at = {(each.section, each.offset): each for each in patched.relocations}
+
+    def relocation(self, function: str, offset: int) -> Relocation | None:
+        """The patched object's relocation at an offset of a function."""
+        for symbol in self.patched.symbols:
+            if symbol.name == function and symbol.kind == 2 and symbol.section:
+                return self._at.get((symbol.section, symbol.value + offset))
+        return None
+
+    def beside(self, table: str, function: str, offset: int, distance: int) -> Relocation | None:
+        """The relocation that follows, by `distance` bytes, the one of a table that means a place
+        in a function (``__jump_table``: code, target, key)."""
+        found = None
+        for each in self.patched.relocations:
+            if self.patched.names[each.section] != table:
+                continue
+            if self.place(each) == (function, offset):
+                candidate = self._at.get((each.section, each.offset + distance))
+                found = candidate or found
+        return found
+
+    def place(self, relocation: Relocation) -> tuple[str, int] | None:
+        """A function and an offset in it, if that is what a relocation means."""
+        return place_in(self.patched, relocation)
+
+    def target(self, relocation: Relocation) -> set[int]:
+        """The addresses that a relocation may mean, its addend included; none if nobody knows."""
+        symbol = self.patched.symbols[relocation.symbol]
+        if symbol.kind == _STT_SECTION:
+            symbol_in, rest = self._of_section(symbol.section, relocation)
+            if symbol_in is None:
+                return set()
+            return {address + rest for address in self.addresses(symbol_in)}
+        return {address + relocation.addend for address in self.addresses(symbol)}
+
+    def _of_section(self, section: int, relocation: Relocation) -> tuple[Symbol | None, int]:
+        inside = [s for s in self.patched.symbols if s.section == section and s.kind in (1, 2)]
+        if len(inside) == 1:
+            return inside[0], relocation.addend - inside[0].value
+        near = relocation.addend + (4 if relocation.kind in RELATIVE else 0)
+        found = self.patched.containing(section, near)
+        return (found, relocation.addend - found.value) if found else (None, 0)
+
+    def addresses(self, symbol: Symbol) -> set[int]:
+        """Where a symbol of the patched object is in the running kernel."""
+        if symbol.section == 0 or symbol.is_global:
+            return self._global(symbol.name)
+        return self._local(symbol)
+
+    def _global(self, name: str) -> set[int]:
+        for running in (self._running, self._kernel, *self._others):
+            entries = running.named(name)
+            found = {entry.address for entry in entries if entry.is_global}
+            if found:
+                return found
+        # What the linker made of a global symbol is local now and then (hidden visibility).
+        return {entry.address for entry in self._running.named(name)} if self._once(name) else set()
+
+    def _once(self, name: str) -> bool:
+        return len(self._running.named(name)) == 1
+
+    def _local(self, symbol: Symbol) -> set[int]:
+        twins = self._twins(symbol)
+        if len(twins) != 1:
+            return set()
+        base = self._base(twins[0].section)
+        if base is None:
+            entries = self._running.named(twins[0].name)
+            return {entries[0].address} if len(entries) == 1 else set()
+        address = base + twins[0].value
+        return {address} if twins[0].name in self._running.names_at(address) else set()
+
+    def _twins(self, symbol: Symbol) -> list[Symbol]:
+        """The unpatched object's symbols that can be this one; gcc numbers static locals anew."""
+        locals_ = [s for s in self._plain.symbols if s.section and not s.is_global]
+        same = [s for s in locals_ if s.name == symbol.name and s.kind == symbol.kind]
+        stem = _stem(symbol.name)
+        alike = [s for s in locals_ if _stem(s.name) == stem and s.kind == symbol.kind]
+        if stem == symbol.name and same:
+            return same
+        if len(alike) > 1:
+            alike = [s for s in alike if s.size == symbol.size]
+        return alike
+
+    def _base(self, section: int) -> int | None:
+        """Where a section of the unpatched object begins in the running object."""
+        if section not in self._bases:
+            self._bases[section] = self._find_base(section)
+        return self._bases[section]
+
+    def _find_base(self, section: int) -> int | None:
+        inside = [s for s in self._plain.symbols if s.section == section and s.kind in (1, 2)]
+        sure: Counter[int] = Counter()
+        votes: Counter[int] = Counter()
+        for symbol in inside:
+            entries = self._running.named(symbol.name)
+            if len(entries) == 1:
+                sure[entries[0].address - symbol.value] += 1
+            votes.update({entry.address - symbol.value for entry in entries})
+        for counted in (sure, votes):
+            best = counted.most_common(2)
+            if best and (len(best) == 1 or best[0][1] > best[1][1]):
+                return best[0][0]
+        return None
+
+
+def _stem(name: str) -> str:
+    return _COMPILER_NUMBER.sub("", name)
