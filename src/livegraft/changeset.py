@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 VMLINUX = "vmlinux"
 """The name of the object that is the kernel itself; every other object is a module's name."""
+
+PATCH_SYMBOL = "lg_patch"
+"""The module's ``struct klp_patch``, to which pieces may refer as to one another."""
 
 
 class State(StrEnum):
@@ -19,6 +22,16 @@ class State(StrEnum):
     CHANGED = "changed"
     NEW = "new"
     REMOVED = "removed"
+
+
+class CallbackKind(StrEnum):
+    """When the livepatch core calls a callback of an object: members of ``struct klp_callbacks``,
+    in their order."""
+
+    PRE_PATCH = "pre_patch"
+    POST_PATCH = "post_patch"
+    PRE_UNPATCH = "pre_unpatch"
+    POST_UNPATCH = "post_unpatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,51 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """A function of a piece that the livepatch core calls around the patching of its object.
+
+    Args:
+        kind: when.
+        name: the function's name in the source.
+        symbol: a global symbol of the piece at it, unique in the change set.
+    """
+
+    kind: CallbackKind
+    name: str
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SystemState:
+    """What the patch changes in the system beside code (``struct klp_state``).
+
+    Args:
+        id: ``unsigned long``, which change; not 0.
+        version: ``unsigned int``, of the change.
+    """
+
+    id: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What the author of a fix has decided against the comparison, by names in the source.
+
+    Args:
+        forced: functions that are taken although they compare equal.
+        ignored_functions: functions that are left although they differ.
+        ignored_sections: sections whose data are left although they differ.
+        accepted_layouts: types whose changed layout the author vouches for.
+    """
+
+    forced: tuple[str, ...] = ()
+    ignored_functions: tuple[str, ...] = ()
+    ignored_sections: tuple[str, ...] = ()
+    accepted_layouts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A relocatable object with the new code of one unit and all that it needs.
 
@@ -85,6 +143,7 @@ class Piece:
         data: the ELF file's bytes.
         functions: what it brings.
         references: its livepatch symbols.
+        callbacks: at most one of a kind.
     """
 
     unit: str
@@ -92,6 +151,7 @@ class Piece:
     data: bytes
     functions: tuple[Function, ...]
     references: tuple[Reference, ...]
+    callbacks: tuple[Callback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +162,25 @@ class ChangeSet:
         method: ``compare`` or ``extract``.
         pieces: one per touched unit that has code to bring.
         warnings: what the user should know although it is no reason to refuse.
+        states: what it changes in the system beside code, each identifier once.
+        decisions: what the author has decided.
     """
 
     method: str
     pieces: tuple[Piece, ...]
     warnings: tuple[str, ...] = ()
+    states: tuple[SystemState, ...] = ()
+    decisions: Decisions = field(default_factory=Decisions)
 
     @property
     def functions(self) -> tuple[Function, ...]:
         """The functions of all pieces, in order."""
         return tuple(function for piece in self.pieces for function in piece.functions)
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """The callbacks of all pieces, in order."""
+        return tuple(callback for piece in self.pieces for callback in piece.callbacks)
 
     @property
     def objects(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -15,7 +15,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from livegraft.cache import Cache
-from livegraft.changeset import VMLINUX, ChangeSet, Function, Target
+from livegraft.changeset import (
+    PATCH_SYMBOL,
+    VMLINUX,
+    ChangeSet,
+    Decisions,
+    Function,
+    SystemState,
+    Target,
+)
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
@@ -340,7 +348,9 @@ def _conclude(
 ) -> Outcome:
     reasons: list[Reason] = []
     cuts: list[Cut] = []
-    brought = frozenset[str]().union(*(each.new_globals for each in comparisons))
+    brought = frozenset({PATCH_SYMBOL}).union(*(each.new_globals for each in comparisons))
+    states, conflicts = _states(compiled, comparisons)
+    reasons += conflicts
     for each, comparison in zip(compiled, comparisons, strict=True):
         warnings += comparison.warnings
         reasons += comparison.reasons
@@ -366,10 +376,43 @@ def _conclude(
     if reasons:
         kept = tuple(dict.fromkeys(reasons))
         return Outcome(Verdict.REFUSED, functions, tuple(warnings), kept, None, fix)
-    if not any(function.symbol for function in functions):
+    if not any(function.symbol for function in functions) and not any(
+        piece.callbacks for piece in pieces
+    ):
         return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
-    changes = ChangeSet("compare", pieces, tuple(warnings))
+    changes = ChangeSet("compare", pieces, tuple(warnings), states, _decisions(comparisons))
     return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix)
+
+
+def _states(
+    compiled: Sequence[_Compiled], comparisons: Sequence[Comparison]
+) -> tuple[tuple[SystemState, ...], list[Reason]]:
+    """The states that the units declare, and those that two declare in different versions."""
+    versions: dict[int, tuple[int, str]] = {}
+    reasons = []
+    for each, comparison in zip(compiled, comparisons, strict=True):
+        for state in comparison.marks.states:
+            version, unit = versions.setdefault(state.id, (state.version, each.unit.path))
+            if version != state.version:
+                text = f"has version {version} in {unit} and {state.version} in {each.unit.path}"
+                remedy = "declare the state once, in a header that both files include"
+                reasons.append(Reason("state-conflict", f"state {state.id:#x}", text, remedy))
+    return tuple(SystemState(id, version) for id, (version, _) in sorted(versions.items())), reasons
+
+
+def _decisions(comparisons: Sequence[Comparison]) -> Decisions:
+    """What the marks of all units say."""
+    marks = [comparison.marks for comparison in comparisons]
+
+    def joined(listed: Iterable[Iterable[str]]) -> tuple[str, ...]:
+        return tuple(sorted({each for some in listed for each in some}))
+
+    return Decisions(
+        joined(each.forced for each in marks),
+        joined(each.ignored_functions for each in marks),
+        joined(each.ignored_sections for each in marks),
+        joined(each.accepted_layouts for each in marks),
+    )
 
 
 def _defined_twice(places: Placement, comparison: Comparison) -> list[Reason]:

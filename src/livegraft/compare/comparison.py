@@ -11,6 +11,7 @@ from livegraft.compare import sections
 from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.compare.inclusion import Inclusion, include
 from livegraft.compare.lines import is_line_change
+from livegraft.compare.marks import Marks, marks_of
 from livegraft.compare.meaning import Meanings
 from livegraft.compare.pairing import Pairs, pair
 from livegraft.compare.unit import Unit
@@ -47,6 +48,8 @@ class Comparison:
         changed_sections: names of sections without symbols whose contents differ.
         oddities: what in either object is not understood.
         inclusion: what a payload has to hold.
+        marks: what the fix says beside its code, followed in all of the above.
+        left: functions of the patched object that differ and are left because of a mark.
         warnings: what the user should know although it is no reason to refuse.
         judgement: why it cannot be applied live; None before the facts were judged.
     """
@@ -62,6 +65,8 @@ class Comparison:
     changed_sections: tuple[str, ...]
     oddities: tuple[Oddity, ...]
     inclusion: Inclusion
+    marks: Marks
+    left: tuple[Entity, ...] = ()
     warnings: tuple[str, ...] = ()
     judgement: tuple[Reason, ...] | None = None
 
@@ -148,7 +153,13 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
         raise ElfError("patched object", problem, "compare two builds for the same machine")
     pairs = pair(before, after)
     meanings = Meanings(before, after, pairs)
-    changed, new, removed = _compare_functions(before, after, pairs, meanings)
+    marks = marks_of(after)
+    differing, new, removed = _compare_functions(before, after, pairs, meanings)
+    changed, left = _marked(differing, after, pairs, marks)
+
+    def is_watched(variable: Entity) -> bool:
+        return not marks.ignores_section(after.section(variable).name)
+
     return Comparison(
         before,
         after,
@@ -156,12 +167,31 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
         changed,
         new,
         removed,
-        tuple(_changed_data(after, pairs, meanings)),
-        tuple(each for each in after.variables() if _is_new(each, pairs)),
-        tuple(_changed_sections(before, after, meanings)),
+        tuple(each for each in _changed_data(after, pairs, meanings) if is_watched(each)),
+        tuple(each for each in after.variables() if _is_new(each, pairs) and is_watched(each)),
+        tuple(
+            name
+            for name in _changed_sections(before, after, meanings)
+            if not marks.ignores_section(name)
+        ),
         tuple(before.oddities + after.oddities),
         include(after, changed, new, pairs),
+        marks,
+        left,
     )
+
+
+def _marked(
+    differing: tuple[Entity, ...], after: Unit, pairs: Pairs, marks: Marks
+) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
+    """The functions to take as changed, and those that differ and are left."""
+    left = {each for each in differing if marks.is_ignored(each)}
+    forced = {
+        each.top
+        for each in after.functions()
+        if marks.is_forced(each) and each.top in pairs.of_patched
+    }
+    return _by_place((set(differing) - left) | forced), _by_place(left)
 
 
 def _names(entities: Iterable[Entity]) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ the running kernel has is referred to there; only what the fix brings is in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from livegraft.changeset import Function, Piece, State, Target
+from livegraft.changeset import Callback, Function, Piece, State, Target
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.inclusion import Inclusion
@@ -66,7 +66,8 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
     piece = _Piece(comparison, unit, references, sites)
     piece.add_relocations()
     functions = list(_functions(comparison, unit, object, resolver, references.reasons))
-    piece.add_symbols(functions)
+    callbacks = tuple(_callbacks(comparison, unit))
+    piece.add_symbols(functions, callbacks)
     reasons = [
         *sites.reasons,
         *_short_branches(comparison.patched, comparison.inclusion),
@@ -76,7 +77,7 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
         raise Refused(unit, list(dict.fromkeys(reasons)))
     sort_symbols(piece.obj)
     used = tuple(references.used.values())
-    made = Piece(unit, object, write(piece.obj), tuple(functions), used)
+    made = Piece(unit, object, write(piece.obj), tuple(functions), used, callbacks)
     return Cut(made, tuple(dict.fromkeys(sites.warnings)))
 
 
@@ -84,18 +85,29 @@ def _functions(
     comparison: Comparison, unit: str, object: str, resolver: Resolver, reasons: list[Reason]
 ) -> Iterator[Function]:
     """What the payload brings; functions that are not found in the kernel are reasons."""
-    stem = plain_identifier(unit.removesuffix(".c"))
     for entity in comparison.changed_entities:
         try:
             target = resolver.local(comparison.pairs.of_patched[entity].name)
         except Refused as refused:
             reasons += refused.reasons
             continue
-        yield Function(unit, target, State.CHANGED, f"lg_{stem}_{identifier(entity.name)}")
+        yield Function(unit, target, State.CHANGED, _symbol(unit, entity))
     for entity in comparison.new_entities:
         yield Function(unit, Target(object, entity.name, 0), State.NEW)
     for entity in comparison.removed_entities:
         yield Function(unit, Target(object, entity.name, 0), State.REMOVED)
+
+
+def _callbacks(comparison: Comparison, unit: str) -> Iterator[Callback]:
+    """The callbacks that the fix marks; each is a new function (rule ``mark-target``)."""
+    for kind, function in comparison.marks.callbacks:
+        assert isinstance(function, Entity)
+        yield Callback(kind, function.name, _symbol(unit, function))
+
+
+def _symbol(unit: str, function: Entity) -> str:
+    """The global symbol by which the module finds a function of the unit."""
+    return f"lg_{plain_identifier(unit.removesuffix('.c'))}_{identifier(function.name)}"
 
 
 def _short_branches(unit: Unit, inclusion: Inclusion) -> Iterator[Reason]:
@@ -130,7 +142,7 @@ class _Piece:
 
     # -- symbols --------------------------------------------------------------------------------
 
-    def add_symbols(self, functions: list[Function]) -> None:
+    def add_symbols(self, functions: list[Function], callbacks: Iterable[Callback]) -> None:
         """Names of functions and variables, and the ones by which the patch finds new code."""
         name = self._unit_name.rpartition("/")[2]
         self.obj.add_symbol(Symbol(name, SHN_ABS, type=SymbolType.FILE))
@@ -140,8 +152,16 @@ class _Piece:
         # Without type and size: objtool would take one of two functions at a place as its name
         # and miss the cold part, which belongs to the other.
         redirected = (each for each in functions if each.state is State.CHANGED)
-        for entity, function in zip(self._comparison.changed_entities, redirected, strict=False):
-            symbol = self._defined(entity, function.symbol, Binding.GLOBAL, SymbolType.NOTYPE)
+        found = {
+            function.symbol: entity
+            for entity, function in zip(self._comparison.changed_entities, redirected, strict=False)
+        }
+        # One function may be the callback of several kinds.
+        for callback, (_, called) in zip(callbacks, self._comparison.marks.callbacks, strict=True):
+            assert isinstance(called, Entity)
+            found[callback.symbol] = called
+        for alias, entity in found.items():
+            symbol = self._defined(entity, alias, Binding.GLOBAL, SymbolType.NOTYPE)
             symbol.size = 0
             self.obj.add_symbol(symbol)
 

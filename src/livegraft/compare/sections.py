@@ -12,6 +12,8 @@ from livegraft.elf.header import SectionFlag
 _WITHOUT_MEANING = (
     *(".comment", ".note", ".debug", ".eh_frame", ".llvm_addrsig", ".gnu.", ".stab"),
     *(".discard.addressable", ".discard.sym_func_", ".export_symbol", ".modinfo"),
+    # The marks of livegraft.h, which livegraft.compare.marks reads.
+    ".livegraft.",
     # What objtool makes; it is made anew for the finished payload.
     *(".orc_unwind", ".orc_header", ".static_call_sites", ".retpoline_sites", ".return_sites"),
     *(".call_sites", ".cfi_sites", ".ibt_endbr_seal"),

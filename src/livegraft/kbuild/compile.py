@@ -32,6 +32,9 @@ T = TypeVar("T")
 _COMPILE_SECONDS = 600
 _DEPFILE = "-Wp,-MMD,"
 
+AUTHORS_HEADERS = Path(__file__).parent / "include"
+"""Where ``livegraft.h`` is, which a fix may include; the kernel's own source cannot see it."""
+
 
 class Variant(StrEnum):
     """What is added to the distribution's flags."""
@@ -236,7 +239,10 @@ def _compile(
 
 
 def _translated(command: Command, shadow: Shadow | None) -> list[str]:
-    return [shadow.translate(word) if shadow else word for word in command.argv]
+    if shadow is None:
+        return list(command.argv)
+    words = [shadow.translate(word) for word in command.argv]
+    return [*words[:-1], f"-I{AUTHORS_HEADERS}", words[-1]]
 
 
 def _object(

@@ -158,6 +158,7 @@ def _check_unwinding(obj: ElfObject, changes: ChangeSet, kernel: Kernel) -> None
             place = symbol.value + int(entry["addend"])
             first[symbol.section] = min(place, first.get(symbol.section, place))
     wanted = {f.symbol for f in changes.functions if f.state is State.CHANGED}
+    wanted |= {callback.symbol for callback in changes.callbacks}
     for symbol in obj.symbols:
         # An entry holds until the next one, so one in front (at the call padding) will do.
         if symbol.name in wanted and symbol.value < first.get(symbol.section, symbol.value + 1):

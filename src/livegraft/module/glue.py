@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from livegraft.changeset import VMLINUX, ChangeSet, Reference, State, Target
+from livegraft.changeset import VMLINUX, CallbackKind, ChangeSet, Reference, State, Target
 from livegraft.errors import ModuleError
 
 TEMPLATE = "payload.c.in"
@@ -27,10 +27,17 @@ class RedirectedFunction:
 
 @dataclass(frozen=True, slots=True)
 class RedirectedObject:
-    """One ``struct klp_object``."""
+    """One ``struct klp_object``.
+
+    Args:
+        name: vmlinux or the module's name.
+        functions: what is redirected.
+        callbacks: for each unit that has some, the symbols by kind.
+    """
 
     name: str
     functions: tuple[RedirectedFunction, ...]
+    callbacks: tuple[Mapping[CallbackKind, str], ...] = ()
 
 
 def mark(fix_sha256: str) -> str:
@@ -74,11 +81,13 @@ def render(
         mark=mark(fix_sha256),
         namespaces=namespaces,
         objects=redirected(changeset),
+        has_callbacks=bool(changeset.callbacks),
+        states=changeset.states,
     )
 
 
 def redirected(changeset: ChangeSet) -> tuple[RedirectedObject, ...]:
-    """The objects with functions to redirect, vmlinux first, then modules by name."""
+    """The objects with functions to redirect or callbacks, vmlinux first, then modules by name."""
     found = []
     for name in changeset.objects:
         functions = tuple(
@@ -86,8 +95,13 @@ def redirected(changeset: ChangeSet) -> tuple[RedirectedObject, ...]:
             for function in changeset.functions
             if function.state is State.CHANGED and function.target.object == name
         )
-        if functions:
-            found.append(RedirectedObject(name, functions))
+        callbacks = tuple(
+            {each.kind: each.symbol for each in piece.callbacks}
+            for piece in changeset.pieces
+            if piece.object == name and piece.callbacks
+        )
+        if functions or callbacks:
+            found.append(RedirectedObject(name, functions, callbacks))
     return tuple(found)
 
 

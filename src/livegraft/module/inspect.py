@@ -21,7 +21,7 @@ from livegraft.elf.object import ElfObject, Symbol, SymbolType
 from livegraft.errors import ElfError, ModuleError
 from livegraft.module import klp, manifest
 from livegraft.module.glue import mark
-from livegraft.module.klp import LivepatchRelocations, Redirection
+from livegraft.module.klp import LivepatchRelocations, Patch, Redirection
 from livegraft.module.manifest import SECTION, Document, is_build_id
 from livegraft.module.pieces import undefined
 
@@ -37,7 +37,10 @@ _PERMISSIONS_AT = 24
 _VERSION_SIZE = 64
 """``struct modversion_info``: ``unsigned long crc`` and the name (include/linux/module.h)."""
 
-FROM_MANIFEST = (*("kernel", "objects", "fix", "method", "proof", "tool", "compiler", "warnings"),)
+FROM_MANIFEST = (
+    *("kernel", "objects", "states", "decisions"),
+    *("fix", "method", "proof", "tool", "compiler", "warnings"),
+)
 """What the document of ``inspect`` takes from the manifest."""
 
 REBUILD = "copy the file again, or build it again with 'livegraft build'"
@@ -51,7 +54,7 @@ class Inspection:
         name: the module's name.
         size: the file's size in bytes.
         vermagic: for which kernel the module loader takes it.
-        redirections: the functions that it redirects.
+        patch: the functions that it redirects, its callbacks and its states.
         references: its livepatch relocations, by owner and target.
         imports: the exported symbols that it uses, and the CRC (``u32``) of each; None where the
             kernel has no ``CONFIG_MODVERSIONS``.
@@ -63,12 +66,17 @@ class Inspection:
     name: str
     size: int
     vermagic: str
-    redirections: tuple[Redirection, ...]
+    patch: Patch
     references: tuple[LivepatchRelocations, ...]
     imports: Mapping[str, int | None]
     parameters: Mapping[str, int]
     info: Mapping[str, tuple[str, ...]]
     manifest: Mapping[str, Any]
+
+    @property
+    def redirections(self) -> tuple[Redirection, ...]:
+        """The functions that it redirects."""
+        return self.patch.redirections
 
     @property
     def relocations(self) -> dict[str, int]:
@@ -124,7 +132,7 @@ def inspect_bytes(data: bytes, subject: str) -> Inspection:
             info["name"][0],
             len(data),
             info["vermagic"][0],
-            klp.redirections(obj),
+            klp.patch(obj),
             klp.livepatch_relocations(obj),
             _imports(obj),
             _parameters(obj),
@@ -133,6 +141,8 @@ def inspect_bytes(data: bytes, subject: str) -> Inspection:
         )
         _check_info(found)
         _check_functions(found)
+        _check_callbacks(found)
+        _check_states(found)
         _check_references(found)
         _check_mark(found, obj)
     except (LookupError, TypeError, ValueError, AttributeError, struct.error, ElfError) as error:
@@ -246,6 +256,29 @@ def _check_functions(found: Inspection) -> None:
             raise ModuleError(each["name"], f"{each['build_id']!r} is not a build ID")
     if not is_build_id(found.manifest["kernel"]["build_id"]):
         raise ModuleError("kernel", "the manifest has no build ID of it")
+
+
+def _check_callbacks(found: Inspection) -> None:
+    """The rows of an object's callbacks are its files, in the manifest's order."""
+    says = set()
+    for each in found.manifest["objects"]:
+        callbacks = each.get("callbacks", [])  # the first modules of this format had none
+        units = list(dict.fromkeys(callback["unit"] for callback in callbacks))
+        for callback in callbacks:
+            row = units.index(callback["unit"])
+            says.add((each["name"], row, callback["kind"], callback["symbol"]))
+    does = {(each.object, each.row, str(each.kind), each.symbol) for each in found.patch.callbacks}
+    if says != does:
+        different = _listed(sorted(says ^ does))
+        raise ModuleError("callbacks", f"the manifest and struct klp_object differ in {different}")
+
+
+def _check_states(found: Inspection) -> None:
+    says = {(each["id"], each["version"]) for each in found.manifest["states"]}
+    does = {(each.id, each.version) for each in found.patch.states}
+    if says != does:
+        different = _listed(sorted(says ^ does))
+        raise ModuleError("states", f"the manifest and struct klp_patch differ in {different}")
 
 
 def _check_references(found: Inspection) -> None:

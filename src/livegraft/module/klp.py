@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from livegraft.changeset import VMLINUX, Target
+from livegraft.changeset import PATCH_SYMBOL, VMLINUX, CallbackKind, SystemState, Target
 from livegraft.elf.arch.x86_64 import R_64
 from livegraft.elf.header import SHN_LIVEPATCH, SectionFlag, SectionType, string_at
 from livegraft.elf.object import ElfObject, Symbol
@@ -22,7 +22,18 @@ from livegraft.module.link import FUNCTION_ARRAY
 from livegraft.module.livepatch_relocations import FLAGS, SECTION_PREFIX, section_name
 
 OBJECT_ARRAY = "lg_objects"
-PATCH = "lg_patch"
+CALLBACK_ARRAY = "lg_callbacks_"
+STATE_ARRAY = "lg_states"
+PATCH = PATCH_SYMBOL
+
+_OBJECTS_AT, _STATES_AT = 8, 16
+"""Offsets in ``struct klp_patch``."""
+_FUNCTIONS_AT, _CALLBACKS_AT = 8, 16
+"""Offsets in ``struct klp_object``."""
+_CALLBACKS_SIZE, _STATE_SIZE = 40, 24
+"""``struct klp_callbacks`` and ``struct klp_state``."""
+_CALLBACK_AT = {kind: 8 * position for position, kind in enumerate(CallbackKind)}
+"""Offsets in ``struct klp_callbacks``."""
 
 _KLP_SYMBOL = re.compile(r"\.klp\.sym\.([^.]+)\.([^,]+),(\d+)")
 
@@ -33,6 +44,31 @@ class Redirection:
 
     target: Target
     symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRow:
+    """One callback: its object, the file's place among those of the object, when, and the code."""
+
+    object: str
+    row: int
+    kind: CallbackKind
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What the core reads in ``struct klp_patch``.
+
+    Args:
+        redirections: the functions that are redirected.
+        callbacks: what is called around that.
+        states: what the patch changes in the system beside code.
+    """
+
+    redirections: tuple[Redirection, ...]
+    callbacks: tuple[CallbackRow, ...]
+    states: tuple[SystemState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,63 +129,126 @@ class Pointers:
         return value
 
 
-def redirections(obj: ElfObject) -> tuple[Redirection, ...]:
-    """The functions that the module's ``struct klp_patch`` redirects.
+def patch(obj: ElfObject) -> Patch:
+    """What the module's ``struct klp_patch`` says.
 
     Raises:
         ModuleError: its structures are not as the glue has them.
     """
-    named = {symbol.name: symbol for symbol in obj.symbols if symbol.in_section and symbol.name}
-    pointers = Pointers(obj)
-    patch, objects = _required(named, PATCH), _required(named, OBJECT_ARRAY)
-    if pointers.place(patch, 8) != (objects.section, objects.value):
-        raise ModuleError(PATCH, "does not lead to the objects")
-    arrays = sorted(name for name in named if re.fullmatch(rf"{FUNCTION_ARRAY}\d+", name))
-    by_place = {(named[name].section, named[name].value): named[name] for name in arrays}
-    rows = _rows(objects, len(arrays), lambda offset: pointers.to(objects, offset + 8) is not None)
-    found: list[Redirection] = []
-    for row in rows:
-        name = pointers.string(objects, row)
-        array = by_place.pop(pointers.place(objects, row + 8) or (0, 0), None)
-        if array is None or name == VMLINUX:
-            raise ModuleError(OBJECT_ARRAY, f"the object at {row} is not as it should be")
-        found += _functions(obj, pointers, array, name or VMLINUX)
-    return tuple(found)
+    return _Reader(obj).patch()
 
 
-def _functions(obj: ElfObject, pointers: Pointers, array: Symbol, object: str) -> list[Redirection]:
-    offsets = pointers.within(array)
-    rows = _rows(array, len(offsets) // 2, lambda offset: {offset, offset + 8} <= set(offsets))
-    code = {
-        (symbol.section, symbol.value): symbol.name
-        for symbol in obj.symbols
-        if symbol.in_section and symbol.name and symbol.binding
-    }
-    found = []
-    for row in rows:
-        name = pointers.string(array, row)
-        symbol = code.get(pointers.place(array, row + 8) or (0, 0))
-        if not name or not symbol:
-            raise ModuleError(array.name, f"the function at {row} is not as it should be")
-        found.append(Redirection(Target(object, name, pointers.number(array, row + 16)), symbol))
-    return found
+class _Reader:
+    """Follows the structures of the glue by their symbols and pointers."""
+
+    def __init__(self, obj: ElfObject) -> None:
+        self.pointers = Pointers(obj)
+        self.named = {each.name: each for each in obj.symbols if each.in_section and each.name}
+        self.code = {
+            (symbol.section, symbol.value): symbol.name
+            for symbol in obj.symbols
+            if symbol.in_section and symbol.name and symbol.binding
+        }
+
+    def patch(self) -> Patch:
+        patch, objects = self._required(PATCH), self._required(OBJECT_ARRAY)
+        if self.pointers.place(patch, _OBJECTS_AT) != _start(objects):
+            raise ModuleError(PATCH, "does not lead to the objects")
+        arrays = self._arrays(FUNCTION_ARRAY)
+        rows = _rows(
+            objects,
+            len(arrays),
+            lambda row: self.pointers.to(objects, row + _FUNCTIONS_AT) is not None,
+        )
+        redirections: list[Redirection] = []
+        callbacks: list[CallbackRow] = []
+        chains = self._arrays(CALLBACK_ARRAY)
+        for number, row in enumerate(rows):
+            name = self.pointers.string(objects, row)
+            array = arrays.pop(self.pointers.place(objects, row + _FUNCTIONS_AT) or (0, 0), None)
+            if array is None or name == VMLINUX:
+                raise ModuleError(OBJECT_ARRAY, f"the object at {row} is not as it should be")
+            redirections += self._functions(array, name or VMLINUX)
+            chain = self.named.get(f"{CALLBACK_ARRAY}{number}")
+            for kind, at in _CALLBACK_AT.items():
+                glue = _start(self._required(f"lg_{kind}")) if chain is not None else None
+                if self.pointers.place(objects, row + _CALLBACKS_AT + at) != glue:
+                    problem = f"the {kind} callback at {row} is not as it should be"
+                    raise ModuleError(OBJECT_ARRAY, problem)
+            if chain is not None:
+                del chains[_start(chain)]
+                callbacks += self._callbacks(chain, name or VMLINUX)
+        if chains:
+            raise ModuleError(min(each.name for each in chains.values()), "belongs to no object")
+        return Patch(tuple(redirections), tuple(callbacks), self._states(patch))
+
+    def _required(self, name: str) -> Symbol:
+        if name not in self.named:
+            raise ModuleError(name, "is not in the module, so livegraft did not build it")
+        return self.named[name]
+
+    def _arrays(self, prefix: str) -> dict[tuple[int, int], Symbol]:
+        """The numbered arrays of a kind, by their places."""
+        names = [name for name in self.named if re.fullmatch(rf"{prefix}\d+", name)]
+        return {_start(self.named[name]): self.named[name] for name in names}
+
+    def _target(self, symbol: Symbol, offset: int) -> str:
+        """The global symbol that a pointer leads to, "" if it leads to none."""
+        return self.code.get(self.pointers.place(symbol, offset) or (0, 0), "")
+
+    def _functions(self, array: Symbol, object: str) -> list[Redirection]:
+        offsets = set(self.pointers.within(array))
+        found = []
+        for row in _rows(array, len(offsets) // 2, lambda row: {row, row + 8} <= offsets):
+            name, symbol = self.pointers.string(array, row), self._target(array, row + 8)
+            if not name or not symbol:
+                raise ModuleError(array.name, f"the function at {row} is not as it should be")
+            position = self.pointers.number(array, row + 16)
+            found.append(Redirection(Target(object, name, position), symbol))
+        return found
+
+    def _callbacks(self, array: Symbol, object: str) -> list[CallbackRow]:
+        offsets = self.pointers.within(array)
+        found = []
+        for row in range(0, array.size, _CALLBACKS_SIZE):
+            for kind, at in _CALLBACK_AT.items():
+                if row + at in offsets:
+                    symbol = self._target(array, row + at)
+                    found.append(CallbackRow(object, row // _CALLBACKS_SIZE, kind, symbol))
+        if len(found) != len(offsets) or not all(each.symbol for each in found):
+            raise ModuleError(array.name, "leads to something else than callbacks")
+        return found
+
+    def _states(self, patch: Symbol) -> tuple[SystemState, ...]:
+        place, array = self.pointers.place(patch, _STATES_AT), self.named.get(STATE_ARRAY)
+        if place is None and array is None:
+            return ()
+        if array is None or place != _start(array) or array.size % _STATE_SIZE:
+            raise ModuleError(PATCH, "does not lead to the states")
+        rows = [
+            SystemState(
+                self.pointers.number(array, at), self.pointers.number(array, at + 8) & 0xFFFFFFFF
+            )
+            for at in range(0, array.size, _STATE_SIZE)
+        ]
+        if rows[-1].id or not all(each.id for each in rows[:-1]):
+            raise ModuleError(STATE_ARRAY, "does not end where it should")
+        return tuple(rows[:-1])
+
+
+def _start(symbol: Symbol) -> tuple[int, int]:
+    return symbol.section, symbol.value
 
 
 def _rows(array: Symbol, count: int, is_row: Callable[[int], bool]) -> range:
     """The starts of an array's entries, without the last one, which is zeros."""
     size = array.size // (count + 1)
-    if count == 0 or size * (count + 1) != array.size or size % 8 or size < 24:
+    if size * (count + 1) != array.size or size % 8 or size < 24:
         raise ModuleError(array.name, f"is no array of {count} entries and an end")
     rows = range(0, count * size, size)
     if not all(map(is_row, rows)):
         raise ModuleError(array.name, "its entries are not where they should be")
     return rows
-
-
-def _required(named: dict[str, Symbol], name: str) -> Symbol:
-    if name not in named:
-        raise ModuleError(name, "is not in the module, so livegraft did not build it")
-    return named[name]
 
 
 def livepatch_relocations(obj: ElfObject) -> tuple[LivepatchRelocations, ...]:

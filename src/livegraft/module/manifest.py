@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from livegraft.changeset import ChangeSet, Reference, State
+from livegraft.changeset import ChangeSet, Decisions, Reference, State
 from livegraft.errors import ModuleError
 
 SECTION = ".livegraft"
@@ -21,6 +21,9 @@ FORMAT = 1
 
 Document = dict[str, Any]
 """A manifest as JSON has it."""
+
+_LATER: Document = {"states": [], "decisions": asdict(Decisions())}
+"""Keys that the first modules of this format did not have, and what they would have said."""
 
 _BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -96,9 +99,12 @@ def make_manifest(
                 "name": object,
                 "build_id": identity.build_ids[object],
                 "functions": _functions(changeset, object),
+                "callbacks": _callbacks(changeset, object),
             }
             for object in changeset.objects
         ],
+        "states": [{"id": each.id, "version": each.version} for each in changeset.states],
+        "decisions": {key: list(value) for key, value in asdict(changeset.decisions).items()},
         "references": _references(references, counts),
         "fix": {"sha256": provenance.fix_sha256, "files": sorted(provenance.files)},
         "method": changeset.method,
@@ -130,7 +136,7 @@ def decode(data: bytes, subject: str) -> Document:
     if document.get("format") != FORMAT:
         problem = f"its manifest has format {document.get('format')!r}, and {FORMAT} is known here"
         raise ModuleError(subject, problem, "use the livegraft that built it")
-    return document
+    return document | {key: document.get(key, empty) for key, empty in _LATER.items()}
 
 
 def is_build_id(text: object) -> bool:
@@ -160,6 +166,21 @@ def _functions(changeset: ChangeSet, object: str) -> list[Document]:
         for function in piece.functions
     ]
     return sorted(rows, key=lambda row: (row["name"], row["unit"], row["state"], row["sympos"]))
+
+
+def _callbacks(changeset: ChangeSet, object: str) -> list[Document]:
+    """In the order in which they are called when the object is patched."""
+    return [
+        {
+            "kind": str(callback.kind),
+            "name": callback.name,
+            "unit": piece.unit,
+            "symbol": callback.symbol,
+        }
+        for piece in changeset.pieces
+        if piece.object == object
+        for callback in piece.callbacks
+    ]
 
 
 def _references(references: Mapping[str, Reference], counts: Mapping[str, int]) -> list[Document]:

@@ -6,7 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from livegraft.changeset import VMLINUX, ChangeSet, Function, Piece, Reference, State, Target
+from livegraft.changeset import (
+    PATCH_SYMBOL,
+    VMLINUX,
+    ChangeSet,
+    Function,
+    Piece,
+    Reference,
+    State,
+    Target,
+)
 from livegraft.elf import object as elf
 from livegraft.elf import writer
 from livegraft.elf.object import Binding, ElfObject
@@ -46,10 +55,11 @@ def make_linkable(changeset: ChangeSet, is_exported: Callable[[str], bool]) -> L
             export.
         ElfError: a piece is no relocatable object.
     """
-    if not any(function.state is State.CHANGED for function in changeset.functions):
-        raise ModuleError("change set", "redirects no function", REPORT)
+    redirects = any(function.state is State.CHANGED for function in changeset.functions)
+    if not redirects and not changeset.callbacks:
+        raise ModuleError("change set", "redirects no function and has no callback", REPORT)
     parsed = [(piece, elf.parse(piece.data, piece.unit)) for piece in changeset.pieces]
-    defined = _defined(parsed)
+    known = {PATCH_SYMBOL, *_defined(parsed)}
     for piece, obj in parsed:
         _check_functions(piece, obj)
         _check_references(piece, obj)
@@ -60,7 +70,7 @@ def make_linkable(changeset: ChangeSet, is_exported: Callable[[str], bool]) -> L
     objects = {}
     for n, (piece, obj) in enumerate(parsed):
         for symbol in undefined(obj):
-            if symbol not in {ref.symbol for ref in piece.references} and symbol not in defined:
+            if symbol not in {ref.symbol for ref in piece.references} and symbol not in known:
                 require_exported(symbol, is_exported, piece.unit)
                 imported.add(symbol)
         names = {ref.symbol: numbers[_key(ref)] for ref in piece.references}
@@ -120,6 +130,12 @@ def _check_functions(piece: Piece, obj: ElfObject) -> None:
         and symbol.binding == Binding.GLOBAL
         and obj.sections[symbol.section].is_code
     }
+    for callback in piece.callbacks:
+        if callback.symbol not in usable:
+            problem = f"is a callback without a global symbol {callback.symbol!r} in its piece"
+            raise ModuleError(callback.name, problem, REPORT)
+    if len({callback.kind for callback in piece.callbacks}) != len(piece.callbacks):
+        raise ModuleError(piece.unit, "has two callbacks of one kind", REPORT)
     for function in piece.functions:
         if function.state is not State.CHANGED:
             continue

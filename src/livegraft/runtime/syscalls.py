@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,25 @@ LOAD_ERRORS = {
     errno.ENOMEM: Meaning("the kernel has not enough memory", "free some and try again"),
     errno.EINTR: Meaning("loading was interrupted", "try again"),
 }
+
+SAID = (
+    (
+        re.compile(r"livepatch: pre-patch callback failed for object '(?P<object>[^']+)'"),
+        Meaning(
+            "its own pre_patch callback for {object} has refused it, and nothing was changed",
+            "see what the patch says in the kernel's log, or ask its author",
+        ),
+    ),
+    (
+        re.compile(r"is not compatible with the already installed livepatches"),
+        Meaning(
+            "a patch that is loaded has changed the same system state in a later version",
+            "unload that patch first, or load a later version of this one",
+        ),
+    ),
+)
+"""What the kernel's log explains better than an error number, which may be a callback's own.
+Source: kernel/livepatch/core.c, ``__klp_enable_patch`` and ``klp_enable_patch``."""
 
 UNLOAD_ERRORS = {
     errno.EPERM: Meaning("the kernel does not allow removing modules", "run as root"),
@@ -164,7 +184,7 @@ def refusal(
     if code == errno.ENODEV and model in ("", "native"):
         meaning = fallback  # no engine is needed: the kernel's own core said it
     if meanings is LOAD_ERRORS:
-        meaning = _setting_behind(code, root) or meaning
+        meaning = _said_in(log) or _setting_behind(code, root) or meaning
     return KernelRefused(
         name,
         f"{meaning.problem.format(model=model, name=name)} [{errno.errorcode.get(code, code)}]",
@@ -172,6 +192,16 @@ def refusal(
         errno.errorcode.get(code, str(code)),
         log,
     )
+
+
+def _said_in(log: Sequence[str]) -> Meaning | None:
+    """What the kernel's log says of the reason."""
+    for pattern, meaning in SAID:
+        for line in log:
+            if found := pattern.search(line):
+                problem = meaning.problem.format(**found.groupdict())
+                return Meaning(problem, meaning.remedy)
+    return None
 
 
 def _setting_behind(code: int, root: Path) -> Meaning | None:

@@ -134,6 +134,8 @@ def registration(comparison: Comparison) -> Iterator[Reason]:
         yield Reason("registration", variable.name, text, "leave it out of the fix")
     for variable in comparison.original.variables():
         section = comparison.original.section(variable).name
+        if comparison.marks.ignores_section(section):
+            continue
         gone = variable not in comparison.pairs.of_original and not variable.is_always_new
         plain = sections.is_copyable(section) or sections.is_initial(section)
         if gone and not plain and not sections.is_export(section):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from livegraft.compare.comparison import Comparison
 from livegraft.errors import Reason
-from livegraft.verdict import data, functions, objects, references
+from livegraft.verdict import data, functions, marks, objects, references
 from livegraft.verdict.remarks import remarks_on
 from livegraft.verdict.types import type_reasons
 
@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     objects.unknown_section,
     objects.section_groups,
     objects.btf_ids,
+    marks.mark_target,
 )
 
 

@@ -10,10 +10,12 @@ from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
 from livegraft.compare.unit import Unit
 from livegraft.elf.object import Binding
+from livegraft.verdict.marks import what_marks_do
 
 
 def remarks_on(comparison: Comparison) -> Iterator[str]:
     """All remarks."""
+    yield from what_marks_do(comparison)
     yield from _weak(comparison)
     for variable in comparison.inclusion.new_variables:
         yield f"{variable.name}: a new variable, which starts with its initial value"

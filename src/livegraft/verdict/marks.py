@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rules for the marks of ``livegraft.h``: each has to mean something, and what it means is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from livegraft.compare import names
+from livegraft.compare.comparison import Comparison
+from livegraft.compare.entity import Entity
+from livegraft.compare.unit import Unit
+from livegraft.errors import Reason
+
+CORRECT = "name it as the source does, or take the mark out"
+
+
+def mark_target(comparison: Comparison) -> Iterator[Reason]:
+    """A mark without effect is a mistake: ``LIVEGRAFT_FORCE_CHANGED(foo)``, and there is no foo."""
+    marks = comparison.marks
+    for mark, wanted in (
+        ("LIVEGRAFT_FORCE_CHANGED", marks.forced),
+        ("LIVEGRAFT_IGNORE_FUNCTION", marks.ignored_functions),
+    ):
+        for name in sorted(wanted - _functions_before(comparison)):
+            text = f"is marked {mark}, and the running kernel has no such function in this unit"
+            yield Reason("mark-target", name, text, CORRECT)
+    for name in sorted(marks.forced & marks.ignored_functions):
+        text = "is marked LIVEGRAFT_FORCE_CHANGED and LIVEGRAFT_IGNORE_FUNCTION"
+        yield Reason("mark-target", name, text, "take one of the two out")
+    for name in sorted(marks.ignored_sections):
+        if not any(_has_data(unit, name) for unit in (comparison.original, comparison.patched)):
+            text = "is marked LIVEGRAFT_IGNORE_SECTION, and is no section of data of this unit"
+            yield Reason("mark-target", name, text, CORRECT)
+    for kind, function in marks.callbacks:
+        if not isinstance(function, Entity) or function not in comparison.new_entities:
+            name = function.name if isinstance(function, Entity) else function
+            text = f"is a {kind} callback, and no new function of this file"
+            remedy = "give the callback a function of its own, in the file with the mark"
+            yield Reason("mark-target", name, text, remedy)
+
+
+def what_marks_do(comparison: Comparison) -> Iterator[str]:
+    """What is left out by the author's word: worth a warning whenever the patch is looked at."""
+    marks = comparison.marks
+    left = {names.base(each.name) for each in comparison.left}
+    for name in sorted(marks.ignored_functions):
+        does = "is changed by the fix and left as it is" if name in left else "does not differ"
+        yield f"{name}: {does} (LIVEGRAFT_IGNORE_FUNCTION)"
+    for name in sorted(marks.ignored_sections):
+        yield f"{name}: its data are left as they are (LIVEGRAFT_IGNORE_SECTION)"
+    for name in sorted(marks.accepted_layouts):
+        yield f"{name}: its layout is taken for safe (LIVEGRAFT_ACCEPT_LAYOUT)"
+
+
+def _functions_before(comparison: Comparison) -> set[str]:
+    """Functions of both objects, as the compiler and as the source names them."""
+    paired = [each.name for each in comparison.patched.functions() if comparison.original_of(each)]
+    return {*paired, *map(names.base, paired)}
+
+
+def _has_data(unit: Unit, name: str) -> bool:
+    return any(
+        name in (section.name, names.base(section.name))
+        for section in unit.obj.sections
+        if section.is_alloc and not section.is_code
+    )
