@@ -7,7 +7,7 @@ compiles with it whenever a fix touches more than function bodies).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from livegraft.compare.comparison import Comparison
@@ -36,7 +36,10 @@ def type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], l
         ElfError: debug information is malformed.
     """
     declared = {unit: _declared(each) for unit, each in comparisons.items()}
-    reasons = [*_layout(declared), *_values(declared), *_prototype(declared)]
+    accepted = frozenset[str]().union(
+        *(each.marks.accepted_layouts for each in comparisons.values())
+    )
+    reasons = [*_layout(declared, accepted), *_values(declared), *_prototype(declared)]
     remarks = [remark for each in declared.values() for remark in each.remarks]
     return reasons, list(dict.fromkeys(remarks))
 
@@ -48,10 +51,16 @@ def _declared(comparison: Comparison) -> Declared:
     return declared_differently(before, after)
 
 
-def _layout(declared: Mapping[str, Declared]) -> Iterator[Reason]:
-    """A member more in ``struct ext4_inode_info``: old code allocated too little for it."""
+def _layout(declared: Mapping[str, Declared], accepted: Container[str]) -> Iterator[Reason]:
+    """A member more in ``struct ext4_inode_info``: old code allocated too little for it.
+
+    Args:
+        accepted: types that the fix's author vouches for (``LIVEGRAFT_ACCEPT_LAYOUT``).
+    """
     for name, found in _merged({unit: each.layouts for unit, each in declared.items()}):
-        remedy = "leave it as it is, and keep what is new in a shadow variable (klp_shadow_alloc())"
+        if name in accepted:
+            continue
+        remedy = "leave it as it is, and keep what is new in a shadow variable (LIVEGRAFT_SHADOW)"
         yield Reason("structure-layout", name, _text(found), remedy)
 
 
