@@ -19,9 +19,8 @@ from livegraft.changeset import (
     PATCH_SYMBOL,
     VMLINUX,
     ChangeSet,
-    Decisions,
     Function,
-    SystemState,
+    Piece,
     Target,
 )
 from livegraft.compare.comparison import Comparison, compare_objects
@@ -56,8 +55,10 @@ from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_nam
 from livegraft.module.inspect import Inspection, inspect_module
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
+from livegraft.runtime.returning import NEEDED, cautions
 from livegraft.verdict.inlining import inlining
 from livegraft.verdict.judge import judge_all
+from livegraft.verdict.marks import decisions_of, states_of
 
 FEW_UNITS = 4
 """As many units are compiled for the proof without waiting for the comparison."""
@@ -349,8 +350,6 @@ def _conclude(
     reasons: list[Reason] = []
     cuts: list[Cut] = []
     brought = frozenset({PATCH_SYMBOL}).union(*(each.new_globals for each in comparisons))
-    states, conflicts = _states(compiled, comparisons)
-    reasons += conflicts
     for each, comparison in zip(compiled, comparisons, strict=True):
         warnings += comparison.warnings
         reasons += comparison.reasons
@@ -380,39 +379,18 @@ def _conclude(
         piece.callbacks for piece in pieces
     ):
         return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
-    changes = ChangeSet("compare", pieces, tuple(warnings), states, _decisions(comparisons))
+    warnings += _cautions(kernel, pieces, progress)
+    changes = ChangeSet(
+        "compare", pieces, tuple(warnings), states_of(comparisons), decisions_of(comparisons)
+    )
     return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix)
 
 
-def _states(
-    compiled: Sequence[_Compiled], comparisons: Sequence[Comparison]
-) -> tuple[tuple[SystemState, ...], list[Reason]]:
-    """The states that the units declare, and those that two declare in different versions."""
-    versions: dict[int, tuple[int, str]] = {}
-    reasons = []
-    for each, comparison in zip(compiled, comparisons, strict=True):
-        for state in comparison.marks.states:
-            version, unit = versions.setdefault(state.id, (state.version, each.unit.path))
-            if version != state.version:
-                text = f"has version {version} in {unit} and {state.version} in {each.unit.path}"
-                remedy = "declare the state once, in a header that both files include"
-                reasons.append(Reason("state-conflict", f"state {state.id:#x}", text, remedy))
-    return tuple(SystemState(id, version) for id, (version, _) in sorted(versions.items())), reasons
-
-
-def _decisions(comparisons: Sequence[Comparison]) -> Decisions:
-    """What the marks of all units say."""
-    marks = [comparison.marks for comparison in comparisons]
-
-    def joined(listed: Iterable[Iterable[str]]) -> tuple[str, ...]:
-        return tuple(sorted({each for some in listed for each in some}))
-
-    return Decisions(
-        joined(each.forced for each in marks),
-        joined(each.ignored_functions for each in marks),
-        joined(each.ignored_sections for each in marks),
-        joined(each.accepted_layouts for each in marks),
-    )
+def _cautions(kernel: Kernel, pieces: Iterable[Piece], progress: Progress) -> tuple[str, ...]:
+    """What the patch forbids the running kernel's modules."""
+    modules = sorted({each.owner for piece in pieces for each in piece.references} - {VMLINUX})
+    symbols = open_shipped(kernel, VMLINUX, progress).symbols
+    return cautions(modules) if modules and not symbols.places(NEEDED) else ()
 
 
 def _defined_twice(places: Placement, comparison: Comparison) -> list[Reason]:

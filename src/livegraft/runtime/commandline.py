@@ -205,6 +205,7 @@ def _text_wait(document: Mapping[str, Any]) -> list[str]:
     lines = [f"{document['name']}: {document['state']}{direction}{since}, {origin}"]
     lines += _objects(document["objects"])
     lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
+    lines += [f"  caution: {warning}" for warning in document["warnings"]]
     return lines
 
 

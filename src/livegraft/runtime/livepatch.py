@@ -181,6 +181,13 @@ class Livepatches:
         """
         return _write(self.folder / name / "enabled", "1" if enabled else "0")
 
+    def sections(self, module: str) -> list[str]:
+        """The names of the sections of a loaded module that are in memory."""
+        try:
+            return sorted(path.name for path in (self.modules / module / "sections").iterdir())
+        except OSError:
+            return []
+
     def _core_names(self) -> set[str]:
         try:
             return {path.name for path in self.folder.iterdir() if path.is_dir()}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from livegraft.errors import PatchError, TransitionTimeout, UsageError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import identity, kernellog, state, syscalls
+from livegraft.runtime import identity, kernellog, returning, state, syscalls
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.interruption import held_back, undisturbed
 from livegraft.runtime.kernellog import KernelLog, Transition
@@ -240,9 +240,13 @@ class _Attempt:
             kicks=waited.kicks,
             objects=patch.objects,
             absent=self.found.absent,
-            warnings=(*self.found.warnings, *_reload_limit(self.payload)),
+            warnings=(*self.found.warnings, *self._cautions()),
             blockers=() if waited.finished else tuple(state.evidence(name, self.patches)),
         )
+
+    def _cautions(self) -> tuple[str, ...]:
+        modules = self.payload.relocated_modules
+        return () if not modules or returning.can_return() else returning.cautions(modules)
 
     def _undone_for_time(self, timeout: float) -> TransitionTimeout:
         name = self.payload.name
@@ -258,24 +262,3 @@ class _Attempt:
             outcome = "the kernel is still undoing it"
             remedy = f"livegraft wait {name}, then livegraft unload {name}"
         return state.timeout_error(name, timeout, who, outcome, remedy)
-
-
-def _reload_limit(payload: Payload) -> list[str]:
-    """Kernels that cannot apply a module's livepatch relocations twice: tell before it bites.
-
-    ``clear_relocate_add`` (commit "livepatch: Clear relocation targets on a module removal") zeroes
-    the places when the target goes; 6.1 lacks it.
-    """
-    if not payload.relocated_modules:
-        return []
-    try:
-        with Path("/proc/kallsyms").open("rb") as symbols:
-            if b" clear_relocate_add\n" in symbols.read():
-                return []
-    except OSError:
-        pass  # unknown: say it, it is no more than a caution
-    return [
-        f"while this patch is loaded, module {name} can be unloaded but not loaded again on this "
-        f"kernel: unload the patch first, and load it again afterwards"
-        for name in payload.relocated_modules
-    ]

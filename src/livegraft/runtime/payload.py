@@ -17,12 +17,10 @@ from pathlib import Path
 
 from livegraft.elf import header
 from livegraft.errors import ElfError, PatchError
+from livegraft.runtime.returning import relocated_modules
 
 SECTION = ".livegraft"
 """The section of the manifest."""
-
-RELOCATIONS = ".klp.rela."
-"""How the names of livepatch relocation sections begin."""
 
 FORMAT = 1
 """The manifest's format that this code reads."""
@@ -146,7 +144,14 @@ class Payload:
             raise PatchError(
                 str(path), f"its manifest is that of '{manifest.name}', not of '{name}'", REBUILD
             )
-        return cls(path, data, name, info.get("vermagic", ""), manifest, _relocated_modules(file))
+        return cls(
+            path,
+            data,
+            name,
+            info.get("vermagic", ""),
+            manifest,
+            relocated_modules(section.name for section in file.sections),
+        )
 
 
 def _read_regular(path: Path) -> bytes:
@@ -191,16 +196,6 @@ def _parse(path: Path, data: bytes, machine: str) -> header.File:
             str(path), "is not a kernel module", "name a file that 'livegraft build' made"
         )
     return file
-
-
-def _relocated_modules(file: header.File) -> tuple[str, ...]:
-    """Sections are named ``.klp.rela.OBJECT.SECTION``: livepatch/module-elf-format.rst."""
-    names = {
-        section.name.removeprefix(RELOCATIONS).partition(".")[0]
-        for section in file.sections
-        if section.name.startswith(RELOCATIONS)
-    }
-    return tuple(sorted(names - {"vmlinux"}))
 
 
 def modinfo(file: header.File) -> dict[str, str]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from livegraft.errors import PatchError, TransitionTimeout
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import blockers, kernellog
+from livegraft.runtime import blockers, kernellog, returning
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.kernellog import KernelLog, Record
 from livegraft.runtime.livepatch import MARK, LiveObject, LivePatch, Livepatches
@@ -52,6 +52,7 @@ class Status:
             longer tells.
         stack_order: 1 for the first loaded, None on kernels that do not tell.
         blockers: while in transition, the tasks that have not changed sides (root only).
+        warnings: what the user should know as long as it is loaded.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Status:
     since: float | None
     stack_order: int | None
     blockers: tuple[Blocker, ...]
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The patch as it stands in the documents of ``status`` and ``wait``."""
@@ -78,6 +80,7 @@ class Status:
             "since": None if self.since is None else _iso(self.since),
             "stack_order": self.stack_order,
             "blockers": [each.as_json() for each in self.blockers],
+            "warnings": list(self.warnings),
         }
 
 
@@ -226,6 +229,7 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     )
     if patch is None:
         return result
+    result = replace(result, warnings=_cautions(result, patches))
     if not patch.transition:
         # Not enabled and not in transition: the core is about to forget it.
         return replace(result, state=PatchState.ENABLED if patch.enabled else PatchState.DISABLED)
@@ -235,6 +239,14 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
         direction=Direction.PATCHING if patch.enabled else Direction.UNPATCHING,
         blockers=tuple(current_blockers(patch)),
     )
+
+
+def _cautions(status: Status, patches: Livepatches) -> tuple[str, ...]:
+    """What lies ahead: an engine's models take a module again, the kernel's own core may not."""
+    modules = returning.relocated_modules(patches.sections(status.name))
+    if not modules or status.model != ModelName.NATIVE or returning.can_return(patches.root):
+        return ()
+    return returning.cautions(modules)
 
 
 def _since(name: str, patch: LivePatch | None, records: Sequence[Record]) -> float | None:

@@ -49,6 +49,7 @@ def judge_all(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
         comparisons: by the units' names.
     """
     shared, remarks = type_reasons(comparisons)
+    shared = [*shared, *marks.state_conflict(comparisons)]
     judged = {}
     for unit, each in comparisons.items():
         reasons = [reason for rule in RULES for reason in rule(each)]

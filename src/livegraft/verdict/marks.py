@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from livegraft.changeset import Decisions, SystemState
 from livegraft.compare import names
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
@@ -37,6 +38,42 @@ def mark_target(comparison: Comparison) -> Iterator[Reason]:
             text = f"is a {kind} callback, and no new function of this file"
             remedy = "give the callback a function of its own, in the file with the mark"
             yield Reason("mark-target", name, text, remedy)
+
+
+def state_conflict(comparisons: Mapping[str, Comparison]) -> Iterator[Reason]:
+    """A patch has one version of a state: ``LIVEGRAFT_STATE(1, 1)`` here, ``(1, 2)`` there.
+
+    Args:
+        comparisons: by the units' names.
+    """
+    versions: dict[int, tuple[int, str]] = {}
+    for unit, comparison in comparisons.items():
+        for state in comparison.marks.states:
+            version, other = versions.setdefault(state.id, (state.version, unit))
+            if version != state.version:
+                text = f"has version {version} in {other} and {state.version} in {unit}"
+                remedy = "declare the state once, in a header that both files include"
+                yield Reason("state-conflict", f"state {state.id:#x}", text, remedy)
+
+
+def states_of(comparisons: Iterable[Comparison]) -> tuple[SystemState, ...]:
+    """The states that the units declare together."""
+    return tuple(sorted({state for each in comparisons for state in each.marks.states}))
+
+
+def decisions_of(comparisons: Iterable[Comparison]) -> Decisions:
+    """What the marks of all units say."""
+    marks = [comparison.marks for comparison in comparisons]
+
+    def joined(listed: Iterable[Iterable[str]]) -> tuple[str, ...]:
+        return tuple(sorted({each for some in listed for each in some}))
+
+    return Decisions(
+        joined(each.forced for each in marks),
+        joined(each.ignored_functions for each in marks),
+        joined(each.ignored_sections for each in marks),
+        joined(each.accepted_layouts for each in marks),
+    )
 
 
 def what_marks_do(comparison: Comparison) -> Iterator[str]:
