@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -27,18 +27,25 @@ from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
 from livegraft.elf import object as elf
 from livegraft.elf.object import ElfObject
-from livegraft.errors import ModuleError, NothingChanged, NotPrepared, Reason, Refused
-from livegraft.fix.bodies import changes_declarations
+from livegraft.errors import (
+    CompileError,
+    ModuleError,
+    NothingChanged,
+    NotPrepared,
+    ProofFailed,
+    Reason,
+    Refused,
+)
+from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
-from livegraft.fix.reach import is_reached
 from livegraft.fix.units import units_of
-from livegraft.kbuild.command import Command, learn
-from livegraft.kbuild.compile import Object, Variant, compile_original, compile_unit, side_by_side
+from livegraft.kbuild.command import learn
+from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_side
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.proof import prove
-from livegraft.kbuild.shadow import Shadow, shadow_of
+from livegraft.kbuild.shadow import shadow_of
 from livegraft.kbuild.unproved import place_unproved
 from livegraft.kernel import entrance
 from livegraft.kernel.image import open_image
@@ -60,8 +67,13 @@ from livegraft.verdict.inlining import inlining
 from livegraft.verdict.judge import judge_all
 from livegraft.verdict.marks import decisions_of, states_of
 
-FEW_UNITS = 4
-"""As many units are compiled for the proof without waiting for the comparison."""
+BESIDE_CODE = frozenset(
+    (
+        *("data-changed", "data-size-changed", "enum-value-changed", "prototype-changed"),
+        "structure-layout",
+    )
+)
+"""Rules after which a unit's code can still be judged."""
 
 
 class Verdict(StrEnum):
@@ -108,16 +120,6 @@ class Built:
     path: Path
     size: int
     inspection: Inspection
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A unit, compiled before and after the fix for the comparison."""
-
-    unit: Unit
-    command: Command
-    before: Object
-    after: Path
 
 
 def prepare(
@@ -176,20 +178,23 @@ def check(
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
     with tempfile.TemporaryDirectory(prefix="livegraft-units-") as folder:
-        with shadow_of(kernel.source, changes) as shadow:
-            variant = Variant.TYPES
-            if not changes_declarations(changes, kernel.source):
-                variant = Variant.SECTIONS
-                commands = _reached(kernel, commands, shadow, progress)
-            with progress.step("compile"):
-                compiled = _compile_all(kernel, commands, variant, shadow, Path(folder))
+        try:
+            with shadow_of(kernel.source, changes) as shadow:
+                compiled, exports = compile_touched(
+                    kernel, commands, shadow, Path(folder), progress
+                )
+        except CompileError as error:
+            if touched.refused:  # it may be for a file that cannot be changed
+                raise Refused(", ".join(map(str, fixes)), touched.refused) from error
+            raise
         with progress.step("compare"):
             comparisons = _compare_all(compiled)
         with progress.step("compile for the proof"):
             plain = _compile_plain(kernel, compiled, comparisons)
         if keep is not None:
             _keep(plain, compiled, keep)
-    return _conclude(fix, kernel, compiled, comparisons, warnings, proof, progress)
+    reasons = [*touched.refused, *exports]
+    return _conclude(fix, kernel, compiled, comparisons, reasons, warnings, proof, progress)
 
 
 def build(
@@ -228,19 +233,6 @@ def build(
     return Built(outcome, output, len(module.data), inspection)
 
 
-def _reached(
-    kernel: Kernel, commands: Mapping[Unit, Command], shadow: Shadow, progress: Progress
-) -> dict[Unit, Command]:
-    """Those units whose objects can depend on a fix of nothing but function bodies."""
-    asked = [unit for unit in commands if unit.path not in shadow.changes]
-    if not asked:
-        return dict(commands)
-    with progress.step("find out who uses what changed", len(asked)):
-        tasks = [partial(is_reached, kernel, commands[unit], shadow) for unit in asked]
-        answers = dict(zip(asked, side_by_side(tasks), strict=True))
-    return {unit: each for unit, each in commands.items() if answers.get(unit, True)}
-
-
 @dataclass(frozen=True, slots=True)
 class KeptObjects:
     """The object files of a unit of a fix.
@@ -267,7 +259,7 @@ def kept_objects(folder: Path) -> list[KeptObjects]:
     ]
 
 
-def _keep(plain: Mapping[Unit, Object], compiled: Sequence[_Compiled], folder: Path) -> None:
+def _keep(plain: Mapping[Unit, Object], compiled: Sequence[Compiled], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
     for each in compiled:
@@ -284,37 +276,8 @@ def _keep(plain: Mapping[Unit, Object], compiled: Sequence[_Compiled], folder: P
     (folder / "objects.json").write_text(json.dumps(listed), "utf-8")
 
 
-def _compile_all(
-    kernel: Kernel,
-    commands: Mapping[Unit, Command],
-    variant: Variant,
-    shadow: Shadow,
-    folder: Path,
-) -> list[_Compiled]:
-    """All units before and after the fix, on all cores."""
-    tasks: list[Callable[[], Object]] = []
-    for number, command in enumerate(commands.values()):
-        output = folder / f"{number}.o"
-        after = partial(compile_unit, shadow=shadow, extra_flags=variant.flags)
-        tasks += [
-            partial(after, kernel, command, output=output),
-            partial(compile_original, kernel, command, variant),
-        ]
-    # Few units are proved most often: a core that is free can begin with it.
-    if len(commands) <= FEW_UNITS:
-        plain = [
-            partial(compile_original, kernel, each, Variant.PLAIN) for each in commands.values()
-        ]
-        tasks += plain
-    objects = iter(side_by_side(tasks))
-    return [
-        _Compiled(unit, command, before=before, after=after.path)
-        for (unit, command), after, before in zip(commands.items(), objects, objects, strict=False)
-    ]
-
-
 def _compile_plain(
-    kernel: Kernel, compiled: Sequence[_Compiled], comparisons: Sequence[Comparison]
+    kernel: Kernel, compiled: Sequence[Compiled], comparisons: Sequence[Comparison]
 ) -> dict[Unit, Object]:
     """What has to be proved, as it was shipped; kept in the cache."""
     pairs = zip(compiled, comparisons, strict=True)
@@ -326,11 +289,15 @@ def _compile_plain(
 
 
 def _is_brought(comparison: Comparison) -> bool:
-    """Whether the patch would bring something of a unit."""
-    return not comparison.reasons and bool(comparison.changed or comparison.new)
+    """Whether the patch would bring something of a unit.
+
+    What speaks against its data and types only does not keep us from looking at its code.
+    """
+    differs = bool(comparison.changed or comparison.new)
+    return differs and all(reason.rule in BESIDE_CODE for reason in comparison.reasons)
 
 
-def _compare_all(compiled: Sequence[_Compiled]) -> list[Comparison]:
+def _compare_all(compiled: Sequence[Compiled]) -> list[Comparison]:
     facts = {
         each.unit.path: compare_objects(elf.read(each.before.path), elf.read(each.after))
         for each in compiled
@@ -341,22 +308,28 @@ def _compare_all(compiled: Sequence[_Compiled]) -> list[Comparison]:
 def _conclude(
     fix: Fix,
     kernel: Kernel,
-    compiled: Sequence[_Compiled],
+    compiled: Sequence[Compiled],
     comparisons: Sequence[Comparison],
+    reasons: list[Reason],
     warnings: list[str],
     proof: bool,
     progress: Progress,
 ) -> Outcome:
-    reasons: list[Reason] = []
     cuts: list[Cut] = []
+    for comparison in comparisons:
+        reasons += comparison.reasons
     brought = frozenset({PATCH_SYMBOL}).union(*(each.new_globals for each in comparisons))
     for each, comparison in zip(compiled, comparisons, strict=True):
         warnings += comparison.warnings
-        reasons += comparison.reasons
         if not _is_brought(comparison):
             continue
         plain = elf.read(compile_original(kernel, each.command, Variant.PLAIN).path)
-        places = _places(kernel, each, plain, proof, progress)
+        try:
+            places = _places(kernel, each, plain, proof, progress)
+        except ProofFailed:
+            if reasons:
+                continue  # what is known already is worth more than nothing
+            raise
         reasons += inlining(plain, comparison)
         reasons += _defined_twice(places, comparison)
         with progress.step("cut"):
@@ -430,7 +403,7 @@ class _Resolver:
 
 
 def _places(
-    kernel: Kernel, each: _Compiled, plain: ElfObject, proof: bool, progress: Progress
+    kernel: Kernel, each: Compiled, plain: ElfObject, proof: bool, progress: Progress
 ) -> Placement:
     if proof:
         return prove(kernel, each.unit.path, each.unit.object, plain, progress)

@@ -54,6 +54,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     on_line: Callable[[str], None] | None = None,
+    stdin: Path | None = None,
 ) -> Completed:
     """Run a program to its end.
 
@@ -63,6 +64,7 @@ def run(
         env: variables on top of :func:`environment`.
         timeout: seconds after which it and its children are killed.
         on_line: called with each line of standard output as it comes (for progress).
+        stdin: a file for it to read; nothing by default.
 
     Raises:
         CommandMissing: the program is not installed.
@@ -73,17 +75,18 @@ def run(
     log.debug("run: %s", shlex.join(words))
     started = time.monotonic()
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=environment(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        with Path(stdin or os.devnull).open("rb") as given:
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=environment(env),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
             raise

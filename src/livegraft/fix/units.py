@@ -32,10 +32,12 @@ class Touched:
     Args:
         units: the units to compile, by path.
         ignored: changed files that the running kernel does not contain, and why; worth a warning.
+        refused: why the fix cannot be applied whatever its units say.
     """
 
     units: tuple[Unit, ...]
     ignored: tuple[Reason, ...]
+    refused: tuple[Reason, ...] = ()
 
 
 @dataclass(slots=True)
@@ -61,8 +63,8 @@ def units_of(
         limit: the number of units at which to give up.
 
     Raises:
-        Refused: a changed file cannot be live patched, or none is in this kernel; with every
-            reason that was found.
+        Refused: there is no unit to look at: no changed file can be live patched, or none is in
+            this kernel; with every reason that was found.
         BuildError: kbuild failed.
     """
     survey = _Survey()
@@ -73,9 +75,10 @@ def units_of(
     survey.harmless += [_unread(path) for path in sorted(survey.included - reached)]
     survey.fatal += reasons_beside_units(kernel, index.closure(survey.included), changes, progress)
     survey.fatal += filter(None, map(shared_reason, survey.units.values()))
+    survey.units = {path: unit for path, unit in survey.units.items() if not unit.also_in}
     _check(survey, changes, required=True)
     units = tuple(survey.units[path] for path in sorted(survey.units))
-    return Touched(units, tuple(survey.harmless))
+    return Touched(units, tuple(survey.harmless), tuple(survey.fatal))
 
 
 def _survey_files(
@@ -134,7 +137,11 @@ def _read_by_compiler(
                 survey.units[unit.path] = unit
                 reached |= touched
         if len(survey.units) > limit:
-            raise Refused(", ".join(sorted(survey.included)), [_too_many(survey, limit)])
+            survey.fatal.append(_too_many(survey, limit))
+            survey.units = {
+                path: survey.units[path] for path in survey.units.keys() & changes.keys()
+            }
+            return survey.included
     # What a unit that is changed itself reads counts as well.
     own = [path for path in survey.units if path in changes]
     if survey.included - reached and own:
@@ -156,9 +163,8 @@ def _files_read(
 
 
 def _check(survey: _Survey, changes: Changes, required: bool) -> None:
-    """Refuse what speaks against the fix; and, if units are `required`, a fix without any."""
-    nothing = not survey.units and (required or not survey.included)
-    if survey.fatal or nothing:
+    """Refuse a fix without units, if they are `required`; or without anything that may have any."""
+    if not survey.units and (required or not survey.included):
         raise Refused(next(iter(sorted(changes))), [*survey.fatal, *survey.harmless])
 
 

@@ -164,13 +164,18 @@ def files_read(kernel: KernelTree, command: Command, shadow: Shadow | None = Non
     return parse_dependencies(output, command.source)
 
 
-def preprocess(kernel: KernelTree, command: Command, shadow: Shadow | None = None) -> str:
+def preprocess(
+    kernel: KernelTree, command: Command, shadow: Shadow | None = None, *options: str
+) -> str:
     """The unit's text after preprocessing, with line markers.
+
+    Args:
+        options: more of the compiler's options.
 
     Raises:
         CompileError: a file that it includes does not exist.
     """
-    return _preprocessed(kernel, command, shadow, "-E")
+    return _preprocessed(kernel, command, shadow, "-E", *options)
 
 
 def _preprocessed(
