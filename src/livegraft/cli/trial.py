@@ -43,6 +43,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--foreign", action="store_true", help="accept a live patch that livegraft did not build"
     )
     parser.add_argument(
+        "--append",
+        metavar="WORDS",
+        default="",
+        help="add this to the kernel's command line ('preempt=full')",
+    )
+    parser.add_argument(
+        "--cpu",
+        metavar="MODEL",
+        default="max",
+        help="the machine's processor, as QEMU names it (default: %(default)s)",
+    )
+    parser.add_argument(
         "--script-timeout",
         metavar="SECONDS",
         type=float,
@@ -68,6 +80,8 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         script=script,
         model=arguments.model,
         foreign=arguments.foreign,
+        cmdline=arguments.append,
+        cpu=arguments.cpu,
         script_timeout=arguments.script_timeout,
         cache=context.cache(),
         progress=context.progress,
@@ -137,6 +151,7 @@ patch. The script is a program, or lines of shell without '#!'.""",
     examples=(
         "livegraft try fix.ko -k 6.1.0-55-amd64",
         "livegraft try fix.ko -k 6.1.0-55-amd64 --module loop --run check.sh",
+        "livegraft try fix.ko -k 6.12.117+deb12-amd64 --cpu Skylake-Client --append retbleed=stuff",
     ),
     configure=configure,
     run=run,

@@ -41,6 +41,7 @@ def boot(
     cmdline: str = "",
     memory_mib: int = 1024,
     cpus: int = 2,
+    cpu: str = "max",
     timeout: float = BOOT_SECONDS,
     accelerator: Accelerator | None = None,
     cache: Cache | None = None,
@@ -57,6 +58,7 @@ def boot(
         cmdline: added to the kernel's command line.
         memory_mib: MiB of memory; the file system is part of it.
         cpus: number of processors.
+        cpu: QEMU's model of them: what it lacks and is vulnerable to decides what the kernel does.
         timeout: seconds until the agent has to be up.
         accelerator: by default KVM if it works here (which is tried once), else emulation.
         cache: where images are kept.
@@ -75,7 +77,7 @@ def boot(
     kernel = startable(vmlinuz, cache)
     if accelerator is None:
         accelerator = acceleration.best(vmlinuz, modules, cache, progress)
-    machine = Machine(kernel, accelerator, memory_mib, cpus, command_line=cmdline)
+    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline)
     name = folder.folder.name
     with progress.step("boot guest"), _initial_files(archives) as stream:
         cpio = CpioWriter(stream)

@@ -34,9 +34,14 @@ _END_SECONDS = 10.0
 
 
 class Accelerator(StrEnum):
-    """How the guest's instructions are carried out."""
+    """How the guest's instructions are carried out.
+
+    IN_TURN emulates the processors one after the other in a single thread: slower, and without the
+    weakness that :func:`livegraft.lab.guest.emulator_failed` tells of.
+    """
 
     TCG = "tcg,thread=multi"
+    IN_TURN = "tcg,thread=single"
     KVM = "kvm"
 
 

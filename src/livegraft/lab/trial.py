@@ -13,7 +13,8 @@ from typing import Any
 from livegraft.cache import Cache
 from livegraft.errors import Exit, LostGuest, PatchError
 from livegraft.lab.boot import boot
-from livegraft.lab.guest import Guest, KernelMessage, Result
+from livegraft.lab.guest import EMULATOR_FAULT, Guest, KernelMessage, Result, emulator_failed
+from livegraft.lab.qemu import Accelerator
 from livegraft.progress import SILENT, Progress
 
 SCRIPT_SECONDS = 300.0
@@ -110,6 +111,8 @@ def try_patch(
     script: bytes | None = None,
     model: str = "native",
     foreign: bool = False,
+    cmdline: str = "",
+    cpu: str = "max",
     timeout: float = 60.0,
     script_timeout: float = SCRIPT_SECONDS,
     cache: Cache | None = None,
@@ -125,6 +128,8 @@ def try_patch(
         script: run as root while the patch is on; a program, or lines of shell without ``#!``.
         model: the consistency model.
         foreign: the patch was not built by livegraft.
+        cmdline: added to the kernel's command line.
+        cpu: QEMU's model of the processors.
         timeout: seconds for each transition.
         script_timeout: seconds for the script, which is killed then.
         cache: where guest images are kept.
@@ -135,31 +140,63 @@ def try_patch(
         LostGuest: the guest hung or panicked.
         UsageError: the kernel has no module of that name.
     """
-    path = f"/root/{patch.name}"
-    files: dict[str, bytes | Path] = {path: patch.read_bytes()}
-    with boot(vmlinuz, modules, load=targets, files=files, cache=cache, progress=progress) as guest:
-        before = guest.kernel_log()[-1].sequence
-        options = [path, "--model", model, *(["--foreign"] if foreign else [])]
-        with progress.step("load"):
-            loaded, load_seconds = _runtime(guest, "load", timeout, *options)
-        name = str(loaded["name"])
-        ran = _run_script(guest, script, script_timeout, progress)
-        with progress.step("unload"):
-            unloaded, unload_seconds = _runtime(guest, "unload", timeout, name)
-        timings = {"boot": guest.boot_seconds, "load": load_seconds, "unload": unload_seconds}
-        return Trial(
-            name=name,
-            model=str(loaded["model"]),
-            state=str(loaded["state"]),
-            transition_ms=loaded["transition_ms"],
-            unload_transition_ms=unloaded["unloaded"][0]["transition_ms"],
-            script=ran,
-            tainted=int(guest.get("/proc/sys/kernel/tainted")),
-            log=tuple(each for each in guest.kernel_log() if each.sequence > before),
-            timings=timings | ({} if ran is None else {"script": ran.seconds}),
-            load=loaded,
-            unload=unloaded,
-        )
+
+    def attempt(accelerator: Accelerator | None) -> Trial:
+        files: dict[str, bytes | Path] = {f"/root/{patch.name}": patch.read_bytes()}
+        with boot(
+            vmlinuz,
+            modules,
+            load=targets,
+            files=files,
+            cmdline=cmdline,
+            cpu=cpu,
+            accelerator=accelerator,
+            cache=cache,
+            progress=progress,
+        ) as guest:
+            return _try(guest, patch, script, model, foreign, timeout, script_timeout, progress)
+
+    try:
+        return attempt(None)
+    except LostGuest as error:
+        if not emulator_failed(error.console):
+            raise
+        progress.note(f"{EMULATOR_FAULT}; trying again with one processor at a time")
+        return attempt(Accelerator.IN_TURN)
+
+
+def _try(
+    guest: Guest,
+    patch: Path,
+    script: bytes | None,
+    model: str,
+    foreign: bool,
+    timeout: float,
+    script_timeout: float,
+    progress: Progress,
+) -> Trial:
+    before = guest.kernel_log()[-1].sequence
+    options = [f"/root/{patch.name}", "--model", model, *(["--foreign"] if foreign else [])]
+    with progress.step("load"):
+        loaded, load_seconds = _runtime(guest, "load", timeout, *options)
+    name = str(loaded["name"])
+    ran = _run_script(guest, script, script_timeout, progress)
+    with progress.step("unload"):
+        unloaded, unload_seconds = _runtime(guest, "unload", timeout, name)
+    timings = {"boot": guest.boot_seconds, "load": load_seconds, "unload": unload_seconds}
+    return Trial(
+        name=name,
+        model=str(loaded["model"]),
+        state=str(loaded["state"]),
+        transition_ms=loaded["transition_ms"],
+        unload_transition_ms=unloaded["unloaded"][0]["transition_ms"],
+        script=ran,
+        tainted=int(guest.get("/proc/sys/kernel/tainted")),
+        log=tuple(each for each in guest.kernel_log() if each.sequence > before),
+        timings=timings | ({} if ran is None else {"script": ran.seconds}),
+        load=loaded,
+        unload=unloaded,
+    )
 
 
 def _run_script(

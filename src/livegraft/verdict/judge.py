@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     references.section_layout,
     objects.oddities,
     objects.unknown_section,
+    objects.runtime_constant,
     objects.section_groups,
     objects.btf_ids,
     marks.mark_target,
