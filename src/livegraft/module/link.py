@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -88,7 +89,15 @@ def complaints(output: str) -> list[str]:
 def _make(folder: Path, name: str, pieces: Iterable[str], kernel: Kernel) -> list[str]:
     objects = " ".join(f"{piece}.o" for piece in pieces)
     return [
-        *("make", "-C", str(kernel.headers), f"M={folder}", "ARCH=x86", f"CC={kernel.compiler}"),
+        *(
+            "make",
+            f"-j{os.cpu_count() or 1}",
+            "-C",
+            str(kernel.headers),
+            f"M={folder}",
+            "ARCH=x86",
+            f"CC={kernel.compiler}",
+        ),
         *(f"LG_NAME={name}", f"LG_PIECES={objects}", "KBUILD_MODPOST_WARN=1"),
         # Debug information holds the folder's name, and from that would come another build ID.
         # Without it there is nothing to make BTF from, which is left out of the module anyway.
