@@ -18,7 +18,7 @@ from livegraft.compare.layout import Layout
 from livegraft.compare.noreturn import MARK_SECTION, never_returns
 from livegraft.compare.references import References, identifier, plain_identifier
 from livegraft.compare.resolver import Resolver
-from livegraft.compare.sites import Sites, find_sites
+from livegraft.compare.sites import Sites
 from livegraft.compare.unit import Unit, Use
 from livegraft.elf.arch import x86_64 as arch
 from livegraft.elf.header import SHN_ABS, Machine, SectionFlag, SectionType
@@ -62,7 +62,7 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
     if comparison.reasons:
         raise Refused(unit, comparison.reasons)
     references = References(object, resolver, comparison.pairs)
-    sites = find_sites(comparison.patched, comparison.inclusion, references)
+    sites = Sites(comparison.patched, comparison.inclusion, references)
     piece = _Piece(comparison, unit, references, sites)
     piece.add_relocations()
     functions = list(_functions(comparison, unit, object, resolver, references.reasons))
