@@ -100,7 +100,6 @@ def test_only_the_standard_library() -> None:
 def test_models_of_the_engine(name: str) -> None:
     model = model_named(name)
     assert isinstance(model, EngineModel)
-    assert not model.available()
     with pytest.raises(PatchError, match="engine module"):
         model.require()
 

@@ -61,7 +61,6 @@ class Kernel(Model):
     """
 
     name = ModelName.NATIVE
-    guarantee = ""
 
     def __init__(self, there: bool, *waits: Wait, **on: Event) -> None:
         self.module = self.known = self.enabled = there
@@ -76,9 +75,6 @@ class Kernel(Model):
         self.on.get(name, lambda: None)()
 
     # -- the model --
-
-    def available(self) -> bool:
-        return True
 
     def require(self) -> None:
         pass

@@ -18,9 +18,9 @@ TEXT = (
 def test_exports_tell_their_owner() -> None:
     symvers = parse_symvers(TEXT, "Module.symvers")
     assert len(symvers) == 3
-    assert symvers.get("phys_base") == Export(0x4C9D28B0, "vmlinux", False, "")
-    assert symvers.get("jbd2_journal_start") == Export(0xB4077C34, "jbd2", True, "")
-    assert symvers.get("dma_buf_get") == Export(0, "dma_buf", True, "DMA_BUF")
+    assert symvers.get("phys_base") == Export(0x4C9D28B0, "vmlinux", "")
+    assert symvers.get("jbd2_journal_start") == Export(0xB4077C34, "jbd2", "")
+    assert symvers.get("dma_buf_get") == Export(0, "dma_buf", "DMA_BUF")
     assert symvers.get("vmlinux") is None
 
 

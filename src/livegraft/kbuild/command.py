@@ -31,7 +31,6 @@ class Command:
         output: the object file as in `argv`.
         depfile: the dependency file that it writes.
         modname: ``KBUILD_MODNAME``, the module's name (of a built-in unit: what it would be).
-        is_module: compiled with ``-DMODULE``.
     """
 
     argv: tuple[str, ...]
@@ -39,7 +38,6 @@ class Command:
     output: str
     depfile: str
     modname: str
-    is_module: bool
 
 
 def learn(
@@ -105,7 +103,6 @@ def parse(text: str) -> Command:
         output,
         depfile.removeprefix(_DEPFILE),
         modname.removeprefix(_MODNAME).strip('"'),
-        "-DMODULE" in argv,
     )
 
 

@@ -27,7 +27,6 @@ class Placement:
         proven: functions whose code is the shipped code.
         overridden: weak functions of the unit whose place another unit's definition takes.
         discarded: functions that are not linked, and why.
-        unplaced: sections whose place could not be told and that no function needs.
     """
 
     unit: str
@@ -37,7 +36,6 @@ class Placement:
     proven: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
     discarded: Mapping[str, str] = field(default_factory=dict)
-    unplaced: tuple[str, ...] = ()
 
     @property
     def object(self) -> str:

@@ -99,7 +99,6 @@ def prove_against(shipped: Shipped, unit_path: str, plain: ElfObject) -> Placeme
         tuple(judgement.proven),
         tuple(sorted(meaning.overridden)),
         judgement.discarded,
-        tuple(plain.sections[n].name for n in sections if n not in layout.stretches),
     )
 
 

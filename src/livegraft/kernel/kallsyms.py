@@ -138,7 +138,6 @@ class _Tables:
 
     count: int
     offsets: int
-    relative_base: int
     names: int
     markers: int
     sequences: int | None
@@ -212,7 +211,7 @@ def _offsets_first(words: npt.NDArray[np.uint64], tokens: _Tokens, base: int) ->
     for sequences in (tokens.start - _aligned(3 * count), None):
         markers = (tokens.start if sequences is None else sequences) - size
         if markers > base + 16:
-            yield _Tables(count, offsets, base, base + 16, markers, sequences)
+            yield _Tables(count, offsets, base + 16, markers, sequences)
 
 
 def _names_first(
@@ -229,7 +228,7 @@ def _names_first(
         lowest = max(markers - last - 256 * 1024, 0) // 8
         for position in np.flatnonzero(words[lowest : markers // 8] == count).tolist():
             names = (lowest + position + 1) * 8
-            yield _Tables(count, tokens.end, base, names, markers, base + 8)
+            yield _Tables(count, tokens.end, names, markers, base + 8)
 
 
 def _decode(image: KernelImage, data: bytes, tokens: _Tokens, tables: _Tables) -> Kallsyms:

@@ -23,13 +23,11 @@ class Export:
     Args:
         crc: ``u32``, the checksum of its type (``CONFIG_MODVERSIONS``).
         owner: ``vmlinux``, or the name of the module that exports it.
-        gpl_only: whether only modules with a GPL-compatible licence may use it.
         namespace: its symbol namespace; empty for most.
     """
 
     crc: int
     owner: str
-    gpl_only: bool
     namespace: str
 
 
@@ -53,8 +51,8 @@ class Symvers:
         line = self._lines.get(name)
         if line is None:
             return None
-        crc, _, owner, kind, namespace = self._fields[line * _FIELDS : (line + 1) * _FIELDS]
-        return Export(int(crc, 16), _owner(owner), kind == "EXPORT_SYMBOL_GPL", namespace)
+        crc, _, owner, _, namespace = self._fields[line * _FIELDS : (line + 1) * _FIELDS]
+        return Export(int(crc, 16), _owner(owner), namespace)
 
 
 def read_symvers(path: Path) -> Symvers:

@@ -16,7 +16,7 @@ from livegraft.errors import Exit
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime import interruption
 from livegraft.runtime.loading import TIMEOUT, load
-from livegraft.runtime.model import ModelName
+from livegraft.runtime.model import GUARANTEES, ModelName
 from livegraft.runtime.state import status, wait
 from livegraft.runtime.unloading import unload, unload_all
 
@@ -195,6 +195,8 @@ def _text_status(document: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for each in document["patches"]:
         lines += _text_wait(each)
+        if each["model"] in GUARANTEES:
+            lines.append(f"  {each['model']}: {GUARANTEES[each['model']]}")
     return lines or ["no live patch is loaded"]
 
 

@@ -13,22 +13,12 @@ from livegraft.errors import PatchError
 from livegraft.runtime.model import Model, ModelName, Wait
 from livegraft.runtime.payload import Payload
 
-GUARANTEES = {
-    ModelName.HYBRID: "a task changes when it has left the patched functions; one thread at a time",
-    ModelName.STOP: "the whole machine changes at once, when no stack is inside them",
-    ModelName.TASK: "a thread changes when it leaves the kernel",
-}
-
 
 class EngineModel(Model):
     """A model of the engine; ``name`` says which."""
 
     def __init__(self, name: ModelName) -> None:
         self.name = name
-        self.guarantee = GUARANTEES[name]
-
-    def available(self) -> bool:
-        return False  # no engine that this code could drive exists, whatever modules are loaded
 
     def require(self) -> NoReturn:
         raise PatchError(

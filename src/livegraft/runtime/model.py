@@ -23,6 +23,17 @@ class ModelName(StrEnum):
     TASK = "task"
 
 
+_LEFT = "a task changes when it has left the patched functions; one thread at a time"
+
+GUARANTEES = {
+    ModelName.NATIVE: _LEFT,
+    ModelName.HYBRID: _LEFT,
+    ModelName.STOP: "the whole machine changes at once, when no stack is inside them",
+    ModelName.TASK: "a thread changes when it leaves the kernel",
+}
+"""When a task may change sides, and what changes at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """How a wait for a transition ended.
@@ -48,12 +59,6 @@ class Model(ABC):
     """
 
     name: ModelName
-    guarantee: str
-    """When a task may change sides, and what changes at once."""
-
-    @abstractmethod
-    def available(self) -> bool:
-        """Whether this kernel has what the model needs, right now."""
 
     @abstractmethod
     def require(self) -> None:

@@ -53,7 +53,6 @@ class NativeModel(Model):
     """
 
     name = ModelName.NATIVE
-    guarantee = "a task changes when it has left the patched functions; one thread at a time"
 
     def __init__(
         self,
@@ -65,9 +64,6 @@ class NativeModel(Model):
         self.kicks = kicks
         self.pauses = pauses
         self.patches = patches or Livepatches()
-
-    def available(self) -> bool:
-        return self.patches.folder.is_dir()
 
     def require(self) -> None:
         self.patches.require_core()
