@@ -18,6 +18,10 @@ TICK = 10.0
 """Seconds between two lines of one long step, where no terminal shows a bar."""
 
 
+WORTH_TELLING = 90.0
+"""Seconds that a step still takes from which on they are told, where no terminal shows a bar."""
+
+
 class Shown(Progress):
     """Progress that is shown somewhere, and has to be put away at the end."""
 
@@ -70,7 +74,11 @@ class PlainLines(Shown):
     def still(self, step: LineStep) -> None:
         """Say how far a long step has come."""
         assert step.total
-        self._line(f"{step.name} ... {min(step.done / step.total, 1):.0%}")
+        part = min(step.done / step.total, 1)
+        left = (time.monotonic() - step.began) * (1 - part) / part if part else 0.0
+        # Short steps are over before anybody has read how long they will take.
+        more = f", {left / 60:.0f} min left" if left > WORTH_TELLING else ""
+        self._line(f"{step.name} ... {part:.0%}{more}")
 
     def _line(self, text: str) -> None:
         # A terminal that is lost, or a reader that is gone, must not stop the work (nor its undo).

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,11 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         arguments.controls,
     )
     findings = conduct(
-        options, kernel, _sources(arguments, context), output, progress=context.progress
+        options,
+        kernel,
+        partial(_sources, arguments, context),
+        output,
+        progress=context.progress,
     )
     numbers = report.document(findings)
     write_whole(output / "report.md", report.markdown(numbers).encode())

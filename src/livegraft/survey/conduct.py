@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Findings:
 def conduct(
     options: Options,
     kernel: Kernel,
-    sources: Trees | Commits,
+    sources: Callable[[], Trees | Commits],
     folder: Path,
     *,
     workers: int | None = None,
@@ -103,7 +104,7 @@ def conduct(
     Args:
         options: what the survey is about.
         kernel: the prepared kernel.
-        sources: what `options` names.
+        sources: opens what `options` names; asked once there is need of it.
         folder: where everything goes; made if it is not there.
         workers: processes side by side; by default one per core.
         progress: told of the steps.
@@ -119,9 +120,10 @@ def conduct(
     place = Workplace(kernel.release, kernel.cache.root, folder)
     results = Journal(folder / "results.jsonl")
     controls = Journal(folder / "controls.jsonl")
+    opened = cache(sources)
     with Workers(workers) as pool:
-        candidates = _planned(options, kernel, sources, folder, pool, progress)
-        _write_fixes(place, sources, candidates)
+        candidates = _planned(options, kernel, opened, folder, pool, progress)
+        _write_fixes(place, opened, candidates)
         _build(place, candidates, results, pool, progress)
         _load(place, candidates, results, pool, progress)
         _control(options, kernel, controls, pool, progress)
@@ -151,7 +153,7 @@ def _claim(folder: Path, options: Options) -> None:
 def _planned(
     options: Options,
     kernel: Kernel,
-    sources: Trees | Commits,
+    opened: Callable[[], Trees | Commits],
     folder: Path,
     pool: Workers,
     progress: Progress,
@@ -160,6 +162,7 @@ def _planned(
     path = folder / "plan.json"
     if path.is_file():
         return [Candidate.from_json(one) for one in json.loads(path.read_text("utf-8"))]
+    sources = opened()
     if isinstance(sources, Commits):
         candidates = sources.candidates(kernel, options.sample, options.seed, progress)
     else:
@@ -183,12 +186,12 @@ def _planned(
 
 
 def _write_fixes(
-    place: Workplace, sources: Trees | Commits, candidates: Iterable[Candidate]
+    place: Workplace, opened: Callable[[], Trees | Commits], candidates: Iterable[Candidate]
 ) -> None:
     for candidate in candidates:
         path = place.fix(candidate)
         if not path.is_file():
-            write_whole(path, sources.fix(candidate))
+            write_whole(path, opened().fix(candidate))
 
 
 def _build(
