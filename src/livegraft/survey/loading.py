@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from livegraft.changeset import VMLINUX
-from livegraft.errors import LivegraftError, LostGuest, UsageError
+from livegraft.errors import LivegraftError, LostGuest
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.boot import boot
-from livegraft.lab.guest import Guest, emulator_failed
+from livegraft.lab.guest import Guest, GuestCommandFailed, emulator_failed
 from livegraft.lab.modules import ModuleFolder
 from livegraft.pipeline import kept_objects
 from livegraft.progress import Progress
 from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
 from livegraft.survey.objectfile import Elf
-from livegraft.survey.oracle import Check, Module
+from livegraft.survey.oracle import Check, Module, Verdict
 from livegraft.survey.running import Running, Unit, running_kernel, running_module
 
 BATCH = 12
@@ -40,7 +40,6 @@ MODULE_SECONDS = 240.0
 _DRIVER = "/root/in_guest.py"
 _REQUEST = "/root/request.json"
 _MEMORY_MIB = 2048
-_INSERT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,6 @@ def _in_one_guest(kernel: Kernel, loads: Sequence[Load]) -> Iterator[tuple[Load,
     with boot(
         kernel.vmlinuz,
         kernel.modules,
-        cmdline="nokaslr",
         memory_mib=_MEMORY_MIB,
         files={_DRIVER: driver},
         cache=kernel.cache,
@@ -111,9 +109,7 @@ def _in_one_guest(kernel: Kernel, loads: Sequence[Load]) -> Iterator[tuple[Load,
         folder = module_folder(kernel.modules)
         for load in loads:
             for module in load.modules:
-                # A driver may not come up without its hardware: the patch then waits for it.
-                with suppress(UsageError, LivegraftError):
-                    _modprobe(guest, module)
+                _modprobe(guest, module)
             answer = _try(guest, load)
             yield load, _judged(load, answer, symbols, folder)
             if answer.get("left"):
@@ -121,12 +117,12 @@ def _in_one_guest(kernel: Kernel, loads: Sequence[Load]) -> Iterator[tuple[Load,
 
 
 def _modprobe(guest: Guest, module: str) -> None:
-    try:
+    """Insert a module that is to be patched.
+
+    A driver may not come up without its hardware: the patch then waits for it.
+    """
+    with suppress(GuestCommandFailed):
         guest.modprobe(module)
-    except LostGuest:
-        raise
-    except LivegraftError:
-        return
 
 
 @lru_cache(maxsize=1)
@@ -139,11 +135,12 @@ def _try(guest: Guest, load: Load) -> Found:
     data = load.module.read_bytes()
     path = f"/root/{load.name}.ko"
     guest.put(path, data)
+    module = Module(data)
     request = {
         "name": load.name,
         "path": path,
-        "read": Module(data).places(),
-        "targets": list(load.modules),
+        "read": module.places(),
+        "targets": sorted({*load.modules, *module.objects()} - {VMLINUX}),
     }
     guest.put(_REQUEST, json.dumps([request]).encode())
     done = guest.run(["python3", _DRIVER, _REQUEST], timeout=MODULE_SECONDS)
@@ -157,6 +154,10 @@ def _try(guest: Guest, load: Load) -> Found:
     raise LivegraftError(load.name, f"the guest said: {said[-1] if said else 'nothing'}")
 
 
+def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    return {check.value: sum(each.check is check for each in verdicts) for check in Check}
+
+
 def _judged(load: Load, answer: Found, symbols: Running, folder: ModuleFolder) -> Found:
     if "error" in answer:
         error = answer["error"]
@@ -167,15 +168,17 @@ def _judged(load: Load, answer: Found, symbols: Running, folder: ModuleFolder) -
     objects = {VMLINUX: symbols} | {
         name: running_module(folder.content(name), places) for name, places in targets.items()
     }
-    units = []
+    units: dict[str, list[Unit]] = {}
     for kept in kept_objects(load.objects):
         if kept.object in objects:
             plain, patched = (Elf.read(path.read_bytes()) for path in (kept.plain, kept.patched))
-            units.append(Unit(plain, patched, objects[kept.object], symbols, objects.values()))
-    verdicts = Module(load.module.read_bytes()).judge(
-        answer["values"], answer["sections"], objects, units
-    )
-    counts = {check.value: sum(each.check is check for each in verdicts) for check in Check}
+            unit = Unit(plain, patched, objects[kept.object], symbols, objects.values())
+            units.setdefault(kept.object, []).append(unit)
+    module = Module(load.module.read_bytes())
+    every = [unit for some in units.values() for unit in some]
+    relocations = module.judge(answer["values"], answer["sections"], objects, every)
+    functions = module.judge_functions(answer["functions"], objects, units)
+    verdicts = [*relocations, *functions]
     wrong = [
         f"{each.place}: {each.symbol}: {each.detail}"
         for each in verdicts
@@ -193,7 +196,8 @@ def _judged(load: Load, answer: Found, symbols: Running, folder: ModuleFolder) -
         "outcome": outcome,
         **({"error": error_text} if error_text else {}),
         "object_loaded": {name: name == VMLINUX or name in targets for name in load.targets},
-        "relocations": counts,
+        "relocations": _counts(relocations),
+        "functions_judged": _counts(functions),
         "wrong": wrong,
         "unknown": unknown[:10],
         "transition_ms": answer["load"]["transition_ms"],

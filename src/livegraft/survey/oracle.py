@@ -86,6 +86,11 @@ class Module:
             for name in (self.elf.names[each.section],)
         ]
 
+    def objects(self) -> set[str]:
+        """The objects that its livepatch symbols are in."""
+        named = {self.elf.symbols[each.symbol].name for each in self.elf.livepatch}
+        return {match[1] for name in named if (match := _KLP_SYMBOL.match(name))}
+
     def judge(
         self,
         values: Sequence[str],
@@ -105,6 +110,25 @@ class Module:
         return [
             self._judge(number, value, sections, objects, known)
             for number, value in enumerate(values)
+        ]
+
+    def judge_functions(
+        self,
+        functions: Mapping[str, Iterable[str]],
+        objects: Mapping[str, Running],
+        units: Mapping[str, Sequence[Unit]],
+    ) -> list[Verdict]:
+        """Judge which functions it redirects.
+
+        Args:
+            functions: ``NAME,POSITION`` by object, as the kernel lists them in sysfs.
+            objects: as :meth:`judge` takes them.
+            units: the units of the fix by the object that they are linked into.
+        """
+        return [
+            _judge_function(each, objects.get(name), units.get(name, ()))
+            for name, listed in functions.items()
+            for each in listed
         ]
 
     def _judge(
@@ -249,6 +273,23 @@ class Module:
             for each in self.elf.livepatch
             if any((each.section, each.offset - back) in sites for back in reach)
         }
+
+
+def _judge_function(listed: str, running: Running | None, units: Sequence[Unit]) -> Verdict:
+    name, _, position = listed.rpartition(",")
+    if running is None:
+        return Verdict("function", listed, Check.ABSENT)
+    entries = running.named(name)
+    wanted = {address for unit in units for address in unit.replaced(name)}
+    if not 0 < int(position) <= len(entries):
+        return Verdict("function", listed, Check.WRONG, "is not in the running object")
+    if not wanted:
+        return Verdict("function", listed, Check.UNKNOWN, "no independent way to it")
+    address = entries[int(position) - 1].address
+    if address not in wanted:
+        detail = f"is at {address:#x}, the object file says {_hex(wanted)}"
+        return Verdict("function", listed, Check.WRONG, detail)
+    return Verdict("function", listed, Check.RIGHT)
 
 
 def _hex(addresses: Iterable[int]) -> str:

@@ -19,6 +19,9 @@ from livegraft.survey.objectfile import RESERVED, Elf, Relocation, Symbol, place
 RELATIVE = frozenset((2, 4, 24))
 """R_X86_64_PC32, PLT32, PC64: relative to their own place."""
 
+FUNCTION = 2
+"""``STT_FUNC``."""
+
 _STT_SECTION = 3
 _COMPILER_NUMBER = re.compile(r"\.\d+\b")
 
@@ -113,7 +116,7 @@ class Unit:
     def relocation(self, function: str, offset: int) -> Relocation | None:
         """The patched object's relocation at an offset of a function."""
         for symbol in self.patched.symbols:
-            if symbol.name == function and symbol.kind == 2 and symbol.section:
+            if symbol.name == function and symbol.kind == FUNCTION and symbol.section:
                 return self._at.get((symbol.section, symbol.value + offset))
         return None
 
@@ -157,6 +160,14 @@ class Unit:
             return self._global(symbol.name)
         return self._local(symbol)
 
+    def replaced(self, name: str) -> set[int]:
+        """Where a function of the unpatched object is in the running kernel."""
+        found: set[int] = set()
+        for symbol in self._plain.symbols:
+            if symbol.name == name and symbol.kind == FUNCTION and symbol.section:
+                found |= self._global(name) if symbol.is_global else self._placed(symbol)
+        return found
+
     def _global(self, name: str) -> set[int]:
         for running in (self._running, self._kernel, *self._others):
             entries = running.named(name)
@@ -171,14 +182,16 @@ class Unit:
 
     def _local(self, symbol: Symbol) -> set[int]:
         twins = self._twins(symbol)
-        if len(twins) != 1:
-            return set()
-        base = self._base(twins[0].section)
+        return self._placed(twins[0]) if len(twins) == 1 else set()
+
+    def _placed(self, symbol: Symbol) -> set[int]:
+        """Where a local symbol of the unpatched object is, by the place of its section."""
+        base = self._base(symbol.section)
         if base is None:
-            entries = self._running.named(twins[0].name)
+            entries = self._running.named(symbol.name)
             return {entries[0].address} if len(entries) == 1 else set()
-        address = base + twins[0].value
-        return {address} if twins[0].name in self._running.names_at(address) else set()
+        address = base + symbol.value
+        return {address} if symbol.name in self._running.names_at(address) else set()
 
     def _twins(self, symbol: Symbol) -> list[Symbol]:
         """The unpatched object's symbols that can be this one; gcc numbers static locals anew."""
