@@ -34,6 +34,17 @@ UNCHANGED: dict[str, Case] = {
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, __LINE__, 9) + x; }',
         LINES + 'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, __LINE__, 9) + x; }',
     ),
+    "line-in-a-format-behind-a-width": (
+        'int f(int x) { return printk("%.*s %9.9s:%-4d : %d\\n", 8, "a", "b.c", __LINE__, x); }',
+        LINES
+        + 'int f(int x) { return printk("%.*s %9.9s:%-4d : %d\\n", 8, "a", "b.c", __LINE__, x); }',
+    ),
+    "line-of-acpica": (
+        "int acpi_error(const char *m, int l, const char *t, ...);\n"
+        'int f(int x) { return acpi_error("m", __LINE__, "%d", x); }',
+        LINES + "int acpi_error(const char *m, int l, const char *t, ...);\n"
+        'int f(int x) { return acpi_error("m", __LINE__, "%d", x); }',
+    ),
     "string-moved-behind-another": (
         'int f(int x) { return printk("one"); }\nint g(int x) { return printk("two"); }',
         'int f(int x) { return printk("one"); }\nint g(int x) { return printk("two"); }\n'
@@ -86,6 +97,11 @@ CHANGED: dict[str, tuple[str, str, list[str], list[str], list[str]]] = {
     "a-number-in-a-format-that-is-no-line": (
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 9) + x; }',
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 8) + x; }',
+        ["f"], [], [],
+    ),
+    "a-width-in-a-format-that-is-no-line": (
+        'int f(int x) { return printk("%s:%*d: %d\\n", __FILE__, 5, x, 9); }',
+        'int f(int x) { return printk("%s:%*d: %d\\n", __FILE__, 6, x, 9); }',
         ["f"], [], [],
     ),
     "bug-entry-flags": (
@@ -187,6 +203,22 @@ def test_isra_renumbered(factor: str, changed: tuple[str, ...], tmp_path: Path) 
     clone.name = "pick.isra.4"
     comparison = judge(compare_objects(original, patched))
     assert (comparison.changed, comparison.new, comparison.removed) == (changed, (), ())
+
+
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_a_cold_part_of_a_part_changes_the_part(text: str, tmp_path: Path) -> None:
+    """``foo.part.0.cold`` belongs to ``foo.part.0``, which has an ftrace entry of its own."""
+    source = 'int f(int x) { if (x > 7) printk("%s"); return x * 3; }'
+    objects = [
+        compiled(source % each, tmp_path, f"{number}.o") for number, each in enumerate(("a", text))
+    ]
+    for obj in objects:
+        for symbol in obj.symbols:
+            if symbol.name in ("f", "f.cold"):
+                symbol.name = symbol.name.replace("f", "f.part.0", 1)
+    comparison = judge(compare_objects(*objects))
+    assert comparison.changed == (() if text == "a" else ("f.part.0",))
+    assert comparison.reasons == ()
 
 
 def test_another_kind_of_clone_is_another_function(tmp_path: Path) -> None:

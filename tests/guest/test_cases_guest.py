@@ -15,6 +15,7 @@ from tests.fixes import Edits, write_fix
 from tests.releases import RELEASES
 
 from livegraft import pipeline
+from livegraft.changeset import State
 from livegraft.kernel.kernel import prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
@@ -113,6 +114,11 @@ EDITS: Edits = {
         "\t\tunsafe_put_user(cpu_to_node(cpu) + 4711, nodep, fault);\n\t\tuser_access_end();\n"
         "\t}\n\treturn err ? -EFAULT : 0;\nfault:\n\tuser_access_end();\n\treturn -EFAULT;\n",
     ),
+    # A module that is not there: its tracepoints cannot be, its other code can.
+    "fs/ext4/fsync.c": (
+        "\tif (sb_rdonly(inode->i_sb)) {",
+        '\tpr_debug("ext4 is synced\\n");\n\tif (sb_rdonly(inode->i_sb)) {',
+    ),
     # A module, which reads a variable of vmlinux that is not exported.
     "fs/binfmt_misc.c": (
         "\treturn simple_read_from_buffer(buf, nbytes, ppos, s, strlen(s));\n}\n\n"
@@ -193,6 +199,28 @@ def test_each_case_shows(patched: Patched) -> None:
     done = guest.check(["python3", "-c", CALL])
     assert done.text.split() == ["4711", "-1", "14"]  # EFAULT
     assert guest.get("/proc/sys/fs/binfmt_misc/status") == b"on by a patch\n"
+
+
+def test_what_is_lost_or_new_is_told(patched: Patched) -> None:
+    told = sorted(patched.outcome.warnings)
+    assert [re.sub(r"\.\d+:", ":", each.partition(", which")[0]) for each in told] == [
+        "ext4_sync_file: the new code does not fire tracepoint ext4_sync_file_enter",
+        "ext4_sync_file: the new code does not fire tracepoint ext4_sync_file_exit",
+        "lg_reads: a new variable",
+        "lg_shared: a new variable",
+        "lg_table: a new variable",
+        "total: a new variable",
+    ]
+    found: dict[State, set[str]] = {}
+    for each in patched.outcome.functions:
+        found.setdefault(each.state, set()).add(each.target.name.partition(".")[0])
+    assert found == {
+        State.CHANGED: {
+            *("cmdline_proc_show", "uptime_proc_show", "bm_status_read", "ext4_sync_file"),
+            *("__x64_sys_getcpu", "__ia32_sys_getcpu"),
+        },
+        State.NEW: {"lg_say", "lg_name", "lg_twice", "lg_thrice"},
+    }
 
 
 def test_all_of_it_goes_away(patched: Patched) -> None:

@@ -29,7 +29,7 @@ LARGEST_LINE = 1 << 17
 _CONVERSION = re.compile(
     rb"%(?:%|[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
 )
-_LINE_FOLLOWS = re.compile(rb"(?:\.[chS]|%s):$|\bat %s \($|\bline\W*$", re.I)
+_LINE_FOLLOWS = re.compile(rb"(?:\.[chS]|%[-\d.*]*s):$|\bat %s \($|\bline\W*$", re.I)
 
 
 @cache
@@ -171,8 +171,11 @@ class _Code:
 
 
 def _line_conversions(text: bytes) -> Iterator[int]:
-    """Which conversions of a format print a line number, from 0."""
-    conversions = [found for found in _CONVERSION.finditer(text) if found[1]]
-    for position, found in enumerate(conversions):
-        if found[1] in b"diu" and _LINE_FOLLOWS.search(text[: found.start()]):
-            yield position
+    """Which conversions of a format print a line number, from 0; a ``*`` takes an argument too."""
+    position = 0
+    for found in _CONVERSION.finditer(text):
+        position += found[0].count(b"*")
+        if found[1]:
+            if found[1] in b"diu" and _LINE_FOLLOWS.search(text[: found.start()]):
+                yield position
+            position += 1
