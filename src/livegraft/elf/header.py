@@ -137,6 +137,10 @@ class File:
         return None if section is None else self.bytes_of(section)
 
 
+_MOST_CHARACTERS = 1 << 28
+"""Of all names of a table together."""
+
+
 def parse(data: bytes | memoryview, subject: str = "object") -> File:
     """Read the headers of a 64-bit ELF file.
 
@@ -204,11 +208,20 @@ def strings_at(table: bytes, offsets: Sequence[int], subject: str = "object") ->
     Raises:
         ElfError: an offset is outside or a string does not end.
     """
+    _check_length(table, len(offsets), subject)
     if table.isascii():  # then an offset in bytes is one in characters
         text = table.decode("ascii")
         with suppress(ValueError):
             return [text[offset : text.index("\0", offset)] for offset in offsets]
     return [string_at(table, offset, subject) for offset in offsets]
+
+
+def _check_length(table: bytes, count: int, subject: str) -> None:
+    """Names may share their ends, but not so that a small file becomes gigabytes of names."""
+    if count * len(table) > _MOST_CHARACTERS:
+        longest = max(map(len, table.split(b"\0")))
+        if count * longest > max(_MOST_CHARACTERS, 64 * len(table)):
+            raise ElfError(subject, f"has a name of {longest} bytes and {count} names")
 
 
 def string_at(table: bytes, offset: int, subject: str = "object") -> str:

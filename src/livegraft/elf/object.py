@@ -94,12 +94,23 @@ RELOCATION = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("add
 
 Relocations = npt.NDArray[np.void]
 
-_REL, _RELA, _STRTAB, _SYMTAB_SHNDX = map(
-    int, (SectionType.REL, SectionType.RELA, SectionType.STRTAB, SectionType.SYMTAB_SHNDX)
+_NULL, _NOBITS, _REL, _RELA, _STRTAB, _SYMTAB_SHNDX = (
+    int(each)
+    for each in (
+        *(SectionType.NULL, SectionType.NOBITS, SectionType.REL, SectionType.RELA),
+        *(SectionType.STRTAB, SectionType.SYMTAB_SHNDX),
+    )
 )
 _LIVEPATCH = int(SectionFlag.RELA_LIVEPATCH)
 _LINKS = int(SectionFlag.INFO_LINK | SectionFlag.LINK_ORDER)
 """As plain numbers: operations on enums take ten times as long, and objects have many sections."""
+
+LARGEST_SECTION = 1 << 28
+"""Bytes; the whole kernel has less."""
+
+_RESERVED = SHN_XINDEX + 1 - SHN_LORESERVE
+"""Numbers that no section of an object has, so that one number says what a symbol's section is: an
+object of 65,280 sections and more has empty ones there."""
 
 _ANYWHERE = (1 << 64) - 1
 """A limit for the offsets of relocations of a section that stands for itself."""
@@ -218,19 +229,42 @@ def parse(data: bytes | memoryview, subject: str = "object") -> ElfObject:
     if len(tables) != 1:
         raise ElfError(subject, f"has {len(tables)} symbol tables, one is expected")
     table = tables[0]
+    _check_sections(file, table, subject)
     numbers = _kept_sections(file, table)
     result = ElfObject(file.machine, file.byte_order, file.flags)
     result.symbols = _read_symbols(file, table, numbers, subject)
     for section in file.sections[1:]:
         if numbers[section.number]:
+            if len(result.sections) == SHN_LORESERVE:
+                result.sections += [Section("", SectionType.NULL, alignment=0)] * _RESERVED
             result.sections.append(_read_section(file, section, numbers))
         if section.type == _REL:
             raise ElfError(subject, f"{section.name}: REL relocations are not supported")
+    _check_values(result, subject)
     _read_relocations(file, numbers, result, subject)
     for kept in result.sections:
         if kept.type == SectionType.GROUP:
+            if kept.info >= len(result.symbols):
+                raise ElfError(subject, f"{kept.name}: its signature is a symbol that is none")
             kept.data = _renumber_group(file, kept.data, numbers, subject)
     return result
+
+
+def _check_sections(file: header.File, table: header.SectionHeader, subject: str) -> None:
+    """What holds for the sections of any object, whatever they are for."""
+    end = 0
+    for section in sorted(file.sections, key=lambda each: each.offset):
+        kind, alignment = section.type, section.alignment
+        if section.size > LARGEST_SECTION:
+            raise ElfError(subject, f"{section.name}: claims to have {section.size} bytes")
+        if alignment & (alignment - 1) or alignment > LARGEST_SECTION:
+            raise ElfError(subject, f"{section.name}: has an alignment of {alignment}")
+        if section.size and kind not in (_NULL, _NOBITS):
+            if section.offset < end:
+                raise ElfError(subject, f"{section.name}: overlaps another section in the file")
+            end = section.offset + section.size
+        if kind in (_RELA, _SYMTAB_SHNDX) and section.link != table.number:
+            raise ElfError(subject, f"{section.name}: is linked to section {section.link}")
 
 
 def _kept_sections(file: header.File, table: header.SectionHeader) -> list[int]:
@@ -247,7 +281,7 @@ def _kept_sections(file: header.File, table: header.SectionHeader) -> list[int]:
             or section.number in (table.number, table.link)
         )
         if not is_anew:
-            count += 1
+            count += 1 if count + 1 != SHN_LORESERVE else 1 + _RESERVED
             numbers[section.number] = count
     return numbers
 
@@ -326,11 +360,13 @@ def _apply(
     if not number:
         raise ElfError(subject, f"{section.name}: applies to section {section.info}, which is none")
     target = result.sections[number]
+    if target.type == _NOBITS and len(entries):
+        raise ElfError(subject, f"{section.name}: relocations of {target.name}, which is empty")
     if len(target.relocations):
         entries = np.concatenate([target.relocations, entries])
     target.relocations = entries
     # The offsets of a compressed section are those of what is in it.
-    return _ANYWHERE if target.flags & SectionFlag.COMPRESSED else max(target.size, 1)
+    return _ANYWHERE if target.flags & SectionFlag.COMPRESSED else target.size
 
 
 def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:
@@ -355,25 +391,26 @@ def _read_symbols(
         raise ElfError(subject, "its symbol table has no string table")
     raw = np.frombuffer(file.bytes_of(table), dtype=_symbol_layout(file.byte_order))
     strings = bytes(file.bytes_of(file.sections[table.link]))
-    sections = raw["section"].astype("u4")
-    extended = next((s for s in file.sections if s.type == SectionType.SYMTAB_SHNDX), None)
-    if extended is not None:
-        wide = np.frombuffer(file.bytes_of(extended), dtype=file.byte_order + "u4")
-        if len(wide) != len(sections):
-            raise ElfError(subject, "its extended section index table has another length")
-        sections = np.where(sections == SHN_XINDEX, wide, sections)
     names = header.strings_at(strings, raw["name"].tolist(), subject)
-    sections = _renumber_symbols(sections, names, numbers, subject)
+    sections = _sections_of_symbols(file, raw["section"].astype("u4"), names, numbers, subject)
     info = raw["info"]
     columns = (sections, raw["value"], raw["size"], info >> 4, info & 0xF, raw["other"])
     return list(map(Symbol, names, *(column.tolist() for column in columns)))
 
 
-def _renumber_symbols(
-    sections: npt.NDArray[np.uint32], names: Sequence[str], numbers: Sequence[int], subject: str
+def _sections_of_symbols(
+    file: header.File,
+    sections: npt.NDArray[np.uint32],
+    names: Sequence[str],
+    numbers: Sequence[int],
+    subject: str,
 ) -> npt.NDArray[np.uint32]:
     """The symbols' sections by the numbers that the object has; reserved indices stay."""
-    inside = np.flatnonzero((sections > 0) & ((sections < SHN_LORESERVE) | (sections > SHN_XINDEX)))
+    is_wide = sections == SHN_XINDEX
+    is_inside = (sections > 0) & ((sections < SHN_LORESERVE) | is_wide)
+    if is_wide.any():
+        sections = np.where(is_wide, _extended(file, len(sections), subject), sections)
+    inside = np.flatnonzero(is_inside)
     for number in inside[sections[inside] >= len(numbers)].tolist():
         raise ElfError(subject, f"symbol {names[number]!r} lies in a section that does not exist")
     renumbered = np.array(numbers, dtype="u4")[sections[inside]]
@@ -384,8 +421,28 @@ def _renumber_symbols(
     return result
 
 
+def _extended(file: header.File, count: int, subject: str) -> npt.NDArray[np.uint32]:
+    """The sections' numbers of symbols that have SHN_XINDEX instead."""
+    table = next((each for each in file.sections if each.type == _SYMTAB_SHNDX), None)
+    if table is None or table.size != 4 * count:
+        raise ElfError(subject, "has no table of extended section indices of its symbols' number")
+    return np.frombuffer(file.bytes_of(table), dtype=file.byte_order + "u4").astype("u4")
+
+
+def _check_values(result: ElfObject, subject: str) -> None:
+    sizes = np.array([section.size for section in result.sections], dtype="u8")
+    sections = np.array([symbol.section for symbol in result.symbols], dtype="i8")
+    values = np.array([symbol.value for symbol in result.symbols], dtype="u8")
+    is_inside = (sections > 0) & ((sections < SHN_LORESERVE) | (sections > SHN_XINDEX))
+    inside = np.flatnonzero(is_inside)
+    for number in inside[values[inside] > sizes[sections[inside]]].tolist():
+        raise ElfError(subject, f"symbol {result.symbols[number].name!r} lies beyond its section")
+
+
 def _renumber_group(file: header.File, data: bytes, numbers: Sequence[int], subject: str) -> bytes:
     """A section group's members by their new numbers; relocation sections follow their targets."""
+    if len(data) % 4:
+        raise ElfError(subject, "a section group's members are no words")
     words = np.frombuffer(data, dtype=file.byte_order + "u4").copy()
     for position, member in enumerate(words[1:].tolist(), 1):
         if member >= len(file.sections):
