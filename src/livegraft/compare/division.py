@@ -19,22 +19,27 @@ from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Architecture, Table
 from livegraft.elf.header import SectionFlag, SectionType
 from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
+from livegraft.errors import ElfError
 
 NamedSymbols = list[tuple[int, Symbol]]
 """Symbols with their numbers."""
 
 _NO_NAME = (int(SymbolType.SECTION), int(SymbolType.FILE))
 
-_ALLOC, _CODE, _MERGE, _STRINGS = (
+_ALLOC, _CODE, _MERGE, _STRINGS, _COMPRESSED = (
     int(flag)
     for flag in (
         SectionFlag.ALLOC,
         SectionFlag.EXECINSTR,
         SectionFlag.MERGE,
         SectionFlag.STRINGS,
+        SectionFlag.COMPRESSED,
     )
 )
 """As plain numbers: operations on enums take ten times as long, and objects have many sections."""
+
+_MOST_PARTS = 1 << 20
+"""Strings or constants of a section; each takes memory for a hundred bytes of a file."""
 
 _LABELS = (".L", "__BTF_ID__")
 """Names of places inside of others: strings of inline assembly, members of ``BTF_ID_LIST()``."""
@@ -79,6 +84,9 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
     Args:
         arch: the object's.
         oddities: where to put what is not understood.
+
+    Raises:
+        ElfError: a section that no compiler writes.
     """
     named = symbols_by_section(obj, arch)
     divided: dict[int, list[Entity]] = {}
@@ -103,6 +111,8 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
         else:
             continue
         divided[index] = found
+        if section.flags & _COMPRESSED or section.type == SectionType.RELA:
+            raise ElfError(section.name, "is not as a compiler writes it")
     return divided
 
 
@@ -117,11 +127,12 @@ def _symbols(
     kind = Kind.FUNCTION if int(section.flags) & _CODE else Kind.DATA
     order = sorted(listed, key=lambda pair: (pair[1].value, -pair[1].size, _rank(pair[1])))
     found: list[Entity] = []
+    aliases: dict[Entity, list[int]] = {}
     for number, symbol in order:
         last = found[-1] if found else None
         if last is not None and (symbol.value < last.end or symbol.value == last.value):
             if symbol.value == last.value:
-                last.aliases = (*last.aliases, number)
+                aliases.setdefault(last, []).append(number)
             elif symbol.type == SymbolType.FUNC:
                 text = f"lies inside of {last.name}"
                 oddities.append(Oddity("overlapping-symbols", symbol.name, text, last))
@@ -131,6 +142,8 @@ def _symbols(
             start = last.end if last else 0
         end = symbol.value + symbol.size
         found.append(Entity(symbol.name, kind, index, start, symbol.value, end, number))
+    for entity, numbers in aliases.items():
+        entity.aliases = tuple(numbers)
     for position, entity in enumerate(found):
         if entity.size == 0:  # symbols of assembly have no size
             follower = found[position + 1].value if position + 1 < len(found) else section.size
@@ -157,13 +170,20 @@ def _add_tail(index: int, section: Section, found: list[Entity]) -> None:
 
 def _strings(index: int, section: Section) -> list[Entity]:
     ends = np.flatnonzero(np.frombuffer(section.data, dtype="u1") == 0) + 1
+    _check_count(section, len(ends))
     bounds = [0, *ends.tolist()]
     if bounds[-1] < section.size:
         bounds.append(section.size)
     return [Entity("", Kind.STRING, index, start, start, end) for start, end in pairwise(bounds)]
 
 
+def _check_count(section: Section, count: int) -> None:
+    if count > _MOST_PARTS:
+        raise ElfError(section.name, f"has {count} parts, more than any kernel object")
+
+
 def _constants(index: int, section: Section, size: int) -> list[Entity]:
+    _check_count(section, section.size // size)
     return [
         Entity("", Kind.CONSTANT, index, start, start, min(start + size, section.size))
         for start in range(0, section.size, size)

@@ -83,11 +83,13 @@ def include(
 
 
 def _add_function(function: Entity, result: Inclusion, work: list[Entity]) -> None:
-    if function not in result.functions:
-        result.functions.add(function)
-        work.append(function)
-        for part in function.parts:
-            _add_function(part, result, work)
+    found = [function]
+    while found:
+        part = found.pop()
+        if part not in result.functions:
+            result.functions.add(part)
+            work.append(part)
+            found += part.parts
 
 
 def _follow(

@@ -26,8 +26,11 @@ BEFORE = 12
 
 LARGEST_LINE = 1 << 17
 
+LONGEST_FORMAT = 4096
+"""Bytes of a format that are looked at."""
+
 _CONVERSION = re.compile(
-    rb"%(?:%|[-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
+    rb"%(?:%|[-+ #0]*+(?:\d++|\*)?+(?:\.(?:\d++|\*))?+(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
 )
 _LINE_FOLLOWS = re.compile(rb"(?:\.[chS]|%[-\d.*]*s):$|\bat %s \($|\bline\W*$", re.I)
 
@@ -129,7 +132,7 @@ class _Code:
         return any(
             self.arch.is_argument(load, format_at + 1 + position)
             for text in formats
-            for position in _line_conversions(text)
+            for position in _line_conversions(text[:LONGEST_FORMAT])
         )
 
     def _is_line_argument(self, load: Load, places: list[int], nearby: list[Instruction]) -> bool:

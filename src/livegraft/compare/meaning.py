@@ -17,9 +17,13 @@ from livegraft.compare import names
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.pairing import Pairs
 from livegraft.compare.unit import Numbers, Unit
+from livegraft.errors import ElfError
 
 _PLACE_IN_SOURCE = re.compile(rb"(\.[chS]:)\d+")
 """A line number in a string: ``fs/ext4/super.c:123``."""
+
+_DEEPEST = 100
+"""Constants that refer to one another, from one that code refers to."""
 
 
 class Meanings:
@@ -29,11 +33,15 @@ class Meanings:
         original: the object before the fix.
         patched: the object after it.
         pairs: which is which.
+
+    Raises:
+        ElfError: constants refer to one another without end.
     """
 
     def __init__(self, original: Unit, patched: Unit, pairs: Pairs) -> None:
         self._units = (original, patched)
         self._numbers: dict[Hashable, int] = {}
+        self._depth = 0
         self._known: tuple[dict[Entity, int], dict[Entity, int]] = ({}, {})
         for old, new in pairs.of_original.items():
             self._known[0][old] = self._known[1][new] = self._number(("pair", old))
@@ -145,8 +153,13 @@ class Meanings:
         known = self._known[side]
         number = known.get(entity)
         if number is None:
+            if self._depth == _DEEPEST:
+                subject = entity.name or self._units[side].section(entity).name
+                raise ElfError(subject, f"is the end of a chain of {_DEEPEST} constants")
+            self._depth += 1
             known[entity] = 0  # what refers to itself is not followed twice
             number = known[entity] = self._number(self._token(side, entity))
+            self._depth -= 1
         return number
 
     def _token(self, side: int, entity: Entity) -> Hashable:

@@ -7,7 +7,7 @@ import re
 
 from livegraft.elf.header import ByteOrder
 
-_CLONE = re.compile(r"(?:\.(?:constprop|isra|part|cold|localalias|lto_priv)(?:\.\d+)?|\.\d+)+$")
+_CLONE = re.compile(r"(?:\.(?:constprop|isra|part|cold|localalias|lto_priv)(?:\.\d++)?+|\.\d++)++$")
 """GCC's clones (``ext4_mb_free_metadata.isra.0``, ``foo.cold``) and numbered static locals."""
 
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
@@ -50,7 +50,7 @@ def family(name: str) -> str:
 
 def number(name: str) -> tuple[int, ...]:
     """The numbers that the compiler appended, to order the members of a family."""
-    return tuple(int(part) for part in name.split(".")[1:] if part.isdigit())
+    return tuple(int(part) for part in name.split(".")[1:] if part.isdecimal())
 
 
 def is_numbered(name: str) -> bool:
@@ -66,7 +66,7 @@ def is_always_new(name: str) -> bool:
 def parent(name: str) -> str:
     """The function that a cold part belongs to, or the empty string: ``foo`` for ``foo.cold``."""
     head, found, tail = name.rpartition(COLD)
-    is_part = found and (not tail or tail[1:].isdigit())
+    is_part = found and (not tail or tail[1:].isdecimal())
     return head if is_part else ""
 
 

@@ -28,6 +28,10 @@ CONTEXT = 1
 """Instructions in front of and behind a reference that have to be the same."""
 
 
+_MOST_CHOICES = 1 << 16
+"""Static locals of one name, old ones by new ones: with more, none is chosen by its users."""
+
+
 @dataclass(slots=True)
 class Pairs:
     """Pairs of entities.
@@ -111,8 +115,10 @@ def _pair_statics(group: _Group, before: Users, after: Users, pairs: Pairs) -> N
     )
     _pair_same_users(group, before, after, pairs)
     _pair_only_choice(group, before, after, pairs)
-    if group.old:
-        pairs.ambiguous += [each for each in group.new if _candidates(each, group, before, after)]
+    is_many = len(group.old) * len(group.new) > _MOST_CHOICES
+    pairs.ambiguous += [
+        each for each in group.new if is_many or _candidates(each, group, before, after)
+    ]
 
 
 def _pair_same_users(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
@@ -141,11 +147,15 @@ def _pair_same_users(group: _Group, before: Users, after: Users, pairs: Pairs) -
             by_use = zip(before.in_order(same.old), after.in_order(same.new), strict=True)
             if set(by_number) == set(by_use):
                 for first, second in by_number:
-                    _take(group, first, second, pairs)
+                    pairs.add(first, second)
+    group.old = [each for each in group.old if each not in pairs.of_original]
+    group.new = [each for each in group.new if each not in pairs.of_patched]
 
 
 def _pair_only_choice(group: _Group, before: Users, after: Users, pairs: Pairs) -> None:
     """Users came or went, but only one is left that shares some."""
+    if len(group.old) * len(group.new) > _MOST_CHOICES:
+        return
     for each in list(group.new):
         candidates = _candidates(each, group, before, after)
         if len(candidates) != 1:

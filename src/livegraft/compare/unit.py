@@ -22,7 +22,7 @@ from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Instruction, Reference, Table, Undecodable
 from livegraft.elf.arch.registry import architecture
 from livegraft.elf.header import SHN_LORESERVE, SHN_XINDEX, SectionFlag
-from livegraft.elf.object import RELOCATION, ElfObject, Section, SymbolType
+from livegraft.elf.object import LARGEST_SECTION, RELOCATION, ElfObject, Section, SymbolType
 
 Numbers = npt.NDArray[np.int64]
 
@@ -217,9 +217,8 @@ class Unit:
             rows = np.flatnonzero((own == index) & np.isin(self.type, list(table.from_entry)))
             entries = self._locate(self._place[rows])
             value[rows] -= self._place[rows] - self._starts[entries]
-        self._target_place = np.where(
-            section > 0, (section << _SECTION_SHIFT) + np.maximum(value + correction, 0), -1
-        )
+        offset = np.clip(value + correction, 0, (1 << _SECTION_SHIFT) - 1)
+        self._target_place = np.where(section > 0, (section << _SECTION_SHIFT) + offset, -1)
         self._is_end = np.zeros(len(value), dtype=bool)
         for index, table in counted.items():
             if table.ends:
@@ -257,7 +256,8 @@ class Unit:
             manifold[index] |= len(listed) > 1
         places = np.flatnonzero((correction != 0) & ~self._by_name & manifold[section])
         section = section[places]
-        near = (section << _SECTION_SHIFT) + np.maximum((value + correction)[places], 0)
+        offset = np.clip((value + correction)[places], 0, LARGEST_SECTION)
+        near = (section << _SECTION_SHIFT) + offset
         far = near + self.arch.longest_immediate
         differs = (self._locate(near) != self._locate(far)) | self._is_snippet[section]
         for number in places[differs].tolist():
@@ -423,11 +423,14 @@ class Unit:
         for number, listed in entries.items():
             self.entities[number].entries = tuple(listed)
         functions = {each.name: each for each in self.functions()}
+        parts: dict[Entity, list[Entity]] = {}
         for entity in functions.values():
             parent = functions.get(names.parent(entity.name))
             if parent is not None:
                 entity.parent = parent
-                parent.parts = (*parent.parts, entity)
+                parts.setdefault(parent, []).append(entity)
+        for parent, found in parts.items():
+            parent.parts = tuple(found)
 
     def described(self, entry: Entity) -> Entity | None:
         """What a table's entry speaks of: that which its first relocation refers to."""
