@@ -4,12 +4,14 @@
 # make test    all tests, guests included
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
+# make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
 # make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference
 MAKEFLAGS += --no-builtin-rules
 PYTHON := .venv/bin/python
 KERNEL ?=
+FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test golden bench bench-compare lint man reference lock clean
+.PHONY: setup demo test golden fuzz bench bench-compare lint man reference lock clean
 setup:
 	@setup/setup.sh
 
@@ -19,6 +21,14 @@ demo: setup
 test:
 	@setup/setup.sh setup/debian-packages-tests
 	@$(PYTHON) -m pytest
+
+# New inputs go to build/fuzz; one that fails is kept there too, and belongs into tests/fuzz/corpus.
+fuzz: setup
+	@$(PYTHON) -m pip install -q --disable-pip-version-check 'atheris>=3.0'
+	@mkdir -p build/fuzz
+	@OPENBLAS_NUM_THREADS=1 $(PYTHON) -m tests.fuzz.run -max_total_time=$(FUZZ_SECONDS) -max_len=8192 \
+		-timeout=15 -rss_limit_mb=1500 -print_final_stats=1 -artifact_prefix=build/fuzz/found- \
+		build/fuzz tests/fuzz/corpus
 
 golden: setup
 	@$(PYTHON) -m tests.golden.make_pairs

@@ -202,8 +202,8 @@ class Unit:
         section = self._symbol_section[self._symbol]
         value = self._symbol_value[self._symbol] + self._addend
         self._by_name = self._symbol_named[self._symbol]
-        flags = np.array([each.flags for each in self.obj.sections], dtype="i8")
-        is_code = (flags & int(SectionFlag.EXECINSTR)) != 0
+        code = int(SectionFlag.EXECINSTR)
+        is_code = np.array([each.flags & code != 0 for each in self.obj.sections], dtype=bool)
         own = self._place >> _SECTION_SHIFT
         correction = np.zeros(len(self.type), dtype="i8")
         for kind, distance in self.arch.pc_relative.items():

@@ -387,7 +387,7 @@ def _read_symbols(
 ) -> list[Symbol]:
     if table.size % 24 or table.entry_size != 24 or table.size == 0:
         raise ElfError(subject, "its symbol table's entries are not Elf64_Sym")
-    if not 0 < table.link < len(file.sections):
+    if table.link >= len(file.sections) or file.sections[table.link].type != _STRTAB:
         raise ElfError(subject, "its symbol table has no string table")
     raw = np.frombuffer(file.bytes_of(table), dtype=_symbol_layout(file.byte_order))
     strings = bytes(file.bytes_of(file.sections[table.link]))
