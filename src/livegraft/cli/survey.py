@@ -125,7 +125,7 @@ def _sources(arguments: argparse.Namespace, context: Context) -> Trees | Commits
         source_of(name, source=packages, cache=context.cache(), progress=context.progress)
         for name in (arguments.old, arguments.new)
     )
-    return Trees.compare(old, new, arguments.path, context.progress)
+    return Trees.compare(old, new, context.cache(), arguments.path, context.progress)
 
 
 def _text(numbers: dict[str, Any], output: Path, paint: Paint) -> str:

@@ -21,6 +21,7 @@ from livegraft.kbuild.objects import units_among
 from livegraft.kbuild.shadow import Changes, shadow_of
 from livegraft.kernel.kernel import Kernel
 from livegraft.survey.grouping import open_kernel
+from livegraft.verdict.judge import judge
 
 BLANK_LINES = 7
 CONTROLS = ("blank lines", "another folder")
@@ -64,5 +65,5 @@ def _compared(kernel: Kernel, path: str, changes: Mapping[str, bytes | None]) ->
             shadow=shadow,
             extra_flags=Variant.SECTIONS.flags,
         )
-        found = compare_objects(elf.read(before.path), elf.read(after.path))
+        found = judge(compare_objects(elf.read(before.path), elf.read(after.path)))
     return [str(each) for each in (*found.changed, *found.new, *found.reasons)]

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from livegraft.fix.between import between, file_diff
+from livegraft.cache import Cache
+from livegraft.fix.between import between, file_diff, wanted
 from livegraft.progress import SILENT, Progress
 from livegraft.survey.candidate import Candidate
 
@@ -32,10 +34,25 @@ class Trees:
 
     @classmethod
     def compare(
-        cls, old: Path, new: Path, patterns: Iterable[str] = (), progress: Progress = SILENT
+        cls,
+        old: Path,
+        new: Path,
+        cache: Cache,
+        patterns: Iterable[str] = (),
+        progress: Progress = SILENT,
     ) -> Trees:
-        """Find out what differs (:func:`livegraft.fix.between.between`)."""
-        return cls(old, new, between(old, new, tuple(patterns), progress).files)
+        """Find out what differs (:func:`livegraft.fix.between.between`).
+
+        Source trees in the cache do not change: so what differs between two of them is kept there.
+        """
+
+        def find(path: Path) -> None:
+            path.write_text(json.dumps(between(old, new, (), progress).files))
+
+        path = cache.file(f"differences/{old.name}..{new.name}.json", find, progress)
+        some = tuple(patterns)
+        changed = (name for name in json.loads(path.read_text()) if wanted(name, some))
+        return cls(old, new, tuple(changed))
 
     def before(self, path: str) -> str | None:
         """The old text, None if the file is new. Latin-1 takes every byte as it is."""

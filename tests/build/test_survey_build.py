@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a survey finds out of real source: which files need one another, and false changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from livegraft.fix.fix import Fix
+from livegraft.kernel.kernel import Kernel
+from livegraft.run import run
+from livegraft.survey.commits import Commits
+from livegraft.survey.controls import CONTROLS, _changed, control
+from livegraft.survey.grouping import Setting, changed_units, grow
+from livegraft.survey.sources import Trees
+
+pytestmark = pytest.mark.build
+
+USER, HEADER, DEFINING = "fs/proc/base.c", "fs/proc/fd.h", "fs/proc/fd.c"
+CMDLINE = "fs/proc/cmdline.c"
+
+
+def setting(kernel: Kernel, folder: Path, edits: Mapping[str, tuple[str, str]]) -> Setting:
+    """Two trees: the kernel's source, and a folder that holds no more than what differs."""
+    for path, (old, new) in edits.items():
+        text = (kernel.source / path).read_text("utf-8")
+        assert old in text
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text.replace(old, new, 1), "utf-8")
+    trees = Trees(kernel.source, folder, tuple(sorted(edits)))
+    return Setting(kernel.release, kernel.cache.root, trees)
+
+
+def test_a_file_is_joined_with_what_it_needs(kernel: Kernel, tmp_path: Path) -> None:
+    """The header that declares a new function, and the unit that defines it; not the other one."""
+    declared = "int lg_survey(void);\n"
+    found = setting(
+        kernel,
+        tmp_path,
+        {
+            USER: ("return generic_permission(", "lg_survey();\n\treturn generic_permission("),
+            HEADER: ("#endif", f"{declared}#endif"),
+            DEFINING: (
+                "static int seq_show(",
+                "int lg_survey(void)\n{\n\treturn 0;\n}\n\nstatic int seq_show(",
+            ),
+            CMDLINE: ("seq_puts", "seq_puts"),
+        },
+    )
+    built = changed_units(kernel, found.trees)
+    assert built == {USER, DEFINING, CMDLINE}
+    candidate = grow(found, (USER,), built)
+    assert candidate.files == (USER, HEADER, DEFINING)
+    assert (candidate.body_only, candidate.note) == (False, "")
+    assert grow(found, (CMDLINE,), built).files == (CMDLINE,)
+
+
+def test_a_file_that_nothing_helps_says_so(kernel: Kernel, tmp_path: Path) -> None:
+    found = setting(kernel, tmp_path, {CMDLINE: ("seq_puts(m, saved", "lg_nowhere(m, saved")})
+    candidate = grow(found, (CMDLINE,), changed_units(kernel, found.trees))
+    assert candidate.files == (CMDLINE,)
+    assert "lg_nowhere" in candidate.note
+
+
+def test_unchanged_units_are_unchanged(kernel: Kernel) -> None:
+    document = control(kernel.release, kernel.cache.root, "net/ipv4/tcp_cubic.c")
+    assert document["changed"] == {name: [] for name in CONTROLS}
+
+
+def test_a_control_can_fail(kernel: Kernel) -> None:
+    text = (kernel.source / CMDLINE).read_bytes()
+    changed = text.replace(b"seq_putc(m, '\\n')", b"seq_putc(m, 'x')")
+    assert changed != text
+    assert _changed(kernel, CMDLINE, {CMDLINE: changed})
+
+
+def test_commits_are_fixes(kernel: Kernel, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    (repository / "fs/proc").mkdir(parents=True)
+
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+        return run(["git", "-C", repository, *who, *words]).stdout.strip()
+
+    def commit(text: str, subject: str) -> str:
+        (repository / CMDLINE).write_text(text, "utf-8")
+        git("add", "--all")
+        git("commit", "--quiet", "--message", subject)
+        return git("rev-parse", "HEAD")
+
+    text = (kernel.source / CMDLINE).read_text("utf-8")
+    git("init", "--quiet")
+    old = commit(text, "as shipped")
+    (repository / "README").write_text("nothing of the kernel\n")
+    commit(text, "documentation")
+    fixed = commit(text.replace("'\\n'", "'x'"), "proc: another character")
+    commits = Commits(repository, old, "HEAD")
+    (found,) = commits.candidates(kernel, None, 1)
+    assert (found.id, found.subject) == (fixed, "proc: another character")
+    assert (found.files, found.body_only) == ((CMDLINE,), True)
+    fix = tmp_path / "fix.patch"
+    fix.write_bytes(commits.fix(found))
+    assert set(Fix.load([fix]).apply(kernel.source)) == {CMDLINE}
