@@ -135,3 +135,22 @@ def test_loaded_argument(name: str, argument: int | None) -> None:
 )
 def test_is_branch(code: str, field: int, expected: bool) -> None:
     assert arch.is_branch(bytes.fromhex(code), field) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "is_sure"),
+    [
+        ("90 90 90 90 8b 05", True),  # mov 0(%rip),%eax
+        ("90 90 90 48 39 1d", True),  # cmp %rbx,0(%rip)
+        ("90 90 90 90 83 3d", False),  # cmpl $imm8,0(%rip)
+        ("90 90 90 90 f6 05", False),  # testb $imm8,0(%rip)
+        ("90 90 90 90 c7 05", False),  # movl $imm32,0(%rip)
+        ("90 90 90 0f b6 05", False),  # movzbl 0(%rip),%eax: not a single byte
+        ("90 c4 e3 79 39 05", False),  # vextracti128 $imm8: an opcode that is cmp elsewhere
+        ("90 90 90 90 8b 45", False),  # mov 0(%rbp),%eax is not PC-relative
+        ("8b 05", False),  # nothing in front to be sure of
+    ],
+)
+def test_what_surely_ends_with_its_operand(code: str, is_sure: bool) -> None:
+    data = bytes.fromhex(code)
+    assert arch.is_last(data + bytes(4), len(data)) is is_sure

@@ -271,6 +271,8 @@ class Unit:
         usual = self.arch.pc_relative[kind]
         if self.arch.is_branch(kind, section.data, offset):
             return usual
+        if self.arch.is_last is not None and self.arch.is_last(section.data, offset):
+            return usual
         if index in self._divided:
             owner = self.entities[int(self._locate(np.array([place]))[0])]
         else:

@@ -64,11 +64,12 @@ def runtime_constant(comparison: Comparison) -> Iterator[Reason]:
 
 def _places_in_functions(unit: Unit) -> Iterator[tuple[Entity, Entity]]:
     """Variables and sections that point into the middle of functions."""
-    for position in np.flatnonzero((unit.target >= 0) & (unit.delta != 0)).tolist():
-        owner = unit.entities[unit.owner[position]]
+    owners = [each.kind in (Kind.DATA, Kind.ANONYMOUS) for each in unit.entities]
+    may_be = np.array(owners, dtype=bool)[unit.owner] & (unit.target >= 0) & (unit.delta != 0)
+    for position in np.flatnonzero(may_be).tolist():
         target = unit.entities[unit.target[position]]
-        if owner.kind in (Kind.DATA, Kind.ANONYMOUS) and target.kind is Kind.FUNCTION:
-            yield owner, target
+        if target.kind is Kind.FUNCTION:
+            yield unit.entities[unit.owner[position]], target
 
 
 def section_groups(comparison: Comparison) -> Iterator[Reason]:

@@ -120,6 +120,7 @@ class Architecture:
         unindexed: types in code that no index is added to.
         labels: beginnings of the names of symbols that are no parts of a section.
         longest_immediate: bytes that may lie behind a PC-relative memory operand.
+        is_last: whether it is sure without decoding that none lie behind a field of the code.
         table_prefixes: tables whose names have a suffix.
         constants: sections of constants that are not marked as such -> bytes of each.
         snippets: beginnings of the names of sections with code that is referred to in parts.
@@ -152,6 +153,7 @@ class Architecture:
     unindexed: frozenset[int] = frozenset()
     labels: tuple[str, ...] = ()
     longest_immediate: int = 0
+    is_last: Callable[[bytes, int], bool] | None = None
     table_prefixes: Mapping[str, Table] = field(default_factory=dict)
     constants: Mapping[str, int] = field(default_factory=dict)
     snippets: tuple[str, ...] = ()

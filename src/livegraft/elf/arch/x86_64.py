@@ -9,7 +9,7 @@ extable,paravirt_types}.h and include/linux/objtool.h (tables).
 from __future__ import annotations
 
 from livegraft.elf.arch.architecture import Architecture, Instruction, Load, Reference, Table
-from livegraft.elf.arch.x86_64_decode import decode
+from livegraft.elf.arch.x86_64_decode import WITHOUT_IMMEDIATE, decode
 from livegraft.elf.header import Machine
 
 R_64 = 1
@@ -90,6 +90,24 @@ def is_branch(code: bytes, field: int) -> bool:
     if field >= 1 and code[field - 1] in (0xE8, 0xE9):
         return True
     return field >= 2 and code[field - 2] == 0x0F and code[field - 1] & 0xF0 == 0x80
+
+
+def is_last(code: bytes, field: int) -> bool:
+    """Whether an instruction surely ends with its PC-relative memory operand.
+
+    In front of the field is the ModRM byte and in front of that the opcode, which has no immediate
+    if it is one of a single byte. In front of that a part of a longer opcode or of a vector prefix
+    would have to be: where one may be, nothing is sure.
+
+    Args:
+        code: the bytes of the code.
+        field: offset of the field.
+    """
+    if field < 6 or code[field - 1] & 0xC7 != 0x05 or not WITHOUT_IMMEDIATE[code[field - 2]]:
+        return False
+    return code[field - 3] not in (0x0F, 0x38, 0x3A) and not (
+        code[field - 4] == 0xC5 or code[field - 5] in (0xC4, 0x8F) or code[field - 6] == 0x62
+    )
 
 
 def _is_branch(kind: int, code: bytes, field: int) -> bool:
@@ -192,6 +210,7 @@ X86_64 = Architecture(
     same_meaning=SAME_MEANING,
     unindexed=frozenset(PC_RELATIVE),  # no index is added to an address relative to rip
     longest_immediate=LONGEST_IMMEDIATE,
+    is_last=is_last,
     table_prefixes=TABLE_PREFIXES,
     snippets=SNIPPETS,
     # Behind ENDBR, or at the beginning of the padding in front (16 bytes on Debian's 6.12).

@@ -63,6 +63,12 @@ _IMMEDIATE = _kinds(
         _NEAR: [0xE8, 0xE9],
     }
 )
+WITHOUT_IMMEDIATE = bytearray(
+    bool(_MODRM[opcode] and not _IMMEDIATE[opcode] and opcode not in (0xF6, 0xF7))
+    for opcode in range(256)
+)
+"""One-byte opcodes with a ModRM byte that nothing but its operand follows."""
+
 _PLAIN_0F = _flags(
     *(0x05, 0x06, 0x07, 0x08, 0x09, 0x0B, 0x0E, 0x77, 0xA0, 0xA1, 0xA2, 0xA8, 0xA9, 0xAA),
     *(range(0x30, 0x38), range(0x80, 0x90), range(0xC8, 0xD0)),
