@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 from tests.compare_pairs import SECTIONS, compared, compiled
 
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.spelling import Member
-from livegraft.compare.types import Types
+from livegraft.compare.types import Types, types_of
+from livegraft.compare.unit import Unit
 from livegraft.elf.dwarf import read_debug_information
-from livegraft.errors import Reason
+from livegraft.elf.object import parse
+from livegraft.errors import ElfError, Reason
 from livegraft.verdict.judge import judge_all
 
 TYPES = (*SECTIONS, "-g")
@@ -218,3 +221,29 @@ def test_both_versions_of_debug_information_say_the_same(version: str, tmp_path:
 def test_compressed_debug_information_is_read(tmp_path: Path) -> None:
     obj = compiled(edited("", ""), tmp_path, "x.o", (*SECTIONS, "-g", "-gz=zlib"))
     assert "struct thing" in Types(read_debug_information(obj)).structures
+
+
+def test_malformed_debug_information_is_a_typed_error(tmp_path: Path) -> None:
+    """Bytes of it are overwritten at random: it is read, or refused, and that soon."""
+    good = (tmp_path / "x.o", compiled(edited("", ""), tmp_path, "x.o", TYPES))[0].read_bytes()
+    random = Random(1)
+    refused = 0
+    for _ in range(400):
+        obj = parse(good)
+        name = random.choice((".debug_info", ".debug_info", ".debug_abbrev", ".debug_str"))
+        section = obj.sections[obj.section_number(name) or 0]
+        data = bytearray(section.data)
+        for _ in range(random.randint(1, 4)):
+            data[random.randrange(len(data))] = random.choice(
+                (0, 1, 0x7F, 0xFF, random.randrange(256))
+            )
+        section.data = bytes(data)
+        unit = Unit(obj, "x.o")
+        try:
+            types = types_of(unit)
+            assert types is not None
+            types.users(frozenset(types.structures))
+            types.place("table", 14)
+        except ElfError:
+            refused += 1
+    assert refused > 20

@@ -16,6 +16,7 @@ from livegraft.elf.dwarf import At, DebugInformation, Entry, Tag
 AGGREGATES = {Tag.STRUCTURE: "struct", Tag.UNION: "union", Tag.ENUMERATION: "enum"}
 _TRANSPARENT = frozenset({Tag.CONST, Tag.VOLATILE, Tag.RESTRICT, Tag.ATOMIC, Tag.TYPEDEF})
 _POINTER_BYTES = 8
+_LONGEST_CHAIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,16 @@ class Spelling:
         return self._debug.reference(entry)
 
     def plain(self, entry: Entry | None) -> Entry | None:
-        """A type without qualifiers and typedefs."""
-        while entry is not None and entry.tag in _TRANSPARENT:
+        """A type without qualifiers and typedefs.
+
+        Raises:
+            RecursionError: it refers to itself.
+        """
+        for _ in range(_LONGEST_CHAIN):
+            if entry is None or entry.tag not in _TRANSPARENT:
+                return entry
             entry = self.type_of(entry)
-        return entry
+        raise RecursionError("a type refers to itself")
 
     def text(self, entry: Entry | None) -> str:
         if entry is None:
@@ -101,6 +108,19 @@ class Spelling:
             elif child.tag == Tag.UNSPECIFIED_PARAMETERS:
                 arguments.append("...")
         return f"{self.text(self.type_of(entry))} {middle}({', '.join(arguments)})"
+
+    def pointed_at(self, entry: Entry | None) -> Entry | None:
+        """A type without what points to it or holds many of it.
+
+        Raises:
+            RecursionError: it refers to itself.
+        """
+        for _ in range(_LONGEST_CHAIN):
+            plain = self.plain(entry)
+            if plain is None or plain.tag not in (Tag.POINTER, Tag.ARRAY):
+                return entry
+            entry = self.type_of(plain)
+        raise RecursionError("a type refers to itself")
 
     def _contents(self, entry: Entry) -> str:
         """A nameless aggregate by what is in it; an enumeration's values are compared apart."""

@@ -21,6 +21,7 @@ from livegraft.elf.dwarf import (
     read_debug_information,
     walk,
 )
+from livegraft.errors import ElfError
 
 _HAS_CODE = frozenset({At.LOW_PC, At.RANGES})
 
@@ -210,20 +211,7 @@ class Types:
         if entry.tag not in (Tag.VARIABLE, Tag.PARAMETER):
             return ""
         origin = self._debug.reference(entry, At.ABSTRACT_ORIGIN) or entry
-        type_ = self._spelling.type_of(origin)
-        while True:
-            plain = self._spelling.plain(type_)
-            if (
-                plain is None
-                or plain.tag in AGGREGATES
-                or plain.tag
-                not in (
-                    Tag.POINTER,
-                    Tag.ARRAY,
-                )
-            ):
-                return self._spelling.text(type_)
-            type_ = self._spelling.type_of(plain)
+        return self._spelling.text(self._spelling.pointed_at(self._spelling.type_of(origin)))
 
     def holders(self, name: str) -> frozenset[str]:
         """A type and the structures that it is a part of."""
@@ -257,5 +245,9 @@ def types_of(unit: Unit) -> Types | None:
     if not has_debug_information(unit.obj):
         return None
     if unit not in _KNOWN:
-        _KNOWN[unit] = Types(read_debug_information(unit.obj, unit.subject))
+        try:
+            _KNOWN[unit] = Types(read_debug_information(unit.obj, unit.subject))
+        except RecursionError as error:
+            text = f"its debug information is malformed ({error})"
+            raise ElfError(unit.subject, text) from error
     return _KNOWN[unit]

@@ -135,7 +135,7 @@ def read_debug_information(obj: ElfObject, subject: str = "object") -> DebugInfo
         return DebugInformation((), {})
     try:
         return _Reader(obj, subject).read()
-    except (struct.error, IndexError, KeyError, UnicodeDecodeError, zlib.error) as error:
+    except (struct.error, IndexError, KeyError, ValueError, zlib.error) as error:
         text = f"its debug information is malformed ({type(error).__name__}: {error})"
         raise ElfError(subject, text) from error
 
@@ -169,6 +169,12 @@ _BLOCKS = {0x0A: "B", 0x03: "H", 0x04: "I"}
 _BLOCK_ULEB = frozenset({0x09, 0x18})  # block, exprloc
 _REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, _REF_UDATA})
 
+_LONGEST_SHIFT = 70
+_DEEPEST = 200
+"""Entries within entries: a block in a block in an inlined function; compilers stay far below."""
+
+_LARGEST_SECTION = 1 << 31
+
 _Step = tuple["struct.Struct | None", list[tuple[int, int]], int, int]
 """Attributes of fixed size, or (None, [], attribute, form) for one of any size."""
 
@@ -190,6 +196,8 @@ def _uleb(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > _LONGEST_SHIFT:
+            raise ValueError("a number of more than 64 bits")
 
 
 def _sleb(data: bytes, at: int) -> tuple[int, int]:
@@ -315,6 +323,8 @@ class _Reader:
             stack[-1].append(entry)
             if found.has_children:
                 stack.append(entry.children)
+                if len(stack) > _DEEPEST:
+                    raise ValueError("entries lie too deep in one another")
         return top
 
     def _long(self, values: dict[int, Value], attribute: int, form: int, at: int, base: int) -> int:
@@ -384,8 +394,8 @@ def _decompressed(obj: ElfObject, section: Section, subject: str) -> bytes:
     if not section.flags & SectionFlag.COMPRESSED:
         return section.data
     kind, _, size, _ = struct.unpack_from(f"{obj.byte_order}IIQQ", section.data, 0)
-    if kind != 1:
-        raise ElfError(subject, f"{section.name} is compressed in the unknown way {kind}")
+    if kind != 1 or size > _LARGEST_SECTION:
+        raise ElfError(subject, f"{section.name} is compressed in an unknown way ({kind})")
     unpacker = zlib.decompressobj()
     data = unpacker.decompress(section.data[24:], size)
     if len(data) != size:
