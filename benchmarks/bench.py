@@ -31,6 +31,7 @@ from livegraft.lab.image import Image
 HERE = Path(__file__).resolve().parent
 RELEASE = "6.1.0-55-amd64"
 FIX = HERE.parent / "tests/data/ext4-mballoc.patch"
+HEADER_FIX = HERE / "btrfs-inode-header.patch"
 SAMPLE = HERE.parent / "demo/sample.patch"
 PLOT = HERE.parent / "build/compare.svg"
 
@@ -63,6 +64,18 @@ def cold(_: Kernel, __: int) -> Iterator[Figure]:
     yield Figure(
         "fix to .ko, empty cache", f"{cost.seconds:.0f} s", "<= 120 s", cost.seconds <= 120
     )
+    for name, value in cost.document["timings"].items():
+        if value >= 1:
+            yield Figure(f"  step: {name}", f"{value:.1f} s")
+
+
+def header(_: Kernel, __: int) -> Iterator[Figure]:
+    """An inline function of a header that some fifty units read and two use."""
+    with tempfile.TemporaryDirectory() as folder:
+        cost = livegraft("build", HEADER_FIX, "-k", RELEASE, "-o", Path(folder, "header.ko"))
+    seconds = cost.seconds
+    what = "fix to .ko, a function in a header of 49 units"
+    yield Figure(what, f"{seconds:.0f} s", "<= 120 s", seconds <= 120)
     for name, value in cost.document["timings"].items():
         if value >= 1:
             yield Figure(f"  step: {name}", f"{value:.1f} s")
@@ -134,6 +147,7 @@ def parts(plot: Path) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
     """
     return {
         "build": build,
+        "header": header,
         "compare": partial(comparing, fix=SAMPLE, plot=plot),
         "guests": guests,
         "transitions": transitions,
