@@ -12,6 +12,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from livegraft.kbuild.environment import environment_of
@@ -61,7 +62,13 @@ def include_index(kernel: KernelTree, progress: Progress = SILENT) -> IncludeInd
     name = f"includes/{kernel.source.name}-{architecture}-1"
     with progress.step("find out who includes whom"):
         path = kernel.cache.file(name, lambda path: _write(path, kernel, architecture), progress)
-        return IncludeIndex(path.read_text(errors="surrogateescape"))
+        return _read_index(path)
+
+
+@lru_cache(maxsize=2)
+def _read_index(path: Path) -> IncludeIndex:
+    """Who looks at several fixes reads it once. The cache never changes a file that is there."""
+    return IncludeIndex(path.read_text(errors="surrogateescape"))
 
 
 def scan(source: Path, build: Path, architecture: str) -> dict[str, list[str]]:

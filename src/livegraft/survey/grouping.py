@@ -224,8 +224,10 @@ def _mentioning(headers: Iterable[str], known: Mapping[str, frozenset[str]], tex
     return {path for path in headers if known[path] & names}
 
 
-def _new_functions(trees: Trees, path: str) -> set[str]:
-    return _exported(trees.after(path) or "") - _exported(trees.before(path) or "")
+@lru_cache(maxsize=4096)
+def _new_functions(trees: Trees, path: str) -> frozenset[str]:
+    after, before = (_exported(text or "") for text in (trees.after(path), trees.before(path)))
+    return frozenset(after - before)
 
 
 def _exported(text: str) -> set[str]:
