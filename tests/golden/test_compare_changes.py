@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.compare_pairs import compared, compiled
+from tests.compare_pairs import compared, compiled, payload, run
 
 from livegraft.compare.comparison import compare_objects
 from livegraft.verdict.judge import judge
@@ -262,3 +262,34 @@ def test_dynamic_debug_that_starts_off_is_told(
     comparison = compared(DEBUG % (1, 1), DEBUG % (f, g), tmp_path)
     assert comparison.changed == ("f",) if told else ("g",)
     assert [warning.partition(": pr_debug()")[0] for warning in comparison.warnings] == told
+
+
+UNTRACED = """
+static notrace noinline int g(int x) { return outside(x) + %d; }
+static notrace noinline int h(int x) { return g(x) * 3; }
+int f(int x) { return h(x) + 1; }
+int e(int x) { return g(x) + 2; }
+int d(int x) { return outside(x); }
+"""
+
+
+def test_callers_bring_along_what_cannot_be_redirected(tmp_path: Path) -> None:
+    """Kernel ``inline`` implies ``notrace``: ``gfs2_setbit()`` has no ftrace entry."""
+    comparison = compared(UNTRACED % 1, UNTRACED % 2, tmp_path)
+    assert (comparison.changed, comparison.new) == (("e", "f"), ("g", "h"))
+    assert comparison.reasons == ()
+    main = "int lg_fs_unit_f(int x);\nint f(int x);\nint lg_fs_unit_e(int x);\n" + (
+        'int main(void) { printf("%d %d %d", f(1), lg_fs_unit_f(1), lg_fs_unit_e(1)); }'
+    )
+    assert run(comparison.original.obj, payload(comparison), main, tmp_path) == "3007 3010 1005"
+
+
+@pytest.mark.parametrize(
+    "kept", ["int (*kept)(int) = g;", "int (*keep(void))(int) { return g; }", "#define static"]
+)
+def test_what_others_may_call_is_not_brought_along(kept: str, tmp_path: Path) -> None:
+    tail = "" if kept.startswith("#") else kept
+    head = kept + "\n" if not tail else ""
+    comparison = compared(head + UNTRACED % 1 + tail, head + UNTRACED % 2 + tail, tmp_path)
+    assert [reason.rule for reason in comparison.reasons] == ["no-ftrace-entry"]
+    assert [reason.object for reason in comparison.reasons] == ["g"]

@@ -15,6 +15,7 @@ from livegraft.compare.marks import Marks, marks_of
 from livegraft.compare.meaning import Meanings
 from livegraft.compare.pairing import Pairs, pair
 from livegraft.compare.runtimeconst import read_variables
+from livegraft.compare.tracing import bring_along
 from livegraft.compare.unit import Unit
 from livegraft.elf.object import Binding, ElfObject
 from livegraft.errors import ElfError, Reason
@@ -42,7 +43,8 @@ class Comparison:
         pairs: which is which.
         changed_entities: functions of the patched object that differ; what differs in a cold part
             differs in its function.
-        new_entities: functions that only the patched object has.
+        new_entities: functions that only the patched object has, and changed ones that their
+            callers bring along, for nothing can redirect them.
         removed_entities: functions that only the original has.
         changed_data: variables of the patched object whose initial value or size differs.
         new_data: variables that only the patched object has, whether they are needed or not.
@@ -228,6 +230,7 @@ def _compare_functions(
         survivor = pairs.of_original.get(part.top) if part.parent is not None else None
         if survivor is not None:
             changed.add(survivor)
+    new |= bring_along(before, after, pairs, changed)
     return (
         _by_place(changed),
         _by_place(new),

@@ -19,8 +19,14 @@ SET_AT_RUN_TIME = "set the new value in code that the fix changes, or boot a ker
 
 
 def init_data(comparison: Comparison) -> Iterator[Reason]:
-    """Data of the boot is gone: ``__initconst`` tables, ``__setup()`` strings."""
+    """Data of the boot is gone: ``__initconst`` tables, ``__setup()`` strings.
+
+    Static locals that cannot be told apart are left to the function that they belong to.
+    """
+    doubtful = set(comparison.pairs.ambiguous)
     for variable in (*comparison.changed_data, *comparison.new_data):
+        if variable in doubtful:
+            continue
         section = comparison.patched.section(variable).name
         if sections.is_initial(section):
             text = f"is data of the boot or of a module's loading ({section})"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
+from livegraft.compare.tracing import is_traced
 from livegraft.compare.unit import Unit
 from livegraft.elf.header import SectionFlag
 from livegraft.elf.object import Binding, SymbolType
@@ -32,7 +33,7 @@ def no_ftrace_entry(comparison: Comparison) -> Iterator[Reason]:
         original = comparison.original_of(function)
         if original is None or _is_initial(comparison, function):
             continue
-        if not _is_traced(comparison, original):
+        if not is_traced(comparison.original, original):
             text = "has no ftrace entry (notrace, noinstr, or made without -pg)"
             remedy = "change its callers or what it calls instead, or boot a kernel with the fix"
             yield Reason("no-ftrace-entry", original.name, text, remedy)
@@ -40,20 +41,6 @@ def no_ftrace_entry(comparison: Comparison) -> Iterator[Reason]:
 
 def _is_initial(comparison: Comparison, function: Entity) -> bool:
     return sections.is_initial(comparison.patched.section(function).name)
-
-
-def _is_traced(comparison: Comparison, function: Entity) -> bool:
-    unit = comparison.original
-    if any(_is_ftrace_site(comparison, function, entry) for entry in function.entries):
-        return True
-    return any(use.target in unit.arch.ftrace_calls for use in unit.uses(function))
-
-
-def _is_ftrace_site(comparison: Comparison, function: Entity, entry: Entity) -> bool:
-    arch = comparison.original.arch
-    if entry.name not in arch.ftrace_tables:
-        return False
-    return abs(comparison.original.place(entry)) <= arch.ftrace_span
 
 
 def alias_changed(comparison: Comparison) -> Iterator[Reason]:
