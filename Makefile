@@ -2,6 +2,7 @@
 # make setup   install what is needed; leaves the command at .venv/bin/livegraft
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel)
 # make test    all tests, guests included
+# make flavours   build for and boot the cloud and rt kernels of both lines (FLAVOURS="RELEASE ...")
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
@@ -11,7 +12,10 @@ PYTHON := .venv/bin/python
 KERNEL ?=
 FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test golden fuzz bench bench-compare lint man reference lock clean
+FLAVOURS ?= 6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64 \
+	6.12.117+deb12-cloud-amd64 6.12.107+deb12-rt-amd64
+
+.PHONY: setup demo test flavours golden fuzz bench bench-compare lint man reference lock clean
 setup:
 	@setup/setup.sh
 
@@ -32,6 +36,10 @@ fuzz: setup
 
 golden: setup
 	@$(PYTHON) -m tests.golden.make_pairs
+
+flavours:
+	@setup/setup.sh setup/debian-packages-tests
+	@LIVEGRAFT_TEST_FLAVOURS="$(FLAVOURS)" $(PYTHON) -m pytest tests/guest/test_flavours.py
 
 bench: setup
 	@$(PYTHON) -m benchmarks.bench

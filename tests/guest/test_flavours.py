@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels of the flavours cloud and rt: prepared, built for, booted, patched and unpatched.
+
+``make flavours`` takes those of both lines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.releases import FLAVOURS
+
+from livegraft import pipeline
+from livegraft.errors import PackageMissing, UnknownRelease
+from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.lab.trial import try_patch
+
+ROOT = Path(__file__).parents[2]
+FIXES = [
+    ROOT / "demo/sample.patch",
+    ROOT / "tests/data/endbr.patch",
+    ROOT / "tests/data/runtime-const.patch",
+]
+
+SCRIPT = b"""\
+grep -q livegraft.sample=1 /proc/cmdline || exit 1
+cat /proc/uptime || exit 1
+# vfs_read is patched: it refuses this size and no other.
+dd if=/dev/zero of=/dev/null bs=4242 count=1 && exit 2
+dd if=/dev/zero of=/dev/null bs=4243 count=1 || exit 3
+uname -v
+"""
+
+pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(params=FLAVOURS)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    try:
+        return prepare(str(request.param))
+    except (PackageMissing, UnknownRelease) as error:
+        pytest.skip(f"{error}; name others in LIVEGRAFT_TEST_FLAVOURS")
+
+
+def test_a_patch_is_built_and_runs(kernel: Kernel, tmp_path: Path) -> None:
+    output = tmp_path / "fix.ko"
+    outcome = pipeline.build(FIXES, kernel, output=output)
+    changed = {each.target.name for each in outcome.inspection.redirections}
+    assert changed == {"cmdline_proc_show", "uptime_proc_show", "vfs_read"}
+    trial = try_patch(kernel.vmlinuz, kernel.modules, output, script=SCRIPT, timeout=300)
+    assert trial.state == "enabled"
+    assert trial.script is not None and trial.script.status == 0, trial.script
+    assert (b"PREEMPT_RT" in trial.script.stdout) == ("-rt-" in kernel.release)
+    assert trial.faults == ()
