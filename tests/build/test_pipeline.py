@@ -91,7 +91,8 @@ def test_the_ext4_fix_changes_the_two_functions(ext4: pipeline.Built) -> None:
         ("ext4", "ext4_mb_init_group", 1, State.CHANGED),
         ("ext4", "ext4_mb_load_buddy_gfp", 1, State.CHANGED),
     ]
-    assert ext4.outcome.warnings == ()
+    (caution,) = ext4.outcome.warnings
+    assert "ext4 can be unloaded but not loaded again on this kernel" in caution
     assert {each.target.name for each in ext4.inspection.redirections} == {
         "ext4_mb_init_group",
         "ext4_mb_load_buddy_gfp",
@@ -236,7 +237,8 @@ def test_a_static_local_keeps_its_state(numbered_anew: bool, kernel: Kernel, fix
     assert Target("netfs", "debug_ids.0", 1) in targets(outcome)
     (piece,) = pieces(outcome)
     assert not [s.name for s in piece.symbols if s.in_section and s.name.startswith("debug_ids")]
-    assert [warning.partition(":")[0] for warning in outcome.warnings] == (
+    warnings = [text for text in outcome.warnings if "not loaded again on this" not in text]
+    assert [warning.partition(":")[0] for warning in warnings] == (
         ["livegraft_calls.1"] if numbered_anew else []
     )
 

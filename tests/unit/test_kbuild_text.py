@@ -83,3 +83,15 @@ def test_messages_are_cleaned() -> None:
 def test_messages_of_another_kind_are_kept() -> None:
     assert clean("gcc: internal compiler error: Killed\n", []).startswith("gcc: internal")
     assert first_error("nothing") == ("", "")
+
+
+def test_an_error_in_a_macro_is_told_where_that_is_used() -> None:
+    cleaned = """\
+livegraft.h:54:60: error: initialization from incompatible pointer type
+   54 |                 __section(...) = (function)
+livegraft.h:46:41: note: in expansion of macro '__LIVEGRAFT_CALLBACK'
+fs/proc/version.c:14:1: note: in expansion of macro 'LIVEGRAFT_PRE_PATCH'
+fs/proc/version.c:20:1: error: another one
+fs/proc/version.c:30:1: note: in expansion of macro 'OTHER'"""
+    expected = ("fs/proc/version.c:14", "initialization from incompatible pointer type")
+    assert first_error(cleaned) == expected

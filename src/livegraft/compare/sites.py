@@ -85,7 +85,7 @@ class Sites:
                 "module-static-key",
                 function.top.name,
                 f"depends on the static key {key}, which lies in a module",
-                "read the key with static_key_enabled() in the fix",
+                "read the key with LIVEGRAFT_KEY_ENABLED() of livegraft.h in the fix",
             )
         )
 
@@ -113,7 +113,8 @@ class Sites:
                     "module-alternative",
                     function.top.name,
                     f"has alternative instructions that refer to {_name(use.target)} in a module",
-                    "leave this function out of the fix, or boot a kernel with the fix",
+                    "call it there in the ordinary way (a static call: LIVEGRAFT_STATIC_CALL()), "
+                    "or leave this function out of the fix",
                 )
             )
 

@@ -274,7 +274,7 @@ def _compile_error(
 ) -> CompileError | CacheError:
     if os.strerror(errno.ENOSPC) in error.output:
         return CacheError(command.output, "the disk is full", "free some space, or set TMPDIR")
-    roots = [str(kernel.source), *([str(shadow.root)] if shadow else [])]
+    roots = [str(kernel.source), str(AUTHORS_HEADERS), *([str(shadow.root)] if shadow else [])]
     messages = clean(error.output, roots)
     place, text = first_error(messages)
     unit = os.path.normpath(command.output).removesuffix(".o") + ".c"

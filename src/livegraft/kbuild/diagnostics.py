@@ -10,6 +10,7 @@ _LOCATION = re.compile(
     r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?P<kind>fatal error|error|warning|note): "
 )
 _SCENE = re.compile(r"^(?:In file included from|\s+from) |^[^\s:]+: (?:In|At) ")
+_EXPANSION = "in expansion of macro "
 _SHOWN = 20
 
 
@@ -33,12 +34,23 @@ def clean(output: str, roots: Iterable[str]) -> str:
 
 
 def first_error(cleaned: str) -> tuple[str, str]:
-    """The place (``fs/ext4/mballoc.c:1378``) and the text of the first error; empty if none."""
+    """The place (``fs/ext4/mballoc.c:1378``) and the text of the first error; empty if none.
+
+    Of an error inside of a macro it is the place where that is used.
+    """
+    place, text = "", ""
     for line in cleaned.splitlines():
         match = _LOCATION.match(line)
-        if match and "error" in match["kind"]:
-            return f"{match['file']}:{match['line']}", line[match.end() :]
-    return "", ""
+        if match is None:
+            continue
+        if "error" in match["kind"]:
+            if place:
+                break
+            text = line[match.end() :]
+        elif not place or not line[match.end() :].startswith(_EXPANSION):
+            continue
+        place = f"{match['file']}:{match['line']}"
+    return place, text
 
 
 def _blocks(lines: Iterable[str]) -> list[list[str]]:
