@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Functions into which the boot writes constants (6.12): one that can be patched, one that cannot.
-
-That the first runs is in tests/guest/test_under_load.py.
-"""
+"""Functions into which the boot writes constants: one that can be patched, one that cannot."""
 
 from __future__ import annotations
 

@@ -17,18 +17,11 @@ from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.trial import try_patch
 
 ROOT = Path(__file__).parents[2]
-FIXES = [
-    ROOT / "demo/sample.patch",
-    ROOT / "tests/data/endbr.patch",
-    ROOT / "tests/data/runtime-const.patch",
-]
+FIXES = [ROOT / "demo/sample.patch", ROOT / "tests/data/endbr.patch"]
 
 SCRIPT = b"""\
 grep -q livegraft.sample=1 /proc/cmdline || exit 1
 cat /proc/uptime || exit 1
-# vfs_read is patched: it refuses this size and no other.
-dd if=/dev/zero of=/dev/null bs=4242 count=1 && exit 2
-dd if=/dev/zero of=/dev/null bs=4243 count=1 || exit 3
 uname -v
 """
 
@@ -47,7 +40,7 @@ def test_a_patch_is_built_and_runs(kernel: Kernel, tmp_path: Path) -> None:
     output = tmp_path / "fix.ko"
     outcome = pipeline.build(FIXES, kernel, output=output)
     changed = {each.target.name for each in outcome.inspection.redirections}
-    assert changed == {"cmdline_proc_show", "uptime_proc_show", "vfs_read"}
+    assert changed == {"cmdline_proc_show", "uptime_proc_show"}
     trial = try_patch(kernel.vmlinuz, kernel.modules, output, script=SCRIPT, timeout=300)
     assert trial.state == "enabled"
     assert trial.script is not None and trial.script.status == 0, trial.script
