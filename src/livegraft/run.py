@@ -95,7 +95,9 @@ def run(
         stdout, stderr = _communicate(process, timeout, on_line)
     except subprocess.TimeoutExpired as error:
         _kill(process)
-        raise RunTimedOut(words, timeout or 0, str(error.stderr or error.stdout or "")) from error
+        said = error.stderr or error.stdout or b""  # bytes, although the process speaks text
+        text = said if isinstance(said, str) else said.decode("utf-8", "replace")
+        raise RunTimedOut(words, timeout or 0, text) from error
     except BaseException:
         _kill(process)
         raise

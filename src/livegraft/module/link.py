@@ -22,7 +22,7 @@ SOURCES = {"payload.mk": "Kbuild", "livegraft_abi.h": "livegraft_abi.h"}
 FUNCTION_ARRAY = "lg_funcs_"
 """How the names of the glue's arrays of ``struct klp_func`` begin."""
 
-SECONDS = 120.0
+SECONDS = 600
 
 _COMPLAINT = re.compile(r"\b(warning|error)\b", re.IGNORECASE)
 
