@@ -76,18 +76,17 @@ def build(place: Workplace, candidate: Candidate) -> dict[str, Any]:
     """
     progress = Progress()
     began = time.monotonic()
-    found = _build(place, candidate, progress)
+    found = refused(candidate.reasons) if candidate.reasons else _build(place, candidate, progress)
     timings = {name: round(seconds, 3) for name, seconds in progress.timings.items()}
     return found | {"seconds": round(time.monotonic() - began, 3), "timings": timings}
 
 
 def _build(place: Workplace, candidate: Candidate, progress: Progress) -> dict[str, Any]:
-    module = place.module(candidate)
     try:
         built = pipeline.build(
             [place.fix(candidate)],
             open_kernel(place.release, place.cache_root),
-            output=module,
+            output=place.module(candidate),
             name=candidate.name,
             keep=place.objects(candidate),
             progress=progress,

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from livegraft.errors import Reason
+
 _NAME_SIZE = 40
 """Module names may have 55 characters, and the number of a fix comes before."""
 
@@ -23,6 +25,8 @@ class Candidate:
         body_only: it changes function bodies and nothing else, told from the texts alone.
         subject: the commit's subject; empty for one that is a difference of two versions.
         note: why its files do not compile together, if they do not.
+        reasons: why it is refused, if that was found out before anything had to be compiled: then
+            it is not asked again.
     """
 
     id: str
@@ -30,6 +34,7 @@ class Candidate:
     body_only: bool
     subject: str = ""
     note: str = ""
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def name(self) -> str:
@@ -45,6 +50,7 @@ class Candidate:
             "body_only": self.body_only,
             "subject": self.subject,
             "note": self.note,
+            "reasons": [reason.as_json() for reason in self.reasons],
         }
 
     @classmethod
@@ -56,4 +62,5 @@ class Candidate:
             document["body_only"],
             document["subject"],
             document["note"],
+            tuple(Reason(**reason) for reason in document.get("reasons", ())),
         )

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from livegraft.cache import Cache
-from livegraft.errors import CompileError, LivegraftError, Refused
+from livegraft.errors import CompileError, LivegraftError, Reason, Refused
 from livegraft.fix.includes import IncludeIndex, include_index
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
@@ -86,13 +86,18 @@ def grow(setting: Setting, files: tuple[str, ...], built: frozenset[str]) -> Can
     group = _Group(setting, list(files), built)
     note = group.grow()
     return Candidate(
-        files[0], tuple(group.files), body_only(*setting.trees.texts(group.files)), note=note
+        files[0],
+        tuple(group.files),
+        body_only(*setting.trees.texts(group.files)),
+        note=note,
+        reasons=group.reasons,
     )
 
 
 class _Group:
     def __init__(self, setting: Setting, files: list[str], built: frozenset[str]) -> None:
         self.files = files
+        self.reasons: tuple[Reason, ...] = ()
         self._setting = setting
         self._trees = setting.trees
         self._kernel = setting.kernel()
@@ -104,8 +109,9 @@ class _Group:
         for _ in range(ROUNDS):
             try:
                 errors = self._check()
-            except Refused:
-                return ""  # whatever refuses it is found again when it is built, and told there
+            except Refused as error:
+                self.reasons = error.reasons
+                return ""
             except LivegraftError as error:
                 return str(error)
             wanted = self._wanted(errors) if errors else self._defining()
