@@ -23,7 +23,7 @@ from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import compile_unit, files_read, side_by_side
 from livegraft.kbuild.objects import Unit, units_among
-from livegraft.kbuild.shadow import Shadow, shadow_of
+from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
 from livegraft.kernel.kernel import Kernel, open_prepared
 from livegraft.survey.bodies import body_only, outline
 from livegraft.survey.candidate import Candidate
@@ -49,6 +49,9 @@ _KEYWORDS = frozenset(
     ).split()
 )
 _HEADERS = (".h", ".inc", ".def")
+_TOO_MANY = "too-many-units"
+_READ_BY_TOO_MANY: dict[frozenset[str], tuple[Reason, ...]] = {}
+"""Headers, and why a fix with them is refused whatever else is in it; of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +148,7 @@ class _Group:
     def _check(self) -> list[tuple[Unit, str]]:
         """The units that do not compile, each with the compiler's messages."""
         changes = self._trees.content(self.files)
-        units = units_of(changes, self._kernel).units
-        commands = learn(self._kernel, units)
+        commands = learn(self._kernel, self._units(changes))
         with (
             shadow_of(self._kernel.source, changes) as shadow,
             tempfile.TemporaryDirectory(prefix="livegraft-survey-") as folder,
@@ -157,6 +159,19 @@ class _Group:
             ]
             messages = side_by_side(tasks, 1)
         return [(unit, text) for unit, text in zip(commands, messages, strict=True) if text]
+
+    def _units(self, changes: Changes) -> tuple[Unit, ...]:
+        """The units to check; which headers are read by too many is found out once."""
+        headers = frozenset(path for path in self.files if path.endswith(_HEADERS))
+        for known, reasons in _READ_BY_TOO_MANY.items():
+            if known <= headers:
+                raise Refused(self.files[0], reasons)
+        try:
+            return units_of(changes, self._kernel).units
+        except Refused as error:
+            if headers and all(each.rule == _TOO_MANY for each in error.reasons):
+                _READ_BY_TOO_MANY[headers] = error.reasons
+            raise
 
     def _wanted(self, errors: Sequence[tuple[Unit, str]]) -> list[str]:
         """The changed files that can help against errors."""
