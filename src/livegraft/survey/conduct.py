@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from livegraft.errors import LivegraftError, UsageError
+from livegraft.errors import LivegraftError, LostGuest, UsageError
 from livegraft.kernel.kernel import Kernel
 from livegraft.progress import SILENT, Progress
 from livegraft.survey.building import Outcome, Workplace, build, failed
@@ -244,6 +244,12 @@ def _load(
             batch = batches[done.key]
             found = done.result
             if isinstance(found, Failure):
+                if found.problem.startswith(LostGuest.__name__):
+                    raise LostGuest(
+                        place.release,
+                        found.problem,
+                        remedy="run the same command when this machine is less busy: it goes on",
+                    )
                 why = failed(f"in the guest: {found.problem}") | {"trace": found.trace}
                 found = [(load.id, why) for load in batch]
             for key, answer in found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -23,7 +23,6 @@ from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest, GuestCommandFailed, emulator_failed
 from livegraft.lab.modules import ModuleFolder
 from livegraft.pipeline import kept_objects
-from livegraft.progress import Progress
 from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
 from livegraft.survey.objectfile import Elf
@@ -40,6 +39,7 @@ MODULE_SECONDS = 240.0
 _DRIVER = "/root/in_guest.py"
 _REQUEST = "/root/request.json"
 _MEMORY_MIB = 2048
+_BOOT_SECONDS = 240.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,18 @@ def load_all(release: str, cache_root: Path, loads: Sequence[Load]) -> list[tupl
     """
     kernel = open_kernel(release, cache_root)
     found: dict[str, Found] = {}
-    attempts = 0
+    attempts = lost = 0
     while pending := [load for load in loads if load.id not in found]:
         batch = pending if attempts == 0 else pending[:1]
         try:
             for load, answer in _in_one_guest(kernel, batch):
                 found[load.id] = answer
+        except GuestNotUp as error:
+            # Nothing was loaded yet: this machine is too busy, and no module is to blame.
+            lost += 1
+            if lost > ATTEMPTS:
+                raise error.lost from error
+            continue
         except LostGuest as error:
             attempts += 1
             # The first that has no answer was in the guest when it was lost.
@@ -95,16 +101,43 @@ def load_all(release: str, cache_root: Path, loads: Sequence[Load]) -> list[tupl
     return list(found.items())
 
 
-def _in_one_guest(kernel: Kernel, loads: Sequence[Load]) -> Iterator[tuple[Load, Found]]:
+class GuestNotUp(Exception):
+    """A guest was lost before anything was loaded in it."""
+
+    def __init__(self, lost: LostGuest) -> None:
+        super().__init__(str(lost))
+        self.lost = lost
+
+
+@contextmanager
+def _booted(kernel: Kernel) -> Iterator[Guest]:
+    """A guest that is up.
+
+    Raises:
+        GuestNotUp: it did not come up.
+    """
     driver = resources.files(__package__).joinpath("in_guest.py").read_bytes()
-    with boot(
+    with ExitStack() as stack:
+        try:
+            guest = stack.enter_context(_boot(kernel, driver))
+        except LostGuest as error:
+            raise GuestNotUp(error) from error
+        yield guest
+
+
+def _boot(kernel: Kernel, driver: bytes) -> AbstractContextManager[Guest]:
+    return boot(
         kernel.vmlinuz,
         kernel.modules,
         memory_mib=_MEMORY_MIB,
         files={_DRIVER: driver},
+        timeout=_BOOT_SECONDS,
         cache=kernel.cache,
-        progress=Progress(),
-    ) as guest:
+    )
+
+
+def _in_one_guest(kernel: Kernel, loads: Sequence[Load]) -> Iterator[tuple[Load, Found]]:
+    with _booted(kernel) as guest:
         symbols = running_kernel(guest.get("/proc/kallsyms").decode("utf-8", "replace"))
         folder = module_folder(kernel.modules)
         for load in loads:
