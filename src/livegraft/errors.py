@@ -52,6 +52,11 @@ class Reason:
             "remedy": self.remedy,
         }
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, str]) -> Reason:
+        """Back from :meth:`as_json`."""
+        return cls(**document)
+
 
 class LivegraftError(Exception):
     """Base of all errors that a user may see.

@@ -62,5 +62,5 @@ class Candidate:
             document["body_only"],
             document["subject"],
             document["note"],
-            tuple(Reason(**reason) for reason in document.get("reasons", ())),
+            tuple(map(Reason.from_json, document.get("reasons", ()))),
         )
