@@ -47,8 +47,8 @@ def bring_along(before: Unit, after: Unit, pairs: Pairs, changed: set[Entity]) -
         if function in brought or original is None or is_traced(before, original):
             continue
         callers = _callers(after, function)
-        if callers is None:
-            continue
+        if not callers:
+            continue  # whoever calls it is not to be seen: it stays changed, and is refused
         brought.add(function)
         changed.discard(function)
         for caller in callers - brought - changed:
