@@ -202,7 +202,7 @@ def test_each_case_shows(patched: Patched) -> None:
 
 
 def test_what_is_lost_or_new_is_told(patched: Patched) -> None:
-    told = sorted(patched.outcome.warnings)
+    told = sorted(each for each in patched.outcome.warnings if not each.startswith("while this"))
     assert [re.sub(r"\.\d+:", ":", each.partition(", which")[0]) for each in told] == [
         "ext4_sync_file: the new code does not fire tracepoint ext4_sync_file_enter",
         "ext4_sync_file: the new code does not fire tracepoint ext4_sync_file_exit",
