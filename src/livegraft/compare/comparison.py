@@ -160,7 +160,7 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
     pairs = pair(before, after)
     meanings = Meanings(before, after, pairs)
     marks = marks_of(after)
-    differing, new, removed = _compare_functions(before, after, pairs, meanings)
+    differing, new, removed = _compare_functions(before, after, pairs, meanings, marks)
     changed, left = _marked(differing, after, pairs, marks)
 
     def is_watched(variable: Entity) -> bool:
@@ -209,7 +209,7 @@ def _is_new(entity: Entity, pairs: Pairs) -> bool:
 
 
 def _compare_functions(
-    before: Unit, after: Unit, pairs: Pairs, meanings: Meanings
+    before: Unit, after: Unit, pairs: Pairs, meanings: Meanings, marks: Marks
 ) -> tuple[tuple[Entity, ...], tuple[Entity, ...], tuple[Entity, ...]]:
     changed: set[Entity] = set()
     new: set[Entity] = set()
@@ -230,7 +230,8 @@ def _compare_functions(
         survivor = pairs.of_original.get(part.top) if part.parent is not None else None
         if survivor is not None:
             changed.add(survivor)
-    new |= bring_along(before, after, pairs, changed)
+    if not any(marks.is_ignored(each) for each in changed):
+        new |= bring_along(before, after, pairs, changed)
     return (
         _by_place(changed),
         _by_place(new),

@@ -118,6 +118,11 @@ class _Code:
         places = takers().get(name, [])
         if name != callee:
             return False  # a clone may have lost arguments: nothing says which one this is
+        later = filter(None, (self.arch.loaded_argument(each, self.data) for each in way))
+        if load.register >= 0 and any(
+            each.register == load.register and not each.is_part for each in later
+        ):
+            return False  # the register gets another value before the call
         nearby = [*self.instructions[max(number - BEFORE, 0) : number + 1], *way]
         if self._is_line_argument(load, places, nearby):
             return True

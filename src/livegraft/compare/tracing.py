@@ -47,8 +47,8 @@ def bring_along(before: Unit, after: Unit, pairs: Pairs, changed: set[Entity]) -
         if function in brought or original is None or is_traced(before, original):
             continue
         callers = _callers(after, function)
-        if not callers:
-            continue  # whoever calls it is not to be seen: it stays changed, and is refused
+        if not callers or _callers(before, original) is None or _is_tail_called(before, original):
+            continue  # it stays changed, and is refused: the old one may be called or run unseen
         brought.add(function)
         changed.discard(function)
         for caller in callers - brought - changed:
@@ -74,6 +74,16 @@ def _callers(unit: Unit, function: Entity) -> set[Entity] | None:
             return None
         callers.add(subject.top)
     return callers
+
+
+def _is_tail_called(unit: Unit, function: Entity) -> bool:
+    """Whether a caller leaves its own frame for it: a task in it is then not seen in the caller."""
+    for owner, use in _uses_of(unit, function):
+        if owner.kind is Kind.FUNCTION and owner.top is not function:
+            listed = unit.instructions(owner)
+            if any(each.immediate == use.offset and unit.arch.is_jump(each) for each in listed):
+                return True
+    return False
 
 
 def _uses_of(unit: Unit, function: Entity) -> Iterator[tuple[Entity, Use]]:

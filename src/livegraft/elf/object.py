@@ -277,7 +277,7 @@ def _kept_sections(file: header.File, table: header.SectionHeader) -> list[int]:
         is_anew = (
             (kind == _RELA and not own)
             or (kind == _STRTAB and section.name == ".shstrtab")
-            or kind == _SYMTAB_SHNDX
+            or kind in (_SYMTAB_SHNDX, _NULL)
             or section.number in (table.number, table.link)
         )
         if not is_anew:

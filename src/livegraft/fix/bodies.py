@@ -16,7 +16,7 @@ from pathlib import Path
 _TOKEN = re.compile(
     r"""
     (?P<skip> /\*.*?\*/ | //[^\n]* | \\\n | \s+ )
-  | (?P<directive> (?<![^\n]) [ \t]* \# (?: \\\n | /\*.*?\*/ | [^\n] )* )
+  | (?P<directive> \# (?: \\\n | /\*.*?\*/ | [^\n] )* )
   | (?P<literal> "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )
   | (?P<brace> [{}] )
   | (?P<end> ; )
@@ -25,7 +25,11 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CONDITION = re.compile(r"\s*#\s*(?:if|ifdef|ifndef|else|elif|endif)\b")
-_BLOCK_TYPE = re.compile(r"\b(?:struct|union|enum)\s(?:[\w ]*\s)?\{")
+_BLOCK_TYPE = re.compile(r"\b(?:struct|union|enum) (?:\w+ (?:\([^;{}]*\) )?)*\{")
+_NAMED_BY_MACRO = re.compile(
+    r"\b(?:struct|union|enum) (?:\w+|(?:\w+ )*__\w*aligned\w*) \([^()]*\)$"
+)
+"""``struct __aligned(8) {`` and ``struct NAME(x) {`` begin no function."""
 _ANNOTATIONS = frozenset({"__acquires", "__releases", "__must_hold"})
 """What may stand behind a function's arguments (include/linux/compiler_types.h)."""
 
@@ -98,7 +102,9 @@ def name_of(head: str) -> str:
 
 def _is_function(head: list[str]) -> bool:
     words = _without_attributes(head)
-    return bool(words) and words[-1] == ")" and "=" not in words
+    if not words or words[-1] != ")" or "=" in words:
+        return False
+    return not _NAMED_BY_MACRO.search(" ".join(words))
 
 
 def _without_attributes(words: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from livegraft.errors import KernelRefused, PatchError
 from livegraft.runtime import syscalls
+from livegraft.runtime.interruption import held_back
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.model import Model, ModelName, Wait
@@ -64,6 +65,7 @@ class NativeModel(Model):
         self.kicks = kicks
         self.pauses = pauses
         self.patches = patches or Livepatches()
+        self._hastened = False
 
     def require(self) -> None:
         self.patches.require_core()
@@ -76,8 +78,12 @@ class NativeModel(Model):
 
     def wait(self, name: str, seconds: float) -> Wait:
         began = last = time.monotonic()
-        kicks = self._hasten(name, seconds) if self.kicks and self.pauses is KICK_PAUSES else None
+        hastened, self._hastened = self._hastened, False
+        hasten = self.kicks and self.pauses is KICK_PAUSES and not hastened
+        kicks = self._hasten(name, seconds) if hasten else None
         left = self.pauses if kicks is None else self.pauses[HASTEN_LOOKS:]
+        if hastened:  # the core adds up what was done beside the write of `enabled`
+            left = LATER_PAUSES
         pauses = iter(left if self.kicks and self.patches.can_kick(name) else ())
         pause = next(pauses, None)
         kicks = kicks or 0
@@ -130,21 +136,26 @@ class NativeModel(Model):
 
         If no task is in the way the kernel undoes the patch within the write, and waits there.
         """
-        if not self.kicks or self.patches.looks(name) is None:
+        before = self.patches.looks(name)
+        if not self.kicks or before is None:
             return self.patches.set_enabled(name, False)
         codes: list[int] = []
         writer = threading.Thread(
             target=lambda: codes.append(self.patches.set_enabled(name, False))
         )
-        writer.start()
         try:
+            with held_back():  # a signal comes when the thread is there to be waited for
+                writer.start()
             while writer.is_alive() and self.patches.hasten(name, HASTEN_MILLISECONDS):
                 writer.join(POLL_SHORTEST)
         finally:
-            writer.join()  # interrupted or not: what the kernel does with it has to be known
+            if writer.ident is not None:
+                writer.join()  # interrupted or not: what the kernel does with it has to be known
+        self._hastened = self.patches.looks(name) != before
         return codes[0]
 
     def turn_on_again(self, name: str) -> bool:
+        self._hastened = False  # a reversal begins to count anew
         return self.patches.set_enabled(name, True) == 0
 
     def remove(self, name: str) -> None:

@@ -90,9 +90,11 @@ def load_all(release: str, cache_root: Path, loads: Sequence[Load]) -> list[tupl
                 raise error.lost from error
             continue
         except LostGuest as error:
-            attempts += 1
             # The first that has no answer was in the guest when it was lost.
-            suspect = next(load for load in batch if load.id not in found)
+            suspect = next((load for load in batch if load.id not in found), None)
+            if suspect is None:
+                continue  # the guest was given up after the last answer
+            attempts += 1
             if emulator_failed(error.console) and attempts <= ATTEMPTS:
                 continue
             if len(batch) == 1:

@@ -58,9 +58,13 @@ def _layout(declared: Mapping[str, Declared], accepted: Container[str]) -> Itera
         accepted: types that the fix's author vouches for (``LIVEGRAFT_ACCEPT_LAYOUT``).
     """
     for name, found in _merged({unit: each.layouts for unit, each in declared.items()}):
-        if name in accepted:
-            continue
         remedy = "leave it as it is, and keep what is new in a shadow variable (LIVEGRAFT_SHADOW)"
+        if name in accepted:
+            for follower in sorted(found.followers):
+                if follower not in accepted:
+                    text = f"changes with {name}, which alone is accepted"
+                    yield Reason("structure-layout", follower, text, remedy)
+            continue
         yield Reason("structure-layout", name, _text(found), remedy)
 
 
