@@ -3,6 +3,7 @@
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel)
 # make test    all tests, guests included
 # make flavours   build for and boot the cloud and rt kernels of both lines (FLAVOURS="RELEASE ...")
+# make soak    what takes minutes of a quiet machine: patches under load, a small survey
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
@@ -15,7 +16,7 @@ FUZZ_SECONDS ?= 600
 FLAVOURS ?= 6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64 \
 	6.12.117+deb12-cloud-amd64 6.12.107+deb12-rt-amd64
 
-.PHONY: setup demo test flavours golden fuzz bench bench-compare lint man reference lock clean
+.PHONY: soak setup demo test flavours golden fuzz bench bench-compare lint man reference lock clean
 setup:
 	@setup/setup.sh
 
@@ -40,6 +41,10 @@ golden: setup
 flavours:
 	@setup/setup.sh setup/debian-packages-tests
 	@LIVEGRAFT_TEST_FLAVOURS="$(FLAVOURS)" $(PYTHON) -m pytest tests/guest/test_flavours.py
+
+soak:
+	@setup/setup.sh setup/debian-packages-tests
+	@$(PYTHON) -m pytest -m soak
 
 bench: setup
 	@$(PYTHON) -m benchmarks.bench

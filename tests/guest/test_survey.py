@@ -31,7 +31,7 @@ OLD, NEW, KERNEL = os.environ.get(
 ).split()
 COMMAND = ("survey", OLD, NEW, "-k", KERNEL, "--sample", "12", "--seed", "1", "--controls", "4")
 
-pytestmark = [pytest.mark.build, pytest.mark.guest]
+pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.soak, pytest.mark.timeout(3600)]
 
 
 @dataclass(frozen=True, slots=True)

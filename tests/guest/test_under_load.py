@@ -28,7 +28,7 @@ SAMPLE = ROOT / "demo/sample.patch"
 UPTIME = ROOT / "tests/data/endbr.patch"
 PATH = "/root/load.ko"
 
-pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.soak, pytest.mark.timeout(3600)]
 
 
 CYCLES = int(os.environ.get("LIVEGRAFT_TEST_CYCLES", "3"))
