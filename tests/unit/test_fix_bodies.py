@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from livegraft.fix.bodies import changes_declarations, take_apart
+from livegraft.fix.bodies import changes_declarations
+from livegraft.fix.outline import outline
 
 FILE = """\
 #include <linux/fs.h>
@@ -81,4 +82,29 @@ def test_a_new_and_a_deleted_file_declare_something(tmp_path: Path) -> None:
 
 
 def test_functions_are_found_by_their_names() -> None:
-    assert set(take_apart(FILE).functions) == {"one", "SYSCALL_DEFINE1", "three"}
+    names = [function.name for function in outline(FILE).functions]
+    assert names == ["one", "SYSCALL_DEFINE1(two)", "three"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            "int f(void)\n{\n\t#define N 4\n\treturn N;\n}\nstruct s { int a[N]; };\n",
+            "int f(void)\n{\n\t#define N 8\n\treturn N;\n}\nstruct s { int a[N]; };\n",
+        ),
+        ("\n  #define I(x) { .a = x }\n", "\n  #define I(x) { .a = x, .b = 1 }\n"),
+        ("typedef struct __aligned(8) { int a; } t;", "typedef struct __aligned(8) { long a; } t;"),
+        (
+            "struct __packed __aligned(8) { int a; } t;",
+            "struct __packed __aligned(8) { long a; } t;",
+        ),
+        (
+            "void f(void) { struct __attribute__((packed)) q { int a; } x; use(&x); }",
+            "void f(void) { struct __attribute__((packed)) q { long a; } x; use(&x); }",
+        ),
+    ],
+)
+def test_a_declaration_in_disguise_is_noticed(old: str, new: str, tmp_path: Path) -> None:
+    (tmp_path / "x.c").write_text(old)
+    assert changes_declarations({"x.c": new.encode()}, tmp_path)

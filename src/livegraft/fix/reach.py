@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from livegraft.fix.bodies import name_of, take_apart
+from livegraft.fix.bodies import text_of
+from livegraft.fix.ctokens import Token
+from livegraft.fix.outline import Function, outline
 from livegraft.kbuild.command import Command
 from livegraft.kbuild.compile import preprocess
 from livegraft.kbuild.shadow import Shadow
@@ -26,8 +29,16 @@ _WORD = re.compile(r"\w+")
 
 def changed_bodies(before: str, after: str) -> frozenset[str]:
     """The names of functions whose bodies differ, new ones included."""
-    old, new = take_apart(before).functions, take_apart(after).functions
-    return frozenset(name for name, body in new.items() if old.get(name) != body)
+    old, new = (_bodies(outline(text).functions) for text in (before, after))
+    return frozenset(name for name, bodies in new.items() if old.get(name) != bodies)
+
+
+def _bodies(functions: Iterable[Function]) -> Mapping[str, list[tuple[Token, ...]]]:
+    """Bodies by the functions' names; a condition may choose between several of one name."""
+    found = defaultdict[str, list[tuple[Token, ...]]](list)
+    for function in functions:
+        found[function.name].append(function.body)
+    return found
 
 
 def is_reached(kernel: KernelTree, command: Command, shadow: Shadow) -> bool:
@@ -48,8 +59,8 @@ def is_reached(kernel: KernelTree, command: Command, shadow: Shadow) -> bool:
 def _changed_in(source: Path, changes: Mapping[str, bytes | None]) -> frozenset[str]:
     names: set[str] = set()
     for path, content in changes.items():
-        before = (source / path).read_text("utf-8", "surrogateescape")
-        names |= changed_bodies(before, (content or b"").decode("utf-8", "surrogateescape"))
+        before = (source / path).read_bytes()
+        names |= changed_bodies(text_of(before), text_of(content or b""))
     return frozenset(names)
 
 
@@ -63,8 +74,8 @@ def reaches(text: str, files: Collection[str], names: Collection[str]) -> bool:
     if not names:
         return False  # lines moved
     inside, rest = _by_file(text, files)
-    apart = take_apart(inside)
-    users = [_User.of(head, body) for head, body in apart.bodies]
+    apart = outline(inside)
+    users = [_User.of(function) for function in apart.functions]
     mentioned = set(names)
     if not mentioned <= {user.name for user in users}:
         return True  # made by a macro, or left out by a condition: nothing is known
@@ -77,7 +88,7 @@ def reaches(text: str, files: Collection[str], names: Collection[str]) -> bool:
         return True
     # What defines a function mentions it once; more is a use, or a declaration, which is rare.
     heads = [word for user in users for word in user.head]
-    outside = _WORD.findall(apart.outside)
+    outside = _words(apart.skeleton)
     if any(outside.count(name) > heads.count(name) for name in mentioned):
         return True
     found = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(mentioned)))})\b")
@@ -89,18 +100,22 @@ class _User:
     """A function of the changed files."""
 
     name: str
-    head: tuple[str, ...]
+    head: Sequence[str]
     words: frozenset[str]
 
     @classmethod
-    def of(cls, head: str, body: str) -> _User:
-        return cls(name_of(head), tuple(_WORD.findall(head)), frozenset(_WORD.findall(body)))
+    def of(cls, function: Function) -> _User:
+        return cls(function.name, _words(function.head), frozenset(_words(function.body)))
 
     @property
     def vanishes(self) -> bool:
         """Whether nothing is left of it where nobody calls it."""
         words = {*self.head}
         return {"static", "inline"} <= words and words.isdisjoint(("__used__", "used"))
+
+
+def _words(found: Iterable[Token]) -> list[str]:
+    return _WORD.findall(" ".join(token.text for token in found))
 
 
 def _by_file(text: str, files: Collection[str]) -> tuple[str, str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from livegraft.errors import RunFailed, UsageError
 from livegraft.fix.between import wanted
+from livegraft.fix.bodies import body_only
 from livegraft.kbuild.objects import units_among
 from livegraft.kernel.kernel import Kernel
 from livegraft.progress import SILENT, Progress
 from livegraft.run import run
-from livegraft.survey.bodies import body_only
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.plan import shuffled
 

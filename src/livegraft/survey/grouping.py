@@ -18,14 +18,15 @@ from pathlib import Path
 
 from livegraft.cache import Cache
 from livegraft.errors import CompileError, LivegraftError, Reason, Refused
+from livegraft.fix.bodies import body_only
 from livegraft.fix.includes import IncludeIndex, include_index
+from livegraft.fix.outline import outline
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import compile_unit, files_read, side_by_side
 from livegraft.kbuild.objects import Unit, units_among
 from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
 from livegraft.kernel.kernel import Kernel, open_prepared
-from livegraft.survey.bodies import body_only, outline
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.sources import Trees, changed_names
 

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from livegraft.errors import LivegraftError
+from livegraft.fix.bodies import body_only
 from livegraft.progress import Progress
-from livegraft.survey.bodies import body_only
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.grouping import Setting, changed_units, grow
 from livegraft.survey.journal import Journal

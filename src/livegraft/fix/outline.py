@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether a fix changes function bodies and nothing else, told from two texts alone.
+"""A C file taken apart: its functions, and its *skeleton*, all its tokens without their bodies.
 
-A file becomes its *skeleton*: all its tokens with every function's body taken out. Two files with
-the same skeleton differ in function bodies at most. What is not understood stays in the skeleton,
-so a doubt never makes a fix ``body_only``.
+Two files with the same skeleton differ in function bodies at most. What is not understood stays in
+the skeleton. Nothing is expanded and no condition evaluated: the text alone is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from livegraft.survey.ctokens import Kind, Token, tokens
+from livegraft.fix.ctokens import Kind, Token, tokens
 
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _CLOSE = frozenset(_OPEN.values())
@@ -31,13 +30,18 @@ class Function:
     Args:
         name: its name; of one that a macro defines the macro's (``SYSCALL_DEFINE3``), with its
             first argument.
+        head: the tokens in front of its body.
         body: its tokens, braces included.
-        is_static: whether the text calls it so.
     """
 
     name: str
+    head: tuple[Token, ...]
     body: tuple[Token, ...]
-    is_static: bool
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the text calls it so."""
+        return any(token.text == "static" for token in self.head)
 
 
 @dataclass(slots=True)
@@ -56,24 +60,6 @@ class Outline:
 def outline(text: str) -> Outline:
     """Take a file apart."""
     return _Reader(tokens(text)).read()
-
-
-def body_only(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
-    """Whether the files differ in function bodies and in nothing else, and in at least one.
-
-    Args:
-        before: text by path; a file that is missing there is new.
-        after: the same with the fix; a file that is missing there is deleted.
-    """
-    if before.keys() != after.keys():
-        return False
-    changed = False
-    for path, text in before.items():
-        old, new = outline(text), outline(after[path])
-        if old.skeleton != new.skeleton:
-            return False
-        changed = changed or old.functions != new.functions
-    return changed
 
 
 class _Reader:
@@ -132,8 +118,7 @@ class _Reader:
             self._result.skeleton += inside
             self._pending += [Token(Kind.MARK, "{}")]
         else:
-            static = any(token.text == "static" for token in self._pending)
-            self._result.functions.append(Function(name, tuple(inside), static))
+            self._result.functions.append(Function(name, tuple(self._pending), tuple(inside)))
             self._result.skeleton.append(BODY)
             # What changes the meaning of the text behind the function is no part of its body.
             self._result.skeleton += _lasting(inside)
@@ -207,13 +192,23 @@ def _function_name(declaration: Sequence[Token]) -> str | None:
         if not before or before[-1].kind is not Kind.NAME:
             return None
         name = before[-1].text
-        if len(before) > 1 and before[-2].text in _AGGREGATES:
+        if _is_aggregate(before[:-1]):
             return None
         if name in _ATTRIBUTES:
             rest = before[:-1]
             continue
         return name if _has_type(before) else _macro_name(name, rest[opening + 1 : -1])
     return None
+
+
+def _is_aggregate(before: Sequence[Token]) -> bool:
+    """Whether the name behind is that of a macro in front of members: ``struct __aligned(8) {``."""
+    for token in reversed(before):
+        if token.text in _AGGREGATES:
+            return True
+        if not token.text.startswith("__"):
+            return False
+    return False
 
 
 def _has_type(before: Sequence[Token]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from livegraft.survey.bodies import body_only, outline
-from livegraft.survey.ctokens import tokens
+from livegraft.fix.bodies import body_only
+from livegraft.fix.ctokens import tokens
+from livegraft.fix.outline import outline
 
 FILE = """\
 // SPDX-License-Identifier: GPL-2.0
