@@ -20,13 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which = "a release (6.1.0-55-amd64) or a package version (6.1.192-1)"
     parser.add_argument("old", metavar="OLD", help=f"the source before: {which}")
     parser.add_argument("new", metavar="NEW", help="the source after, named likewise")
-    parser.add_argument(
-        "--path",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="only files that match, or all below a matching folder; may be given several times",
-    )
+    target.add_path(parser)
     parser.add_argument(
         "-o", "--output", metavar="FIX", type=Path, required=True, help="the diff to write"
     )

@@ -38,13 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="S", type=int, default=1, help="another sample (default: %(default)s)"
     )
-    parser.add_argument(
-        "--path",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="only files that match, or all below a matching folder; may be given several times",
-    )
+    target.add_path(parser)
     parser.add_argument(
         "--git",
         metavar="REPO",

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from livegraft.kernel.kernel import Kernel
 
 
+def add_path(parser: argparse.ArgumentParser) -> None:
+    """Add ``--path GLOB``, which limits a difference of two sources."""
+    parser.add_argument(
+        "--path",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="only files that match, or all below a matching folder; may be given several times",
+    )
+
+
 def add_packages(parser: argparse.ArgumentParser) -> None:
     """Add ``--packages``."""
     parser.add_argument(

@@ -78,9 +78,3 @@ def is_read_mostly(name: str) -> bool:
 def is_per_cpu(name: str) -> bool:
     """Whether its variables exist once per CPU."""
     return name == PER_CPU or name.startswith(f"{PER_CPU}.")
-
-
-def is_runtime_constant(name: str) -> bool:
-    """Whether it lists places that vmlinux's boot puts a number into: ``runtime_ptr_USER_PTR_MAX``
-    (arch/x86/include/asm/runtime-const.h)."""
-    return name.startswith(("runtime_ptr_", "runtime_shift_"))
