@@ -293,3 +293,44 @@ def test_what_others_may_call_is_not_brought_along(kept: str, tmp_path: Path) ->
     comparison = compared(head + UNTRACED % 1 + tail, head + UNTRACED % 2 + tail, tmp_path)
     assert [reason.rule for reason in comparison.reasons] == ["no-ftrace-entry"]
     assert [reason.object for reason in comparison.reasons] == ["g"]
+
+
+KEPT_BEFORE = UNTRACED + "extern void keep(int (*)(int));\nvoid setup(int y) { %s; }\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Whoever was given the old one's address calls it for ever.
+        (KEPT_BEFORE % (1, "keep(g)"), KEPT_BEFORE % (2, "g(y)")),
+        # A global one may have been called from anywhere.
+        ((UNTRACED % 1).replace("static notrace noinline int g", "notrace noinline int g"),
+         UNTRACED % 2),
+        # A task inside of it is not seen in a caller that has left its frame.
+        (UNTRACED % 1 + "int c(int x) { return x > 3 ? g(x) : 0; }",
+         UNTRACED % 2 + "int c(int x) { return x > 3 ? g(x) : 0; }"),
+    ],
+    ids=["address-kept", "was-global", "tail-call"],
+)  # fmt: skip
+def test_an_old_one_that_may_stay_in_use_is_refused(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    comparison = compared(before, after, tmp_path)
+    assert ("no-ftrace-entry", "g") in [(each.rule, each.object) for each in comparison.reasons]
+
+
+STORES = """
+extern void __ext4_mark_inode_dirty(int, int, int, int);
+void f(int *x)
+{
+    asm volatile("mov $%d, %%%%ecx\\nrep stosl" : : "D"(x), "a"(0) : "ecx", "memory");
+    asm volatile("mov $466, %%%%ecx\\ncall __ext4_mark_inode_dirty" : : : "ecx", "memory");
+}
+"""
+
+
+def test_a_number_that_does_not_reach_the_call_is_no_line(tmp_path: Path) -> None:
+    """``memset(x, 0, 32)`` that becomes 64 in front of a call that takes a line."""
+    assert compared(STORES % 8, STORES % 16, tmp_path).changed == ("f",)
+    line = STORES.replace("$466", "$467")
+    assert compared(STORES % 8, line % 8, tmp_path).changed == ()

@@ -17,6 +17,7 @@ from livegraft.elf.dwarf import read_debug_information
 from livegraft.elf.object import parse
 from livegraft.errors import ElfError, Reason
 from livegraft.verdict.judge import judge_all
+from livegraft.verdict.types import type_reasons
 
 TYPES = (*SECTIONS, "-g")
 
@@ -247,3 +248,18 @@ def test_malformed_debug_information_is_a_typed_error(tmp_path: Path) -> None:
         except ElfError:
             refused += 1
     assert refused > 20
+
+
+def test_a_layout_is_accepted_for_the_named_structure_only(tmp_path: Path) -> None:
+    """``struct other`` holds ``struct inner``: its objects in memory get another layout, too."""
+    accept = (
+        'static const char mark[] __attribute__((used, section(".livegraft.marks"))) ='
+        ' "accept-layout=struct %s";\n'
+    )
+    after = CODE.replace("struct inner { int a; long b; };", "struct inner { int a; long b, c; };")
+    found = compared(CODE, accept % "inner" + after, tmp_path, TYPES)
+    reasons, _ = type_reasons({"fs/unit.c": found})
+    assert {(each.rule, each.object) for each in reasons} == {
+        ("structure-layout", "struct other"),
+        ("structure-layout", "struct thing"),
+    }

@@ -161,7 +161,8 @@ def test_hastening_expedites_the_undo_and_is_given_back(kernel: Kernel, guest: G
     # A second run of the same, without the payload's help: grace periods take their time.
     slow = undo(guest, f"open('{PARAMETERS}/kick', 'w').write('1')") * 1000
     print(f"undone in {min(hastened):.0f} ms hastened, {slow:.0f} ms kicked only")
-    assert min(hastened) < slow or rewrites_preemption(kernel)
+    if not rewrites_preemption(kernel):
+        assert min(hastened) < slow
 
 
 def rewrites_preemption(kernel: Kernel) -> bool:
@@ -204,10 +205,10 @@ def undo(guest: Guest, action: str) -> float:
     return seconds
 
 
-def test_a_kick_hastens_the_transition(kernel: Kernel, guest: Guest) -> None:
+def test_a_kick_hastens_the_transition(guest: Guest) -> None:
     """By hand, without the runtime: undoing needs the core's second look, a second later."""
     # The best of two each: on a busy machine a guest stands still now and then.
     kicked = min(undo(guest, f"open('{PARAMETERS}/kick', 'w').write('1')") for _ in range(2))
     waited = min(undo(guest, "pass") for _ in range(2))
-    assert kicked < waited or rewrites_preemption(kernel), (kicked, waited)
+    assert kicked < waited, (kicked, waited)
     print(f"undone in {kicked * 1000:.0f} ms kicked, {waited * 1000:.0f} ms not")
