@@ -45,6 +45,13 @@ int of(void) { struct { int p, q; } local = { outside(1), outside(2) }; return l
 static struct { int one; short two, three; } table[2] = { { 1, 2, 3 } };
 int look(int x) { return table[x].one + table[x].two + outside(x); }
 void set(int x) { table[x].one = table[x].three = x; }
+static inline int tally(int x) { static int sum; return sum += x; }
+int counted(int x) {
+    static long seen;
+    static struct { int low, high; } range = { 1, 2 };
+    if (x) { static int sum = 7; sum ^= x; seen += sum; }
+    return seen++ * tally(x) / range.low++ + tally(x + 1) - range.high++;
+}
 """
 
 CHANGED: dict[str, tuple[str, str, str, str, str]] = {
@@ -98,6 +105,23 @@ CHANGED: dict[str, tuple[str, str, str, str, str]] = {
         "struct other { struct inner in; int last; } __attribute__((aligned(64)));",
         "structure-layout", "struct other", "its size changes from 24 to 64 bytes",
     ),
+    "static-local": (
+        "static long seen;", "static unsigned long seen;",
+        "structure-layout", "seen of counted()", "was long int and would be long unsigned int",
+    ),
+    "static-local-of-a-block": (
+        "static int sum = 7;", "static unsigned sum = 7;",
+        "structure-layout", "sum of counted()", "was int and would be unsigned int",
+    ),
+    "static-local-of-an-inlined-function": (
+        "{ static int sum; return", "{ static float sum; return",
+        "structure-layout", "sum of tally()", "was int and would be float",
+    ),
+    "static-local-in-another-order": (
+        "{ int low, high; } range = { 1, 2 }", "{ int high, low; } range = { 1, 2 }",
+        "structure-layout", "range of counted()",
+        "was struct {int low@0; int high@32} and would be struct {int high@0; int low@32}",
+    ),
     "enum-inserted": (
         "PLAIN, SPECIAL", "PLAIN, NEW, SPECIAL",
         "enum-value-changed", "enum kind", "SPECIAL was 1 and would be 2",
@@ -132,6 +156,10 @@ HARMLESS = {
     ),
     "enum-appended": ("SPECIAL, NR_KINDS", "SPECIAL, NEW, NR_KINDS"),
     "member-renamed": ("    int first;", "    int foremost;"),
+    "static-local-takes-another-name": (
+        "static long seen;",
+        "static long other; \n#define seen other\n",
+    ),
     "local-variable": ("{ return outside(o->last) + 1; }", "{ int y = o->last; return y; }"),
 }
 

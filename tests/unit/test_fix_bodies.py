@@ -35,10 +35,26 @@ SYSCALL_DEFINE1(two, int, x)
 \treturn x;
 }
 EXPORT_SYMBOL(two);
+#define LOCAL(type) static type local
+static int counts(int y)
+{
+\tint z = 1;
+\tstatic int count = 1, counts[] = { 1, 2 };
+#ifdef WIDE
+\tconst static long limit;
+#endif
+\tcount += y;
+\treturn count;
+}
+static int of(int y) { static typeof(y) last; return last = 1; }
+static int local(int y) { LOCAL(int); return local++; }
+static int named(int y) { typedef int number; static number n; return n++; }
 static __attribute__((noinline)) void three(void) { struct { int x; } y = { 1 }; use(&y); }
 """
 
 BODY_ONLY = [
+    ("int z = 1;", "long z = 2;"),
+    ("count += y;", "if (y) { count -= y; }"),
     ("\treturn x;", "\treturn x + 1;"),
     ("'{'", "'}'"),
     ("static int one", "\n\n/* words */\nstatic int one"),
@@ -46,6 +62,14 @@ BODY_ONLY = [
 ]
 
 DECLARATIONS = [
+    ("static int count =", "static unsigned count ="),
+    ("const static long", "const static unsigned long"),
+    ("const static long", "unsigned static long"),
+    ("counts[] = { 1, 2 };", "counts[] = { 1, 2 }, *more;"),
+    ("#ifdef WIDE", "#ifndef WIDE"),
+    ("return last = 1;", "return last = 2;"),
+    ("LOCAL(int)", "LOCAL(unsigned)"),
+    ("typedef int number;", "typedef unsigned number;"),
     ("\tint x;\n", "\tint x, y;\n"),
     ("{ 2 }", "{ 3 }"),
     ("A, B", "A, C, B"),
@@ -83,7 +107,8 @@ def test_a_new_and_a_deleted_file_declare_something(tmp_path: Path) -> None:
 
 def test_functions_are_found_by_their_names() -> None:
     names = [function.name for function in outline(FILE).functions]
-    assert names == ["one", "SYSCALL_DEFINE1(two)", "three"]
+    assert names[:3] == ["one", "SYSCALL_DEFINE1(two)", "counts"]
+    assert names[3:] == ["of", "local", "named", "three"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from livegraft.compare.spelling import Member
-from livegraft.compare.types import Structure, Types
+from livegraft.compare.types import Structure, Types, Variable
 
 FEW = 3
 """How many of a kind a message names."""
@@ -51,14 +51,22 @@ class Declared:
     remarks: tuple[str, ...] = ()
 
 
-def declared_differently(before: Types, after: Types) -> Declared:
+def declared_differently(
+    before: Types, after: Types, static_locals: Iterable[tuple[Variable, Variable]] = ()
+) -> Declared:
     """Compare the types of two builds of one unit.
 
     Args:
         before: those that the running kernel has.
+        static_locals: static variables of functions, each before and after; which is which is not
+            told by their names.
     """
     remarks: list[str] = []
-    layouts = [*_layouts(before, after, remarks), *_variables(before, after)]
+    layouts = [
+        *_layouts(before, after, remarks),
+        *_variables(before, after),
+        *_static_locals(static_locals),
+    ]
     return Declared(
         tuple(layouts),
         tuple(_values(before, after, remarks)),
@@ -148,6 +156,14 @@ def _variables(before: Types, after: Types) -> Iterator[Change]:
         old, new = before.variables[name], after.variables[name]
         if old.size == new.size and old.type != new.type:
             yield Change(name, (f"was {old.type} and would be {new.type}",))
+
+
+def _static_locals(pairs: Iterable[tuple[Variable, Variable]]) -> Iterator[Change]:
+    """``static int count`` that becomes unsigned: the running one keeps its value."""
+    for old, new in sorted(pairs, key=lambda pair: (pair[0].name, pair[0].function)):
+        if old.size == new.size and old.type != new.type:
+            text = f"was {old.type} and would be {new.type}"
+            yield Change(f"{old.name} of {old.function}()", (text,), frozenset({old.function}))
 
 
 # -- enumerations and prototypes ------------------------------------------------------------------

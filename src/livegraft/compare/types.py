@@ -58,17 +58,19 @@ class Enumeration:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable outside of functions.
+    """A variable that outlives a call.
 
     Args:
         name: its name.
         size: in bytes.
         type: its C type.
+        function: the function that it is static in; empty outside of functions.
     """
 
     name: str
     size: int
     type: str
+    function: str = ""
 
 
 class Types:
@@ -87,6 +89,8 @@ class Types:
         """Types of functions that other units can call, defined here or there, by name."""
         self.variables: dict[str, Variable] = {}
         """Variables outside of functions, by name, if their size is known."""
+        self.static_locals: dict[tuple[int, int], Variable] = {}
+        """Static variables of functions, by section and offset: names of them come twice."""
         self._entries_of: dict[str, Entry] = {}
         for unit in debug.units:
             for entry in unit.children:
@@ -138,6 +142,8 @@ class Types:
         elif tag == Tag.SUBPROGRAM:
             if At.EXTERNAL in entry.values and entry.name:
                 self.prototypes.setdefault(entry.name, self._spelling.function(entry))
+            origin = self._debug.reference(entry, At.ABSTRACT_ORIGIN) or entry
+            self._take_static_locals(entry, origin.name)
             for inner in self._block_types(entry):
                 self._take_aggregate(inner, f"{self._spelling.text(inner)} of {entry.name}()")
         elif tag == Tag.VARIABLE and entry.name:
@@ -148,6 +154,18 @@ class Types:
                 self.variables.setdefault(
                     entry.name, Variable(entry.name, size, self._spelling.text(type_))
                 )
+
+    def _take_static_locals(self, function: Entry, name: str) -> None:
+        for entry in walk(function):
+            place = self._debug.place(entry) if entry.tag == Tag.VARIABLE else None
+            if place is None:
+                continue
+            origin = self._debug.reference(entry, At.ABSTRACT_ORIGIN) or entry
+            type_ = self._spelling.type_of(origin)
+            found = Variable(
+                origin.name, self._spelling.size(type_), self._spelling.text(type_), name
+            )
+            self.static_locals.setdefault(place, found)
 
     def _block_types(self, function: Entry) -> Iterator[Entry]:
         for entry in walk(function):

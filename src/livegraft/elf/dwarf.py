@@ -17,7 +17,8 @@ from enum import IntEnum
 
 import numpy as np
 
-from livegraft.elf.header import SectionFlag
+from livegraft.elf.arch.registry import architecture
+from livegraft.elf.header import ByteOrder, SectionFlag
 from livegraft.elf.object import ElfObject, Section
 from livegraft.errors import ElfError
 
@@ -109,10 +110,24 @@ class DebugInformation:
     Args:
         units: one per compilation unit.
         entries: every entry by its offset.
+        byte_order: the object's.
     """
 
     units: tuple[Entry, ...]
     entries: dict[int, Entry]
+    byte_order: ByteOrder = "<"
+
+    def place(self, variable: Entry) -> tuple[int, int] | None:
+        """Where a variable lies: a section's number and the offset in it; None for one on a
+        stack, in registers or in another object."""
+        location = variable.values.get(At.LOCATION)
+        if not isinstance(location, bytes) or len(location) != 1 + _ADDRESS_BYTES:
+            return None
+        if location[0] != _OP_ADDR:
+            return None
+        (place,) = struct.unpack(f"{self.byte_order}Q", location[1:])
+        section, offset = place >> PLACE_SHIFT, place & ((1 << PLACE_SHIFT) - 1)
+        return (section, offset) if section else None
 
     def reference(self, entry: Entry, attribute: At = At.TYPE) -> Entry | None:
         """The entry that an attribute of another one refers to; None if there is no such."""
@@ -168,6 +183,13 @@ _SDATA, _UDATA, _REF_UDATA = 0x0D, 0x0F, 0x15
 _BLOCKS = {0x0A: "B", 0x03: "H", 0x04: "I"}
 _BLOCK_ULEB = frozenset({0x09, 0x18})  # block, exprloc
 _REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, _REF_UDATA})
+
+PLACE_SHIFT = 40
+"""An address is read as a place: a section's number above that many bits of offset."""
+
+_OFFSET_BYTES, _ADDRESS_BYTES = 4, 8
+_WHOLE_ADDRESS = bytes([255]) * _ADDRESS_BYTES
+_OP_ADDR = 0x03
 
 _LONGEST_SHIFT = 70
 _DEEPEST = 200
@@ -225,7 +247,7 @@ class _Reader:
         while at < len(self.info):
             unit, at = self._unit(at)
             units += unit
-        return DebugInformation(tuple(units), self.entries)
+        return DebugInformation(tuple(units), self.entries, self.order)
 
     def _unit(self, start: int) -> tuple[list[Entry], int]:
         length, version = struct.unpack_from(f"{self.order}IH", self.info, start)
@@ -364,7 +386,7 @@ class _Reader:
 
 
 def _contents(obj: ElfObject, name: str, subject: str) -> bytes:
-    """A debug section's bytes, relocated against the other debug sections."""
+    """A debug section's bytes, relocated: offsets in the other debug sections, and places."""
     number = obj.section_number(name)
     if number is None:
         return b""
@@ -374,18 +396,26 @@ def _contents(obj: ElfObject, name: str, subject: str) -> bytes:
     if not len(places):
         return bytes(data)
     bases = np.zeros(len(obj.symbols), dtype="i8")
-    inside = np.zeros(len(obj.symbols), dtype=bool)
+    width = np.zeros(len(obj.symbols), dtype="i8")
     for number in np.unique(places["symbol"]).tolist():
         symbol = obj.symbols[number]
         if symbol.in_section and obj.sections[symbol.section].name.startswith(".debug"):
-            inside[number], bases[number] = True, symbol.value
-    kept = places[inside[places["symbol"]]]
-    values = (bases[kept["symbol"]] + kept["addend"]).astype(f"{obj.byte_order}u4")
-    at = kept["offset"].astype("i8")
-    if len(at) and int(at.max()) + 4 > len(data):
-        raise ElfError(subject, f"{name}: relocation outside of the section")
+            width[number], bases[number] = _OFFSET_BYTES, symbol.value
+        elif symbol.in_section:
+            width[number] = _ADDRESS_BYTES
+            bases[number] = (symbol.section << PLACE_SHIFT) + symbol.value
+    fields = architecture(obj.machine, obj.byte_order, subject).fields
+    addresses = [kind for kind, bits in fields.items() if bits == _WHOLE_ADDRESS]
+    is_meant = (width[places["symbol"]] == _OFFSET_BYTES) | np.isin(places["type"], addresses)
+    places = places[is_meant]
     view = np.frombuffer(data, dtype="u1")
-    view[at[:, None] + np.arange(4)] = values.view("u1").reshape(-1, 4)
+    for size in (_OFFSET_BYTES, _ADDRESS_BYTES):
+        kept = places[width[places["symbol"]] == size]
+        values = (bases[kept["symbol"]] + kept["addend"]).astype(f"{obj.byte_order}u{size}")
+        at = kept["offset"].astype("i8")
+        if len(at) and int(at.max()) + size > len(data):
+            raise ElfError(subject, f"{name}: relocation outside of the section")
+        view[at[:, None] + np.arange(size)] = values.view("u1").reshape(-1, size)
     return bytes(data)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.declarations import Change, Declared, declared_differently, few
-from livegraft.compare.types import types_of
+from livegraft.compare.types import Types, Variable, types_of
 from livegraft.errors import Reason
 
 
@@ -48,7 +48,18 @@ def _declared(comparison: Comparison) -> Declared:
     before, after = types_of(comparison.original), types_of(comparison.patched)
     if before is None or after is None:
         return Declared()
-    return declared_differently(before, after)
+    return declared_differently(before, after, _static_locals(comparison, before, after))
+
+
+def _static_locals(
+    comparison: Comparison, before: Types, after: Types
+) -> Iterator[tuple[Variable, Variable]]:
+    """Static variables of functions that live on."""
+    for patched, original in comparison.pairs.of_patched.items():
+        old = before.static_locals.get((original.section, original.value))
+        new = after.static_locals.get((patched.section, patched.value))
+        if old is not None and new is not None:
+            yield old, new
 
 
 def _layout(declared: Mapping[str, Declared], accepted: Container[str]) -> Iterator[Reason]:
