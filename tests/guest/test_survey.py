@@ -23,7 +23,7 @@ from livegraft.cache import Cache
 from livegraft.errors import Exit
 from livegraft.survey.building import Outcome, Workplace
 from livegraft.survey.candidate import Candidate
-from livegraft.survey.loading import Load, load_all
+from livegraft.survey.loading import Load, load_one
 from livegraft.survey.objectfile import Elf
 
 OLD, NEW, KERNEL = os.environ.get(
@@ -140,6 +140,6 @@ def test_a_relocation_to_another_symbol_is_seen(surveyed: Surveyed, tmp_path: Pa
         place.objects(candidate),
         tuple(chosen["objects"]),
     )
-    ((_, found),) = load_all(KERNEL, cache.root, [load])
+    found = load_one(KERNEL, cache.root, load)
     assert found["outcome"] == Outcome.WRONG
     assert found["relocations"]["wrong"] == 1

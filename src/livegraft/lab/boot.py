@@ -18,7 +18,8 @@ from livegraft.lab import acceleration, package
 from livegraft.lab.channel import Channel
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
-from livegraft.lab.guest import BOOT_SECONDS, EMULATOR_FAULT, Guest, emulator_failed, lost
+from livegraft.lab.emulation import EMULATOR_FAULT, emulator_failed
+from livegraft.lab.guest import BOOT_SECONDS, Guest, lost
 from livegraft.lab.image import Image, archive, recipe
 from livegraft.lab.modules import ModuleFolder, canonical
 from livegraft.lab.qemu import Accelerator, Machine, Qemu

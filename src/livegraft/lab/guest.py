@@ -20,6 +20,7 @@ from typing import NamedTuple, NoReturn
 
 from livegraft.errors import LivegraftError, LostGuest
 from livegraft.lab.channel import Channel, Disconnected, Job
+from livegraft.lab.emulation import EMULATOR_FAULT, emulator_failed
 from livegraft.lab.modules import ModuleFolder, canonical
 from livegraft.lab.qemu import Qemu
 
@@ -37,7 +38,6 @@ _ALIVE_SECONDS = 15.0
 _KILL_SECONDS = 2.0
 _CONSOLE_END = 8000
 
-EMULATOR_FAULT = "QEMU's emulation let a processor run code that had been rewritten already"
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
 
 
@@ -267,13 +267,28 @@ class Guest:
             UsageError: the kernel has no such module.
             GuestCommandFailed: the kernel does not take it.
         """
-        for each in self._modules.closure([name]):
-            if each not in self._inserted:
-                path = f"/lib/modules/{self._modules.folder.name}/kernel/{each}.ko"
-                self.put(path, self._modules.content(each))
-                own = parameters if each == canonical(name) else ""
-                self.check(["/init", "insert", path, own])
-                self._inserted.add(each)
+        for each in self.lacking(name):
+            own = parameters if each == canonical(name) else ""
+            self.insert(each, self._modules.content(each), own)
+
+    def lacking(self, name: str) -> list[str]:
+        """A module and what it needs, in this order; what is in the kernel already left out.
+
+        Raises:
+            UsageError: the kernel has no such module.
+        """
+        return [each for each in self._modules.closure([name]) if each not in self._inserted]
+
+    def insert(self, name: str, content: bytes, parameters: str = "") -> None:
+        """Insert a module; what it needs has to be there.
+
+        Raises:
+            GuestCommandFailed: the kernel does not take it.
+        """
+        path = f"/lib/modules/{self._modules.folder.name}/kernel/{name}.ko"
+        self.put(path, content)
+        self.check(["/init", "insert", path, parameters])
+        self._inserted.add(name)
 
     def kernel_log(self) -> list[KernelMessage]:
         """What is in the kernel's log."""
@@ -340,18 +355,6 @@ def lost(name: str, qemu: Qemu, otherwise: str) -> LostGuest:
     return LostGuest(
         name, otherwise, end, "try again when this machine is less busy, or allow more time"
     )
-
-
-def emulator_failed(console: str) -> bool:
-    """Whether a guest died of a known weakness of QEMU's emulation with a thread per processor.
-
-    The kernel rewrites code that other processors may run: it puts an int3 there, and takes it
-    away when every processor has been told (arch/x86/kernel/alternative.c, ``text_poke_bp_batch``).
-    The emulation sometimes still runs a translation with the int3, for which nobody is prepared
-    any more: "Oops: int3". Seen with QEMU 7.2 in 1 of 45 boots of 6.12, which rewrites much, and
-    in none of 60 of 6.1. A processor that exists does not do that.
-    """
-    return "Oops: int3: 0000" in console or "int3: 0000 [#1]" in console
 
 
 def parse_log(text: str) -> Iterator[KernelMessage]:

@@ -39,7 +39,7 @@ class Accelerator(StrEnum):
     """How the guest's instructions are carried out.
 
     IN_TURN emulates the processors one after the other in a single thread: slower, and without the
-    weakness that :func:`livegraft.lab.guest.emulator_failed` tells of.
+    weakness that :mod:`livegraft.lab.emulation` tells of.
     """
 
     TCG = "tcg,thread=multi"

@@ -13,7 +13,8 @@ from typing import Any
 from livegraft.cache import Cache
 from livegraft.errors import Exit, LostGuest, PatchError
 from livegraft.lab.boot import boot
-from livegraft.lab.guest import EMULATOR_FAULT, Guest, KernelMessage, Result, emulator_failed
+from livegraft.lab.emulation import despite_emulation
+from livegraft.lab.guest import Guest, KernelMessage, Result
 from livegraft.lab.qemu import Accelerator
 from livegraft.progress import SILENT, Progress
 
@@ -156,13 +157,7 @@ def try_patch(
         ) as guest:
             return _try(guest, patch, script, model, foreign, timeout, script_timeout, progress)
 
-    try:
-        return attempt(None)
-    except LostGuest as error:
-        if not emulator_failed(error.console):
-            raise
-        progress.note(f"{EMULATOR_FAULT}; trying again with one processor at a time")
-        return attempt(Accelerator.IN_TURN)
+    return despite_emulation(attempt, progress)
 
 
 def _try(

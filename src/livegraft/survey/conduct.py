@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,14 +15,15 @@ from typing import Any
 
 from livegraft.errors import LivegraftError, LostGuest, UsageError
 from livegraft.kernel.kernel import Kernel
-from livegraft.progress import SILENT, Progress
+from livegraft.progress import SILENT, Progress, Step
 from livegraft.survey.building import Outcome, Workplace, build, failed
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.commits import Commits
 from livegraft.survey.controls import control
 from livegraft.survey.grouping import Setting
+from livegraft.survey.guests import GuestNotUp
 from livegraft.survey.journal import Journal, write_whole
-from livegraft.survey.loading import BATCH, Load, load_all
+from livegraft.survey.loading import Found, Load, load_one
 from livegraft.survey.plan import plan, shuffled
 from livegraft.survey.sources import Trees
 from livegraft.survey.workers import Failure, Task, Workers
@@ -30,8 +31,8 @@ from livegraft.survey.workers import Failure, Task, Workers
 FIX_SECONDS = 1800.0
 """For one fix, on a machine that does other things as well; 64 units take minutes."""
 
-_GUEST_SECONDS = 300.0
-"""For one module in a guest, its part of the guest's start included."""
+LOAD_SECONDS = 1800.0
+"""For one module in a guest, starts of the guest on a busy machine included."""
 
 _FOLDERS = ("fixes", "modules", "objects")
 
@@ -232,30 +233,48 @@ def _load(
         for each in candidates
         if results[each.id]["outcome"] == Outcome.BUILT
     ]
-    # Few modules are spread over all workers, too.
-    size = max(1, min(BATCH, -(-len(loads) // pool.count)))
-    batches = [loads[at : at + size] for at in range(0, len(loads), size)]
-    tasks = [
-        Task(number, load_all, (place.release, place.cache_root, batch))
-        for number, batch in enumerate(batches)
-    ]
-    with progress.step("load", len(loads)) as step:
-        for done in pool.run(tasks, _GUEST_SECONDS * (size + 1)):
-            batch = batches[done.key]
-            found = done.result
-            if isinstance(found, Failure):
-                if found.problem.startswith(LostGuest.__name__):
-                    raise LostGuest(
-                        place.release,
-                        found.problem,
-                        remedy="run the same command when this machine is less busy: it goes on",
-                    )
-                why = failed(f"in the guest: {found.problem}") | {"trace": found.trace}
-                found = [(load.id, why) for load in batch]
-            for key, answer in found:
-                results.add(results[key] | answer)
-                step.say(f"{key}: {answer['outcome']}")
-            step.advance(len(batch))
+    first: dict[str, str] = {}
+    # Workers of their own: their guests end with them.
+    with progress.step("load", len(loads)) as step, Workers(pool.count) as guests:
+        for key, found in _answers(place, loads, guests, alone=False):
+            if found["outcome"] == Outcome.FAILED:
+                first[key] = found["error"]
+                step.say(f"{key}: {found['error']}; tried again later, alone")
+                continue
+            _note(results, key, found, step)
+        suspects = [load for load in loads if load.id in first]
+        for key, found in _answers(place, suspects, guests, alone=True):
+            _note(results, key, found | {"first": first[key]}, step)
+
+
+def _note(results: Journal, key: str, found: Found, step: Step) -> None:
+    results.add(results[key] | found)
+    step.advance()
+    step.say(f"{key}: {found['outcome']}")
+
+
+def _answers(
+    place: Workplace, loads: Sequence[Load], guests: Workers, *, alone: bool
+) -> Iterator[tuple[str, Found]]:
+    """Load modules, a task each: an answer that is given stays, whatever becomes of the others.
+
+    Raises:
+        LostGuest: no guest comes up.
+    """
+    tasks = (
+        Task(load.id, load_one, (place.release, place.cache_root, load, alone)) for load in loads
+    )
+    for done in guests.run(tasks, LOAD_SECONDS):
+        found = done.result
+        if isinstance(found, Failure):
+            if found.kind == GuestNotUp.__name__:
+                raise LostGuest(
+                    place.release,
+                    found.problem,
+                    remedy="run the same command when this machine is less busy: it goes on",
+                )
+            found = failed(f"in the guest: {found.problem}") | {"trace": found.trace}
+        yield done.key, found
 
 
 def _control(

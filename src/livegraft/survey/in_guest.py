@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs inside a guest: loads modules one after the other and says what is in memory then.
+"""Runs inside a guest: loads a module, says what is in memory then, and unloads it.
 
-Usage: ``python3 in_guest.py REQUEST`` with a JSON list of requests in the file; one JSON document
-per line and module goes to standard output. It imports the standard library and the runtime, which
-is what loads and unloads.
+Usage: ``python3 in_guest.py REQUEST`` with a JSON document in the file; another goes to standard
+output. It imports the standard library and the runtime, which is what loads and unloads.
 """
 
 from __future__ import annotations
@@ -78,30 +77,46 @@ def sections(module: str) -> dict[str, int]:
 
 
 def try_module(request: dict[str, Any], memory: Memory, log: Log) -> dict[str, Any]:
-    """Load one module, read what was asked for, unload it."""
+    """Load one module, read what was asked for, unload it.
+
+    Whatever fails, the answer tells of it, of faults in the kernel's log, and of what is left.
+    """
     name = request["name"]
     began = time.monotonic()
-    loaded = load(Path(request["path"])).as_json()
-    answer: dict[str, Any] = {"load": loaded}
+    answer: dict[str, Any] = {"name": name}
     try:
-        places = sections(name)
-        answer["sections"] = places
-        answer["values"] = [
+        answer["load"] = load(Path(request["path"])).as_json()
+        try:
+            answer |= look(request, memory)
+        finally:
+            answer["unload"] = unload(name).as_json()
+    except LivegraftError as error:
+        answer["error"] = error.as_json()
+    answer["seconds"] = round(time.monotonic() - began, 3)
+    answer["faults"] = log.faults()
+    answer["left"] = any(
+        Path(folder, name).exists() for folder in ("/sys/module", "/sys/kernel/livepatch")
+    )
+    return answer
+
+
+def look(request: dict[str, Any], memory: Memory) -> dict[str, Any]:
+    """What is in memory while the module is loaded."""
+    name = request["name"]
+    places = sections(name)
+    return {
+        "sections": places,
+        "values": [
             memory.read(places[section] + offset, size).hex() if section in places else ""
             for section, offset, size in request["read"]
-        ]
-        answer["targets"] = {
+        ],
+        "targets": {
             target: sections(target)
             for target in request["targets"]
             if Path("/sys/module", target, "sections").is_dir()
-        }
-        answer["functions"] = functions(name)
-    finally:
-        answer["unload"] = unload(name).as_json()
-    answer["seconds"] = round(time.monotonic() - began, 3)
-    answer["faults"] = log.faults()
-    answer["left"] = Path("/sys/module", name).exists()
-    return answer
+        },
+        "functions": functions(name),
+    }
 
 
 def functions(name: str) -> dict[str, list[str]]:
@@ -115,18 +130,13 @@ def functions(name: str) -> dict[str, list[str]]:
 
 
 def main(path: str) -> None:
-    """Try all modules of a request file."""
-    memory, log = Memory(), Log()
-    for request in json.loads(Path(path).read_text()):
-        sys.stdout.write(json.dumps({"begin": request["name"]}) + "\n")
-        sys.stdout.flush()
-        try:
-            answer = try_module(request, memory, log)
-        except LivegraftError as error:
-            answer = {"error": error.as_json(), "faults": log.faults()}
-        sys.stdout.write(json.dumps({"name": request["name"], **answer}) + "\n")
-        sys.stdout.flush()
+    """Try the module of a request file."""
+    request = json.loads(Path(path).read_text())
+    try:
+        answer = try_module(request, Memory(), Log())
+    finally:
         Path(request["path"]).unlink()
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Elf:
 
     names: list[str] = field(default_factory=list)
     flags: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Where the content of each section is in the file."""
     sizes: list[int] = field(default_factory=list)
     symbols: list[Symbol] = field(default_factory=list)
     relocations: list[Relocation] = field(default_factory=list)
@@ -73,6 +75,7 @@ class Elf:
         text = _Strings(data, heads[strings][4])
         elf.names = [text.at(head[0]) for head in heads]
         elf.flags = [head[2] for head in heads]
+        elf.places = [head[4] for head in heads]
         elf.sizes = [head[5] for head in heads]
         for head in heads:
             if head[1] == _SHT_SYMTAB:
@@ -130,3 +133,32 @@ def place_in(elf: Elf, relocation: Relocation) -> tuple[str, int] | None:
     if holder is None or holder.kind != 2:
         return None
     return holder.name, at - holder.value
+
+
+_SIGNATURE = b"~Module signature appended~\n"
+"""At the end of a signed module (include/linux/module_signature.h): before it ``struct
+module_signature``, 12 bytes that end with the signature's length, big endian; before that the
+signature."""
+
+_THIS_MODULE = ".rela.gnu.linkonce.this_module"
+
+
+def without_init(module: bytes) -> bytes:
+    """A module of the distribution whose ``struct module`` names no init function.
+
+    The kernel then inserts it and calls nothing (kernel/module/main.c, ``do_init_module``). Without
+    its signature, too, which it would no longer fit.
+    """
+    if module.endswith(_SIGNATURE):
+        end = len(module) - len(_SIGNATURE)
+        (length,) = struct.unpack_from(">I", module, end - 4)
+        module = module[: end - 12 - length]
+    data = bytearray(module)
+    elf = Elf.read(module)
+    for name, at, size in zip(elf.names, elf.places, elf.sizes, strict=True):
+        if name == _THIS_MODULE:
+            for entry in range(at, at + size, 24):
+                _, symbol = struct.unpack_from("<II", data, entry + 8)
+                if elf.symbols[symbol].name == "init_module":
+                    struct.pack_into("<I", data, entry + 8, 0)  # R_X86_64_NONE
+    return bytes(data)

@@ -49,11 +49,13 @@ class Failure:
         problem: what went wrong, for a person.
         trace: where; empty if the process was ended.
         timed_out: it did not end in time.
+        kind: the exception's class; empty if the process was ended.
     """
 
     problem: str
     trace: str = ""
     timed_out: bool = False
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,8 @@ def _serve(connection: Connection) -> None:
                 result = work(*arguments)
             except Exception as error:
                 problem = f"{type(error).__name__}: {error}"
-                result = Failure(problem, "".join(traceback.format_exception(error)))
+                trace = "".join(traceback.format_exception(error))
+                result = Failure(problem, trace, kind=type(error).__name__)
             connection.send(result)
 
 

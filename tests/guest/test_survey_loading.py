@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Modules of a survey that misbehave in a guest: each is blamed for itself, none for another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tests.fixes import Edits, write_fix
+
+from livegraft.kernel.kernel import Kernel
+from livegraft.progress import SILENT
+from livegraft.survey.building import Outcome, Workplace, build
+from livegraft.survey.candidate import Candidate
+from livegraft.survey.conduct import _load
+from livegraft.survey.journal import Journal
+from livegraft.survey.loading import Load, kept_guest, load_one
+from livegraft.survey.workers import Workers
+
+pytestmark = [pytest.mark.guest, pytest.mark.build]
+
+UNIT = "fs/proc/cmdline.c"
+INCLUDE = "#include <linux/seq_file.h>\n"
+BODY = ("seq_putc(m, '\\n')", 'seq_puts(m, "\\n")')
+
+CALLBACK = """
+#include <linux/module.h>
+#include <livegraft.h>
+static {kind}(struct klp_object *obj)
+{{
+	{statement};
+}}
+{macro}(lg_callback);
+"""
+
+KEEPS = CALLBACK.format(
+    kind="void lg_callback",
+    statement="__module_get(__module_address((unsigned long)lg_callback))",
+    macro="LIVEGRAFT_POST_PATCH",
+)
+"""Takes a reference on its own module, which the kernel therefore keeps."""
+
+PANICS = CALLBACK.format(
+    kind="void lg_callback",
+    statement='panic("of mine")',
+    macro="LIVEGRAFT_POST_PATCH",
+)
+
+FIXES = {"good": "", "keeps": KEEPS, "panics": PANICS, "well": ""}
+
+
+@pytest.fixture(scope="module")
+def place(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    folder = tmp_path_factory.mktemp("survey")
+    for name in ("fixes", "modules", "objects"):
+        (folder / name).mkdir()
+    return Workplace(one_kernel.release, one_kernel.cache.root, folder)
+
+
+@pytest.fixture(scope="module")
+def built(
+    one_kernel: Kernel, place: Workplace, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, dict[str, Any]]:
+    """A line per fix, as it stands before its module is loaded."""
+    lines = {}
+    for name, more in FIXES.items():
+        candidate = Candidate(name, (UNIT,), not more)
+        edits: Edits = {UNIT: [BODY, (INCLUDE, f"{INCLUDE}{more}")]}
+        fix = write_fix(one_kernel, edits, tmp_path_factory.mktemp(name))
+        fix.rename(place.fix(candidate))
+        lines[name] = candidate.as_json() | build(place, candidate)
+        assert lines[name]["outcome"] == Outcome.BUILT, lines[name]
+    return lines
+
+
+def test_each_is_blamed_for_itself_alone(
+    place: Workplace, built: Mapping[str, dict[str, Any]]
+) -> None:
+    results = Journal(place.folder / "results.jsonl")
+    for line in built.values():
+        results.add(line)
+    candidates = [Candidate.from_json(line) for line in built.values()]
+    with Workers(1) as pool:
+        _load(place, candidates, results, pool, SILENT)
+    found = {each["id"]: each for each in Journal(results.path)}
+    assert {name: line["outcome"] for name, line in found.items()} == {
+        "good": Outcome.LOADED,
+        "keeps": Outcome.FAILED,
+        "panics": Outcome.FAILED,
+        "well": Outcome.LOADED,
+    }
+    assert "not unloaded" in found["keeps"]["error"]
+    assert "of mine" in found["panics"]["error"]
+    assert "first" not in found["good"] and "first" not in found["well"]
+
+
+def test_a_guest_that_the_emulation_spoilt_is_no_verdict(
+    place: Workplace, built: Mapping[str, dict[str, Any]]
+) -> None:
+    """The console tells of the emulator's fault, and the guest is gone: another one answers."""
+    kept = kept_guest(place.release, place.cache_root)
+    candidate = Candidate.from_json(built["good"])
+    load = Load(
+        "good", candidate.name, place.module(candidate), place.objects(candidate), ("vmlinux",)
+    )
+    try:
+        spoilt = kept.up().guest
+        spoilt.shell("echo '<0>Oops: int3: 0000 [#1] PREEMPT SMP NOPTI' > /dev/kmsg")
+        spoilt.end()
+        assert load_one(place.release, place.cache_root, load)["outcome"] == Outcome.LOADED
+        assert kept.up().guest is not spoilt
+    finally:
+        kept.give_up()
