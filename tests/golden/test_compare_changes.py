@@ -15,6 +15,25 @@ Case = tuple[str, str]
 
 LINES = "\n\n\n"
 
+# Of the alternatives of one place the last that fits stays (arch/x86/kernel/alternative.c).
+ALTERNATIVES = r"""
+int f(int x) {
+    asm volatile("site_a: nop; nop; nop; nop; nop");
+    outside(x);
+    asm volatile("site_b: nop; nop; nop; nop; nop\n.pushsection .altinstr_replacement,\"ax\"\n"
+        "3: mov $1, %%eax\n4: mov $2, %%eax\n5:\n.popsection\n.pushsection .altinstructions,\"a\"\n"
+        ENTRIES ".popsection" : : : "rax");
+    return x;
+}
+"""
+_ENTRY = r'".long site_{} - .\n.long {}b - .\n.word {}\n.byte 5\n.byte 5\n"'
+
+
+def alternatives(*entries: tuple[str, int, int]) -> str:
+    """A function with alternatives: place, replacement, feature of the processor."""
+    return ALTERNATIVES.replace("ENTRIES", " ".join(_ENTRY.format(*each) for each in entries))
+
+
 UNCHANGED: dict[str, Case] = {
     "bug-entry-line-only": (
         "int f(int x) { WARN_ON(x > 7); return x; }",
@@ -54,6 +73,10 @@ UNCHANGED: dict[str, Case] = {
         "int f(int x) { return printk(__func__) + x; }\n",
         "static int dead(int x) { return printk(__func__); }\n"
         "int f(int x) { return printk(__func__) + x; }\n",
+    ),
+    "alternatives-of-two-places-in-another-order": (
+        alternatives(("a", 3, 7), ("b", 4, 9)),
+        alternatives(("b", 4, 9), ("a", 3, 7)),
     ),
     "functions-in-another-order": (
         "static noinline int g(int x) { return outside(x) * 3; }\n"
@@ -150,6 +173,11 @@ CHANGED: dict[str, tuple[str, str, list[str], list[str], list[str]]] = {
         "int f(int x) { if (static_branch(&key)) return outside(x); return x; }",
         "extern struct static_key other;\n"
         "int f(int x) { if (static_branch(&other)) return outside(x); return x; }",
+        ["f"], [], [],
+    ),
+    "alternatives-of-one-place-in-another-order": (
+        alternatives(("a", 3, 7), ("a", 4, 9)),
+        alternatives(("a", 4, 9), ("a", 3, 7)),
         ["f"], [], [],
     ),
     "constant-changed": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from operator import itemgetter
 
 import numpy as np
 
@@ -69,18 +70,27 @@ class Meanings:
         return self._rows[side][self._units[side].span(entity)].tobytes()
 
     def have_same_entries(self, original: Entity, patched: Entity) -> bool:
-        """Whether the same table entries speak of two entities, in whatever order."""
-        old, new = self._entries(0, original), self._entries(1, patched)
-        return old == new or sorted(old) == sorted(new)
+        """Whether the same table entries speak of two entities.
 
-    def _entries(self, side: int, entity: Entity) -> list[tuple[str, bytes, bytes]]:
-        """What says where an entry points is among its relocations."""
+        Tables may list places in another order, but not the entries of one place: of alternatives
+        that fit the processor the last one stays.
+        """
+        return self._entries(0, original) == self._entries(1, patched)
+
+    def _entries(self, side: int, entity: Entity) -> list[tuple[str, int, bytes, bytes]]:
+        """All entries by their tables and places, those of one place in the table's order."""
         unit = self._units[side]
-        return [
-            (entry.name, self._entry_code(unit, entry), self.relocations(side, entry))
+        found = [
+            (
+                entry.name,
+                unit.place(entry),
+                self._entry_code(unit, entry),
+                self.relocations(side, entry),
+            )
             for entry in entity.entries
             if entry.name not in unit.arch.ftrace_tables
         ]
+        return sorted(found, key=itemgetter(0, 1))
 
     def _entry_code(self, unit: Unit, entry: Entity) -> bytes:
         data = unit.masked(entry)
