@@ -58,6 +58,19 @@ UNCHANGED: dict[str, Case] = {
         LINES
         + 'int f(int x) { return printk("%.*s %9.9s:%-4d : %d\\n", 8, "a", "b.c", __LINE__, x); }',
     ),
+    "line-in-a-format-on-the-stack": (
+        'int f(int x) { return printk("%d%d%d%d%d%d line %d\\n", x, x, x, x, x, 9, __LINE__); }',
+        LINES
+        + 'int f(int x) { return printk("%d%d%d%d%d%d line %d\\n", x, x, x, x, x, 9, __LINE__);'
+        " }",
+    ),
+    "line-argument-on-the-stack": (
+        "int jbd2__journal_start(void *j, int a, int b, int c, int d, int e, int l, int n);\n"
+        "int f(int x) { return jbd2__journal_start(0, x, x, x, x, x, __LINE__, 2 * x); }",
+        LINES
+        + "int jbd2__journal_start(void *j, int a, int b, int c, int d, int e, int l, int n);\n"
+        "int f(int x) { return jbd2__journal_start(0, x, x, x, x, x, __LINE__, 2 * x); }",
+    ),
     "line-of-acpica": (
         "int acpi_error(const char *m, int l, const char *t, ...);\n"
         'int f(int x) { return acpi_error("m", __LINE__, "%d", x); }',
@@ -120,6 +133,23 @@ CHANGED: dict[str, tuple[str, str, list[str], list[str], list[str]]] = {
     "a-number-in-a-format-that-is-no-line": (
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 9) + x; }',
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 8) + x; }',
+        ["f"], [], [],
+    ),
+    "a-variable-on-the-stack-in-front-of-a-line-there": (
+        'int f(int x) { int y = 5; return printk("%d%d%d%d%d line %d %p", x, x, x, x, x, 7, &y); }',
+        'int f(int x) { int y = 6; return printk("%d%d%d%d%d line %d %p", x, x, x, x, x, 7, &y); }',
+        ["f"], [], [],
+    ),
+    "a-number-on-the-stack-beside-a-line": (
+        'int f(int x) { return printk("%d %d %d %d %d %d line %d", x, x, x, x, x, 8, 7) + 1; }',
+        'int f(int x) { return printk("%d %d %d %d %d %d line %d", x, x, x, x, x, 9, 7) + 1; }',
+        ["f"], [], [],
+    ),
+    "an-argument-on-the-stack-beside-a-line": (
+        "int jbd2__journal_start(void *j, int a, int b, int c, int d, int e, int l, int n);\n"
+        "int f(int x) { return jbd2__journal_start(0, x, x, x, x, x, 7, 8); }",
+        "int jbd2__journal_start(void *j, int a, int b, int c, int d, int e, int l, int n);\n"
+        "int f(int x) { return jbd2__journal_start(0, x, x, x, x, x, 7, 9); }",
         ["f"], [], [],
     ),
     "a-width-in-a-format-that-is-no-line": (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from livegraft.elf.arch import x86_64 as arch
 from livegraft.elf.arch.architecture import Undecodable
+from livegraft.elf.arch.s390x import S390X
 from livegraft.elf.arch.x86_64_decode import decode
 
 ONE = {
@@ -105,9 +106,9 @@ def test_destination(name: str, place: int | None) -> None:
     [
         ("mov $imm32,%edx", 3),
         ("mov $imm32,%r8d", 5),
-        ("push $imm8", 7),
-        ("push $imm32", 7),
-        ("movl $imm32,(%rsp)", 7),
+        ("push $imm8", 0),
+        ("push $imm32", 0),
+        ("movl $imm32,(%rsp)", None),
         ("movl $imm32,x(%rip)", None),
         ("cmpl $imm8,x(%rip)", None),
         ("mov %cr3,%rax", None),
@@ -119,8 +120,24 @@ def test_loaded_argument(name: str, argument: int | None) -> None:
     load = arch.loaded_argument(instruction, code)
     assert (load is None) == (argument is None)
     if load is not None and argument is not None:
-        found = [place for place in range(1, 8) if arch.X86_64.is_argument(load, place)]
-        assert found == [argument]
+        found = [place for place in range(1, 9) if arch.X86_64.is_argument(load, place)]
+        assert found == [argument] * bool(argument)
+
+
+@pytest.mark.parametrize(
+    ("code", "argument"),
+    [
+        ("e54cf0a4007b", 6),  # mvhi 164(%r15),123: the lower half of eight bytes
+        ("e548f0a8007b", 7),  # mvghi 168(%r15),123
+        ("e54cf09c007b", None),  # mvhi 156(%r15),123: where callees save registers
+        ("e54c20a4007b", None),  # mvhi 164(%r2),123
+    ],
+)
+def test_an_argument_on_the_stack_of_s390x(code: str, argument: int | None) -> None:
+    data = bytes.fromhex(code)
+    (instruction,) = S390X.decode(data, 0, len(data))
+    load = S390X.loaded_argument(instruction, data)
+    assert (load.argument if load is not None else None) == argument
 
 
 @pytest.mark.parametrize(

@@ -119,17 +119,18 @@ class _Code:
         if name != callee:
             return False  # a clone may have lost arguments: nothing says which one this is
         later = filter(None, (self.arch.loaded_argument(each, self.data) for each in way))
-        if load.register >= 0 and any(
-            each.register == load.register and not each.is_part for each in later
+        if (load.register >= 0 or load.argument) and any(
+            (each.register, each.argument) == (load.register, load.argument) and not each.is_part
+            for each in later
         ):
-            return False  # the register gets another value before the call
+            return False  # it gets another value before the call
+        if self.arch.is_push(self.instructions[number], self.data):
+            # Pushed from the last to the first on the stack: those behind it tell which this is.
+            behind = sum(self.arch.is_push(each, self.data) for each in way)
+            load = load._replace(argument=len(self.arch.arguments) + 1 + behind)
         nearby = [*self.instructions[max(number - BEFORE, 0) : number + 1], *way]
         if self._is_line_argument(load, places, nearby):
             return True
-        if self.arch.is_push(self.instructions[number], self.data):
-            # Pushed from the last to the seventh: those behind it tell which one this is.
-            behind = sum(self.arch.is_push(each, self.data) for each in way)
-            return len(self.arch.arguments) + 1 + behind in places
         format_at = _tables()["formats"].get(name)
         if not isinstance(format_at, int):
             return False
@@ -146,7 +147,7 @@ class _Code:
         Where kernels differ in its position, it is the first of them that a constant goes into:
         the other kernel has a pointer there.
         """
-        for place in (each for each in places if each <= len(self.arch.arguments)):
+        for place in places:
             if self.arch.is_argument(load, place):
                 return True
             loads = filter(None, (self.arch.loaded_argument(each, self.data) for each in nearby))

@@ -48,12 +48,14 @@ class Load(NamedTuple):
         value: the immediate.
         rest: the instruction's bytes without the immediate.
         is_part: whether other instructions may bring further bits of the same argument.
+        argument: which argument it is on the stack, from 1; 0 if the instruction does not tell.
     """
 
     register: int
     value: int
     rest: bytes
     is_part: bool = False
+    argument: int = 0
 
 
 class Reference(NamedTuple):
@@ -181,6 +183,6 @@ class Architecture:
 
     def is_argument(self, load: Load, place: int) -> bool:
         """Whether what is loaded is the argument of that number, from 1."""
-        if place > len(self.arguments):
-            return load.register < 0
-        return load.register == self.arguments[place - 1]
+        if load.register < 0:
+            return load.argument == place
+        return self.arguments[place - 1 : place] == (load.register,)

@@ -129,6 +129,11 @@ def is_return(instruction: Instruction) -> bool:
     return instruction.end - instruction.offset == 2 and instruction.opcode >> 4 == 0x07F
 
 
+_ARGUMENTS = (2, 3, 4, 5, 6)
+_STACK_AREA = 160
+"""Where further arguments lie from r15 on, eight bytes each (s390x ELF ABI, 1.2.4)."""
+
+
 def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
     """What ``l(g)hi``, ``llill``, ``lgfi``, ``llilf``, ``iilf`` and ``mv(g)hi`` load."""
     raw = code[instruction.offset : instruction.end]
@@ -139,8 +144,11 @@ def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
         return Load(register, value, raw[:2])
     if kind in (0xC01, 0xC0F, 0xC09):
         return Load(register, int.from_bytes(raw[2:], "big", signed=kind == 0xC01), raw[:2])
-    if raw[:2] in (b"\xe5\x48", b"\xe5\x4c") and raw[2] >> 4 == 15:
-        return Load(-1, int.from_bytes(raw[4:], "big", signed=True), raw[:4])
+    offset = int.from_bytes(raw[2:4], "big") & 0xFFF
+    if raw[:2] in (b"\xe5\x48", b"\xe5\x4c") and raw[2] >> 4 == 15 and offset >= _STACK_AREA:
+        value = int.from_bytes(raw[4:], "big", signed=True)
+        place = len(_ARGUMENTS) + 1 + (offset - _STACK_AREA) // 8
+        return Load(-1, value, raw[:4], argument=place)
     return None
 
 
@@ -157,7 +165,7 @@ S390X = Architecture(
     is_jump=is_jump,
     is_return=is_return,
     loaded_argument=loaded_argument,
-    arguments=(2, 3, 4, 5, 6),
+    arguments=_ARGUMENTS,
     pc_relative=PC_RELATIVE,
     same_meaning={PLT16DBL: PC16DBL, PLT32DBL: PC32DBL, PLT12DBL: PC12DBL, PLT24DBL: PC24DBL},
     without_meaning=frozenset({0}),

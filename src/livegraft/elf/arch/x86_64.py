@@ -155,7 +155,10 @@ ARGUMENTS = (7, 6, 2, 1, 8, 9)
 
 
 def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
-    """What a ``mov $imm32, register``, ``mov $imm32, stack`` or ``push $imm`` loads, else None."""
+    """What a ``mov $imm32, register`` or ``push $imm`` loads, else None.
+
+    The kernel's compilers push arguments; what is moved to the stack is a variable.
+    """
     if instruction.map or instruction.immediate == instruction.end:
         return None
     opcode = instruction.opcode
@@ -172,8 +175,6 @@ def loaded_argument(instruction: Instruction, code: bytes) -> Load | None:
         modrm = code[instruction.modrm]
         if modrm >> 6 == 3:
             return Load(modrm & 7 | high, value, rest)
-        is_stack = modrm & 7 == 4 and code[instruction.modrm + 1] & 7 == 4  # base rsp
-        return Load(-1, value, rest) if is_stack else None
     return None
 
 
