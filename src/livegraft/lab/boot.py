@@ -13,20 +13,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from livegraft.cache import Cache
-from livegraft.errors import LivegraftError, LostGuest
+from livegraft.errors import LivegraftError
 from livegraft.lab import acceleration, package
 from livegraft.lab.channel import Channel
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
-from livegraft.lab.emulation import EMULATOR_FAULT, emulator_failed
 from livegraft.lab.guest import BOOT_SECONDS, Guest, lost
 from livegraft.lab.image import Image, archive, recipe
 from livegraft.lab.modules import ModuleFolder, canonical
 from livegraft.lab.qemu import Accelerator, Machine, Qemu
 from livegraft.progress import SILENT, Progress
-
-SPOILT_STARTS = 2
-"""How often a guest is started anew that the emulator spoilt: see `emulator_failed`."""
 
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
 
@@ -87,7 +83,7 @@ def boot(
             _add_file(cpio, path, data)
         cpio.finish()
         stream.flush()
-        started = _start(name, machine, stream.fileno(), timeout, progress)
+        started = _start(name, machine, stream.fileno(), timeout)
     try:
         _require_inserted(started.report, load)
         inserted = (*channel_modules, *wanted)
@@ -111,21 +107,8 @@ class _Started:
         self.qemu.close()
 
 
-def _start(
-    name: str, machine: Machine, initrd: int, timeout: float, progress: Progress
-) -> _Started:
-    """Start a guest and wait for its agent; again if the emulator failed, and not the guest."""
-    for _ in range(SPOILT_STARTS):
-        try:
-            return _attempt(name, machine, initrd, timeout)
-        except LostGuest as error:
-            if not emulator_failed(error.console):
-                raise
-            progress.note(f"{name}: {EMULATOR_FAULT}; starting it again")
-    return _attempt(name, machine, initrd, timeout)
-
-
-def _attempt(name: str, machine: Machine, initrd: int, timeout: float) -> _Started:
+def _start(name: str, machine: Machine, initrd: int, timeout: float) -> _Started:
+    """Start a guest and wait for its agent."""
     began = time.monotonic()
     qemu = Qemu(machine, initrd)
     try:

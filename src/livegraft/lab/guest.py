@@ -20,7 +20,6 @@ from typing import NamedTuple, NoReturn
 
 from livegraft.errors import LivegraftError, LostGuest
 from livegraft.lab.channel import Channel, Disconnected, Job
-from livegraft.lab.emulation import EMULATOR_FAULT, emulator_failed
 from livegraft.lab.modules import ModuleFolder, canonical
 from livegraft.lab.qemu import Qemu
 
@@ -344,10 +343,7 @@ def lost(name: str, qemu: Qemu, otherwise: str) -> LostGuest:
     console = qemu.console()
     end = console[-_CONSOLE_END:]
     if panic := _PANIC.search(console):
-        remedy = "the end of its console says more"
-        if emulator_failed(console):
-            remedy = f"not the kernel's fault, try again: {EMULATOR_FAULT}"
-        return LostGuest(name, panic[0].strip(), end, remedy)
+        return LostGuest(name, panic[0].strip(), end, "the end of its console says more")
     if status is not None:
         said = qemu.messages().strip().splitlines()
         why = said[-1] if said else "the machine was reset or switched off"

@@ -13,9 +13,7 @@ from typing import Any
 from livegraft.cache import Cache
 from livegraft.errors import Exit, LostGuest, PatchError
 from livegraft.lab.boot import boot
-from livegraft.lab.emulation import despite_emulation
 from livegraft.lab.guest import Guest, KernelMessage, Result
-from livegraft.lab.qemu import Accelerator
 from livegraft.progress import SILENT, Progress
 
 SCRIPT_SECONDS = 300.0
@@ -142,22 +140,18 @@ def try_patch(
         UsageError: the kernel has no module of that name.
     """
 
-    def attempt(accelerator: Accelerator | None) -> Trial:
-        files: dict[str, bytes | Path] = {f"/root/{patch.name}": patch.read_bytes()}
-        with boot(
-            vmlinuz,
-            modules,
-            load=targets,
-            files=files,
-            cmdline=cmdline,
-            cpu=cpu,
-            accelerator=accelerator,
-            cache=cache,
-            progress=progress,
-        ) as guest:
-            return _try(guest, patch, script, model, foreign, timeout, script_timeout, progress)
-
-    return despite_emulation(attempt, progress)
+    files: dict[str, bytes | Path] = {f"/root/{patch.name}": patch.read_bytes()}
+    with boot(
+        vmlinuz,
+        modules,
+        load=targets,
+        files=files,
+        cmdline=cmdline,
+        cpu=cpu,
+        cache=cache,
+        progress=progress,
+    ) as guest:
+        return _try(guest, patch, script, model, foreign, timeout, script_timeout, progress)
 
 
 def _try(

@@ -11,10 +11,8 @@ from pathlib import Path
 from livegraft.errors import Exit, LivegraftError, LostGuest
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.boot import boot
-from livegraft.lab.emulation import emulator_failed
 from livegraft.lab.guest import Guest, GuestCommandFailed
 from livegraft.lab.modules import ModuleFolder
-from livegraft.lab.qemu import Accelerator
 from livegraft.survey.objectfile import without_init
 from livegraft.survey.running import Running, running_kernel
 
@@ -95,22 +93,16 @@ class KeptGuest:
         self._stack = ExitStack()
         self._inhabited: Inhabited | None = None
 
-    def up(self, accelerator: Accelerator | None = None) -> Inhabited:
+    def up(self) -> Inhabited:
         """The guest, started if need be.
-
-        Args:
-            accelerator: of a guest of its own; None takes the one that is there.
 
         Raises:
             GuestNotUp: it does not come up.
-            LostGuest: the emulation fails.
         """
-        worn = self._inhabited is not None and self._inhabited.turns >= TURNS
-        if accelerator is not None or worn:
+        if self._inhabited is not None and self._inhabited.turns >= TURNS:
             self.give_up()
         if self._inhabited is None:
-            guest = self._started(accelerator)
-            self._inhabited = Inhabited(guest, _modules(self._kernel.modules))
+            self._inhabited = Inhabited(self._started(), _modules(self._kernel.modules))
         self._inhabited.turns += 1
         return self._inhabited
 
@@ -119,7 +111,7 @@ class KeptGuest:
         self._inhabited = None
         self._stack.close()
 
-    def _started(self, accelerator: Accelerator | None) -> Guest:
+    def _started(self) -> Guest:
         driver = resources.files(__package__).joinpath("in_guest.py").read_bytes()
         for left in reversed(range(STARTS)):
             try:
@@ -130,13 +122,10 @@ class KeptGuest:
                         memory_mib=_MEMORY_MIB,
                         files={DRIVER: driver},
                         timeout=_BOOT_SECONDS,
-                        accelerator=accelerator,
                         cache=self._kernel.cache,
                     )
                 )
             except LostGuest as error:
-                if emulator_failed(error.console):
-                    raise
                 if not left:
                     raise GuestNotUp(error.subject, error.problem, error.remedy) from error
         raise AssertionError("STARTS is 1 or more")

@@ -3,7 +3,7 @@
 
 What went wrong with one that shared its guest with others is no answer yet: whoever was there
 before may have caused it. It is tried again alone (:mod:`livegraft.survey.conduct`): only then is
-it its own fault. The weakness of :mod:`livegraft.lab.emulation` never is.
+it its own fault.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from livegraft.changeset import VMLINUX
 from livegraft.errors import LivegraftError, LostGuest
-from livegraft.lab.emulation import EMULATOR_FAULT, despite_emulation, emulator_failed
 from livegraft.lab.guest import Guest
-from livegraft.lab.qemu import Accelerator
 from livegraft.pipeline import kept_objects
 from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
@@ -75,7 +73,7 @@ def load_one(release: str, cache_root: Path, load: Load, alone: bool = False) ->
     if alone:
         kept.give_up()
     try:
-        return despite_emulation(partial(_attempt, kept, load))
+        return _attempt(kept, load)
     except LostGuest as error:
         return failed(f"the guest was lost: {error.reason}")
 
@@ -86,30 +84,23 @@ def kept_guest(release: str, cache_root: Path) -> KeptGuest:
     return KeptGuest(open_kernel(release, cache_root))
 
 
-def _attempt(kept: KeptGuest, load: Load, accelerator: Accelerator | None) -> Found:
-    """Load it; what the emulation has spoilt is a lost guest, whatever it looks like.
+def _attempt(kept: KeptGuest, load: Load) -> Found:
+    """Load it; after a failure the guest is given up.
 
     Raises:
         LostGuest: the guest hangs or is gone.
     """
-    here = kept.up(accelerator)
+    here = kept.up()
     try:
         for module in load.modules:
             here.bring(module)
         found = _judged(load, _try(here.guest, load), here)
-    except Exception as error:
+    except Exception:
         kept.give_up()
-        _require_unspoilt(here.guest, error)
         raise
     if found["outcome"] == Outcome.FAILED:
         kept.give_up()
-        _require_unspoilt(here.guest)
     return found
-
-
-def _require_unspoilt(guest: Guest, error: Exception | None = None) -> None:
-    if emulator_failed(console := guest.console()):
-        raise LostGuest(guest.name, EMULATOR_FAULT, console) from error
 
 
 def _try(guest: Guest, load: Load) -> Found:
