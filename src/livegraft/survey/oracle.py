@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from livegraft.survey.objectfile import Elf, Relocation, place_in
+from livegraft.survey.rewritten import rewritten
 from livegraft.survey.running import RELATIVE, Running, Unit
 
 _WORD = (1 << 64) - 1
@@ -74,7 +75,7 @@ class Module:
 
     def __init__(self, data: bytes) -> None:
         self.elf = Elf.read(data)
-        self._rewritten = self._rewritten_places()
+        self._rewritten = rewritten(self.elf, data)
 
     def places(self) -> list[tuple[str, int, int]]:
         """What is to be read from memory: section, offset, bytes. Sorted tables are read whole."""
@@ -165,11 +166,10 @@ class Module:
         wanted = {each & ~bits for each in self._wanted(relocation, units, objects)}
         if stated is None:
             return Check.WRONG, "names no symbol of the running kernel"
-        if (relocation.section, relocation.offset) in self._rewritten:
+        right = Check.RIGHT
+        if actual != stated and (relocation.section, relocation.offset) in self._rewritten:
             actual = stated
             right = Check.REWRITTEN
-        else:
-            right = Check.RIGHT
         if actual != stated:
             return Check.WRONG, f"leads to {actual:#x}, but it names {stated:#x}"
         if not wanted:
@@ -258,21 +258,6 @@ class Module:
     def _is_glue(self, relocation: Relocation) -> bool:
         holder = self.elf.containing(relocation.section, relocation.offset)
         return holder is not None and holder.name.startswith("lg_")
-
-    def _rewritten_places(self) -> set[tuple[int, int]]:
-        """The places in instructions that the kernel rewrites when it loads the module."""
-        tables = (".static_call_sites", ".altinstructions", ".parainstructions")
-        sites = set()
-        for each in self.elf.relocations:
-            if self.elf.names[each.section].startswith(tables):
-                symbol = self.elf.symbols[each.symbol]
-                sites.add((symbol.section, symbol.value + each.addend))
-        reach = range(16)
-        return {
-            (each.section, each.offset)
-            for each in self.elf.livepatch
-            if any((each.section, each.offset - back) in sites for back in reach)
-        }
 
 
 def _judge_function(listed: str, running: Running | None, units: Sequence[Unit]) -> Verdict:
