@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.compare_pairs import SECTIONS, compared, compiled
+from tests.compare_pairs import SECTIONS, compared, compiled, rules
 
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.spelling import Member
@@ -278,16 +278,33 @@ def test_malformed_debug_information_is_a_typed_error(tmp_path: Path) -> None:
     assert refused > 20
 
 
+ACCEPT = (
+    'static const char mark_%s[] __attribute__((used, aligned(1), section(".livegraft.marks"))) ='
+    ' "accept-layout=struct %s";\n'
+)
+LONGER = CODE.replace("struct inner { int a; long b; };", "struct inner { int a; long b, c; };")
+
+
 def test_a_layout_is_accepted_for_the_named_structure_only(tmp_path: Path) -> None:
     """``struct other`` holds ``struct inner``: its objects in memory get another layout, too."""
-    accept = (
-        'static const char mark[] __attribute__((used, section(".livegraft.marks"))) ='
-        ' "accept-layout=struct %s";\n'
-    )
-    after = CODE.replace("struct inner { int a; long b; };", "struct inner { int a; long b, c; };")
-    found = compared(CODE, accept % "inner" + after, tmp_path, TYPES)
+    found = compared(CODE, ACCEPT % ("inner", "inner") + LONGER, tmp_path, TYPES)
     reasons, _ = type_reasons({"fs/unit.c": found})
     assert {(each.rule, each.object) for each in reasons} == {
         ("structure-layout", "struct other"),
         ("structure-layout", "struct thing"),
     }
+
+
+@pytest.mark.parametrize("name", ["kind", "missing"])
+def test_a_layout_that_does_not_change_is_not_accepted(name: str, tmp_path: Path) -> None:
+    """A mark that does nothing is a mistake: the name may be of another structure."""
+    accepted = "".join(ACCEPT % (each, each) for each in ("inner", "other", "thing"))
+    found = compared(CODE, accepted + LONGER, tmp_path, TYPES)
+    assert not type_reasons({"fs/unit.c": found})[0]
+    found = compared(CODE, accepted + ACCEPT % (name, name) + LONGER, tmp_path, TYPES)
+    (reason,) = type_reasons({"fs/unit.c": found})[0]
+    assert (reason.rule, reason.object) == ("mark-target", f"struct {name}")
+
+
+def test_without_debug_information_no_mark_is_found_in_vain(tmp_path: Path) -> None:
+    assert not rules(compared(CODE, ACCEPT % ("missing", "missing") + LONGER, tmp_path))

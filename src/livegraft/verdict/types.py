@@ -7,13 +7,14 @@ compiles with it whenever a fix touches more than function bodies).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.declarations import Change, Declared, declared_differently, few
 from livegraft.compare.types import Types, Variable, types_of
 from livegraft.errors import Reason
+from livegraft.verdict.marks import CORRECT
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ def type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], l
         *(each.marks.accepted_layouts for each in comparisons.values())
     )
     reasons = [*_layout(declared, accepted), *_values(declared), *_prototype(declared)]
+    if any(types_of(each.patched) for each in comparisons.values()):
+        reasons += _accepted_in_vain(declared, accepted)
     remarks = [remark for each in declared.values() for remark in each.remarks]
     return reasons, list(dict.fromkeys(remarks))
 
@@ -62,7 +65,7 @@ def _static_locals(
             yield old, new
 
 
-def _layout(declared: Mapping[str, Declared], accepted: Container[str]) -> Iterator[Reason]:
+def _layout(declared: Mapping[str, Declared], accepted: Collection[str]) -> Iterator[Reason]:
     """A member more in ``struct ext4_inode_info``: old code allocated too little for it.
 
     Args:
@@ -77,6 +80,17 @@ def _layout(declared: Mapping[str, Declared], accepted: Container[str]) -> Itera
                     yield Reason("structure-layout", follower, text, remedy)
             continue
         yield Reason("structure-layout", name, _text(found), remedy)
+
+
+def _accepted_in_vain(
+    declared: Mapping[str, Declared], accepted: Collection[str]
+) -> Iterator[Reason]:
+    """``LIVEGRAFT_ACCEPT_LAYOUT(struct foo)``, and ``struct foo`` lies as before."""
+    changes = [change for each in declared.values() for change in each.layouts]
+    changed = {name for change in changes for name in (change.name, *change.followers)}
+    for name in sorted(set(accepted) - changed):
+        text = "is marked LIVEGRAFT_ACCEPT_LAYOUT, and its layout does not change"
+        yield Reason("mark-target", name, text, CORRECT)
 
 
 def _values(declared: Mapping[str, Declared]) -> Iterator[Reason]:
