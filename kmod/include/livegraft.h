@@ -20,6 +20,7 @@
 #include <linux/compiler.h>
 #include <linux/errno.h>
 #include <linux/jump_label.h>
+#include <linux/list.h>
 #include <linux/livepatch.h>
 #include <linux/mm.h>
 #include <linux/pfn.h>
@@ -123,17 +124,30 @@ static inline __maybe_unused struct klp_state *livegraft_state(unsigned long id)
 	return klp_get_state(&lg_patch, id);
 }
 
+/* All patches in the order of their loading; the core's mutex guards it (kernel/livepatch/core.h). */
+extern struct list_head klp_patches;
+
 /**
- * livegraft_state_before() - the same state of the latest patch that was loaded before
+ * livegraft_state_before() - the same state of the latest patch that was loaded before this one
  * @id:		as in LIVEGRAFT_STATE()
  *
- * In pre_patch and post_patch only: the core knows of a patch before during a transition.
+ * In callbacks only, where the core's mutex is held; also in those for a module that comes or goes
+ * when the transition is long over. klp_get_prev_state() warns there, and if another patch is in
+ * transition it counts back from that one.
  *
  * Return: the state, NULL if no patch has it.
  */
 static inline __maybe_unused struct klp_state *livegraft_state_before(unsigned long id)
 {
-	return klp_get_prev_state(id);
+	struct klp_patch *patch = &lg_patch;
+
+	list_for_each_entry_continue_reverse(patch, &klp_patches, list) {
+		struct klp_state *state = klp_get_state(patch, id);
+
+		if (state)
+			return state;
+	}
+	return NULL;
 }
 
 /*

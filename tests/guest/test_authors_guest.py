@@ -308,7 +308,9 @@ def mount(guest: Guest) -> str:
 
 def test_modules_come_and_go_under_a_patch(guest: Guest, returns: bool) -> None:
     call_it(guest, "willing")
+    load(guest, "state")
     document = load(guest, "objects")
+    load(guest, "state_2")
     before = len(said(guest, "objects:"))
     assert document["absent"] == ["dummy", "ext4"]
     expected = [] if returns else ["ext4"]
@@ -324,13 +326,15 @@ def test_modules_come_and_go_under_a_patch(guest: Guest, returns: bool) -> None:
     assert mount(guest).startswith("shared=4 journal=0\nmballoc:")
     for name in ("dummy", "ext4"):
         guest.check(["rmmod", name])
+    unload(guest, "state_2")
     insert(guest, "dummy")
     guest.check(["rmmod", "dummy"])
+    # Long after the transition: the state of the patch before, not that of the one behind.
     assert said(guest, "objects:", before) == [
-        "objects: pre_patch dummy",
+        "objects: pre_patch dummy, state 1",
         "objects: carrier shared=3",
         "objects: post_unpatch dummy",
-        "objects: pre_patch dummy",
+        "objects: pre_patch dummy, state 1",
         "objects: post_unpatch dummy",
     ]
     _, document = verb(guest, "status", "livegraft_objects")
@@ -351,6 +355,7 @@ def test_modules_come_and_go_under_a_patch(guest: Guest, returns: bool) -> None:
         insert(guest, "dummy")
     assert "dummy " not in text(guest, "/proc/modules")
     unload(guest, "objects")
+    unload(guest, "state")
     insert(guest, "dummy")
     if not returns:
         insert(guest, "ext4")
