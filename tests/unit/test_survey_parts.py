@@ -15,6 +15,7 @@ from livegraft.survey.building import Outcome
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.conduct import Findings, Options, _claim
 from livegraft.survey.journal import Journal
+from livegraft.survey.oracle import Check, ReadBack, Verdict, read_back
 from livegraft.survey.plan import _meeting, shuffled
 from livegraft.survey.workers import Failure, Task, Workers
 
@@ -119,10 +120,22 @@ def test_the_report_counts() -> None:
         size=1000,
         seconds=2.0,
         relocations={"right": 3},
+        read_back="all",
+        object_loaded={"vmlinux": True},
+        first="the guest was lost: it hangs",
+    )
+    waiting = line(
+        Outcome.LOADED,
+        False,
+        size=3000,
+        seconds=4.0,
+        relocations={"right": 1, "absent": 2},
+        read_back="partly",
         object_loaded={"ext4": False},
     )
     results = [
         loaded,
+        waiting,
         line(Outcome.REFUSED, True, rules=["data-changed"], seconds=1.0),
         line(Outcome.UNCHANGED, True, seconds=1.0),
         line(Outcome.WRONG, False, seconds=1.0, size=10, error="x+1: y | z"),
@@ -135,7 +148,28 @@ def test_the_report_counts() -> None:
     assert numbers["refusals"] == {"data-changed": 2, "vdso": 1}
     assert [each["outcome"] for each in numbers["failed"]] == ["wrong"]
     assert numbers["absent_objects"] == ["ext4"]
+    assert [each["id"] for each in numbers["tried_again"]] == ["loadedTrue"]
+    assert numbers["read_back"] == {"all": 1, "partly": 1, "nothing": 0}
+    assert (numbers["relocations"]["right"], numbers["relocations"]["absent"]) == (4, 2)
     page = report.markdown(numbers)
+    assert "| loaded, all read back | 1 | 1 |" in page
+    assert "| loaded, not all read back | 1 | 0 |" in page
+    assert "| absent | 2 |" in page and "| wrong | 0 |" in page
     assert "1 were built and loaded: 50.0%" in page
     assert options.command in page and "--sample 5 --seed 1" in page
     assert "x+1: y \\| z" in page
+
+
+def test_what_was_not_read_back_is_no_part_of_what_was() -> None:
+    def verdicts(*checks: Check) -> list[Verdict]:
+        return [Verdict(".text.f+0x1", "s", check) for check in checks]
+
+    assert read_back(verdicts(Check.RIGHT, Check.REWRITTEN)) is ReadBack.ALL
+    assert read_back(verdicts(Check.RIGHT, Check.ABSENT)) is ReadBack.PARTLY
+    assert read_back(verdicts(Check.ABSENT, Check.UNKNOWN)) is ReadBack.NOTHING
+
+
+def test_nine_in_ten_are_within() -> None:
+    assert report.spread(range(1, 11)) == {"median": 5.5, "p90": 9, "most": 10}
+    assert report.spread([7.0]) == {"median": 7, "p90": 7, "most": 7}
+    assert report.spread([]) is None

@@ -123,10 +123,9 @@ def _sources(arguments: argparse.Namespace, context: Context) -> Trees | Commits
 
 
 def _text(numbers: dict[str, Any], output: Path, paint: Paint) -> str:
-    rows = [
-        (outcome, str(count), str(numbers["body_only_outcomes"].get(outcome, 0)))
-        for outcome, count in numbers["outcomes"].items()
-    ]
+    from livegraft.survey.report import outcome_rows
+
+    rows = [(name, str(count), str(body)) for name, count, body in outcome_rows(numbers)]
     rows.append(("all", str(numbers["fixes"]), str(numbers["body_only"])))
     lines = [table(("OUTCOME", "FIXES", "BODIES ALONE"), rows, paint)]
     if numbers["refusals"]:

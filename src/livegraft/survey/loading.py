@@ -23,7 +23,7 @@ from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
 from livegraft.survey.guests import DRIVER, Inhabited, KeptGuest
 from livegraft.survey.objectfile import Elf
-from livegraft.survey.oracle import Check, Module, Verdict
+from livegraft.survey.oracle import UNREAD, Check, Module, Verdict, read_back
 from livegraft.survey.running import Unit, running_module
 
 MODULE_SECONDS = 240.0
@@ -155,16 +155,12 @@ def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
     relocations = module.judge(answer["values"], answer["sections"], objects, every)
     functions = module.judge_functions(answer["functions"], objects, units)
     verdicts = [*relocations, *functions]
-    wrong = [
-        f"{each.place}: {each.symbol}: {each.detail}"
-        for each in verdicts
-        if each.check is Check.WRONG
-    ]
-    unknown = [f"{each.place}: {each.symbol}" for each in verdicts if each.check is Check.UNKNOWN]
+    wrong = [each for each in verdicts if each.check is Check.WRONG]
+    unread = [each for each in verdicts if each.check in UNREAD]
     outcome = Outcome.LOADED
     error_text = ""
     if wrong:
-        outcome, error_text = Outcome.WRONG, wrong[0]
+        outcome, error_text = Outcome.WRONG, str(wrong[0])
     elif answer["faults"] or answer["left"]:
         outcome = Outcome.FAILED
         error_text = next(iter(answer["faults"]), "it stayed in the kernel")
@@ -172,10 +168,12 @@ def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
         "outcome": outcome,
         **({"error": error_text} if error_text else {}),
         "object_loaded": {name: name == VMLINUX or name in targets for name in load.targets},
+        "without_init": sorted(here.inert.intersection(load.modules)),
+        "read_back": read_back(verdicts),
         "relocations": _counts(relocations),
         "functions_judged": _counts(functions),
-        "wrong": wrong,
-        "unknown": unknown[:10],
+        "wrong": list(map(str, wrong)),
+        "not_read_back": [f"{each}: {each.check}" for each in unread],
         "transition_ms": answer["load"]["transition_ms"],
         "guest_seconds": answer["seconds"],
         "faults": answer["faults"],

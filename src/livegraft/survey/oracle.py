@@ -49,6 +49,18 @@ class Check(StrEnum):
     """The object that it waits for is not loaded."""
 
 
+UNREAD = frozenset((Check.UNKNOWN, Check.ABSENT))
+"""Nothing was held against what has to be there."""
+
+
+class ReadBack(StrEnum):
+    """How much of a module the oracle could judge."""
+
+    ALL = "all"
+    PARTLY = "partly"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is known of one livepatch relocation.
@@ -64,6 +76,17 @@ class Verdict:
     symbol: str
     check: Check
     detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.symbol}" + (f": {self.detail}" if self.detail else "")
+
+
+def read_back(verdicts: Sequence[Verdict]) -> ReadBack:
+    """How much of a module was judged; a module that refers to nothing has no verdicts."""
+    unread = sum(each.check in UNREAD for each in verdicts)
+    if not unread:
+        return ReadBack.ALL
+    return ReadBack.PARTLY if unread < len(verdicts) else ReadBack.NOTHING
 
 
 class Module:

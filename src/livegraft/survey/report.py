@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from livegraft.survey.building import Outcome
 from livegraft.survey.conduct import Findings
+from livegraft.survey.oracle import Check, ReadBack
 
 TARGET = 0.9
 """The part of the fixes in function bodies alone that should be built and loaded."""
 
 _ALONE = 1
+
+_LOADED = {
+    ReadBack.ALL: "loaded, all read back",
+    ReadBack.PARTLY: "loaded, not all read back",
+    ReadBack.NOTHING: "loaded, nothing read back",
+}
 
 
 def document(findings: Findings) -> dict[str, Any]:
@@ -30,14 +37,22 @@ def document(findings: Findings) -> dict[str, Any]:
         "body_only_loaded": sum(each["outcome"] == Outcome.LOADED for each in body),
         "outcomes": _outcomes(results),
         "body_only_outcomes": _outcomes(body),
+        "read_back": _read_back(results),
+        "body_only_read_back": _read_back(body),
         "refusals": _refusals(results),
         "body_only_refusals": _refusals(body),
         "seconds": spread(each["seconds"] for each in results if "size" in each),
         "size": spread(each["size"] for each in results if "size" in each),
         "relocations": _relocations(results),
-        "absent_objects": sorted(
-            {name for each in results for name in _absent(each)},
+        "absent_objects": sorted({name for each in results for name in _absent(each)}),
+        "inert_objects": sorted(
+            {name for each in results for name in each.get("without_init", ())}
         ),
+        "tried_again": [
+            {"id": each["id"], "outcome": each["outcome"], "first": each["first"]}
+            for each in results
+            if "first" in each
+        ],
         "groups": [
             {"id": each["id"], "files": each["files"]}
             for each in results
@@ -62,7 +77,7 @@ def spread(numbers: Iterable[float]) -> dict[str, float] | None:
         return None
     return {
         "median": round(statistics.median(found), 1),
-        "p90": round(found[min(len(found) - 1, int(len(found) * 0.9))], 1),
+        "p90": round(found[(len(found) * 9 + 9) // 10 - 1], 1),
         "most": round(found[-1], 1),
     }
 
@@ -77,11 +92,17 @@ def _refusals(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _read_back(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How much of the loaded modules was read back."""
+    found = Counter(each["read_back"] for each in results if each["outcome"] == Outcome.LOADED)
+    return {str(part): found[part] for part in ReadBack}
+
+
 def _relocations(results: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for each in results:
         found.update(each.get("relocations", {}))
-    return dict(found)
+    return {str(check): found[check] for check in Check}
 
 
 def _absent(result: Mapping[str, Any]) -> list[str]:
@@ -102,6 +123,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         *_rules(numbers),
         *_measures(numbers),
         *_troubles(numbers["failed"]),
+        *_tried_again(numbers["tried_again"]),
         *_groups(numbers["groups"]),
     ]
     return "\n".join(lines) + "\n"
@@ -109,9 +131,22 @@ def markdown(numbers: Mapping[str, Any]) -> str:
 
 def _counts(numbers: Mapping[str, Any]) -> list[str]:
     lines = ["| outcome | fixes | in function bodies alone |", "|---|---:|---:|"]
-    for outcome, count in numbers["outcomes"].items():
-        lines.append(f"| {outcome} | {count} | {numbers['body_only_outcomes'].get(outcome, 0)} |")
+    lines += [f"| {name} | {count} | {body} |" for name, count, body in outcome_rows(numbers)]
     return [*lines, f"| all | {numbers['fixes']} | {numbers['body_only']} |"]
+
+
+def outcome_rows(numbers: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """What became of the fixes: of all of them, and of those in function bodies alone.
+
+    One that is loaded is told apart by how much of it was read back from memory.
+    """
+    for outcome, count in numbers["outcomes"].items():
+        if outcome != Outcome.LOADED:
+            yield outcome, count, numbers["body_only_outcomes"].get(outcome, 0)
+            continue
+        for part, name in _LOADED.items():
+            if numbers["read_back"][part]:
+                yield name, numbers["read_back"][part], numbers["body_only_read_back"][part]
 
 
 def _ratio(numbers: Mapping[str, Any]) -> str:
@@ -139,15 +174,21 @@ def _measures(numbers: Mapping[str, Any]) -> list[str]:
     for name, unit in (("seconds", "s to build"), ("size", "bytes of the module")):
         if (found := numbers[name]) is not None:
             lines.append(f"| {unit} | {found['median']:g} | {found['p90']:g} | {found['most']:g} |")
-    relocations = numbers["relocations"]
-    judged = ", ".join(f"{count} {check}" for check, count in relocations.items() if count)
-    absent = numbers["absent_objects"]
-    lines += ["", f"Livepatch relocations read back from memory: {judged or 'none'}."]
-    if absent:
-        lines.append(
-            f"Loaded without the module that they patch, which does not come up without its "
-            f"hardware: {', '.join(absent)}."
-        )
+    lines += ["", "| livepatch relocations | |", "|---|---:|"]
+    lines += [f"| {check} | {count} |" for check, count in numbers["relocations"].items()]
+    lines.append("")
+    if inert := numbers["inert_objects"]:
+        lines += [
+            "Patched modules that do not come up without their hardware and were inserted without "
+            f"their init function: {', '.join(inert)}.",
+            "",
+        ]
+    if absent := numbers["absent_objects"]:
+        lines += [
+            f"Patched modules that could not be inserted at all: {', '.join(absent)}; what refers "
+            "to them is absent.",
+            "",
+        ]
     if numbers["controls"]:
         false = numbers["false_changes"]
         lines.append(
@@ -164,6 +205,16 @@ def _troubles(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| fix | outcome | why |", "|---|---|---|"]
     for each in failed:
         first = str(each["error"]).partition("\n")[0].replace("|", "\\|")
+        lines.append(f"| {each['id']} | {each['outcome']} | {first} |")
+    return [*lines, ""]
+
+
+def _tried_again(again: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not again:
+        return []
+    lines = ["| tried again, alone in a guest | outcome | what happened first |", "|---|---|---|"]
+    for each in again:
+        first = str(each["first"]).partition("\n")[0].replace("|", "\\|")
         lines.append(f"| {each['id']} | {each['outcome']} | {first} |")
     return [*lines, ""]
 
