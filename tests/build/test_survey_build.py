@@ -64,8 +64,15 @@ def test_a_file_that_nothing_helps_says_so(kernel: Kernel, tmp_path: Path) -> No
     assert "lg_nowhere" in candidate.note
 
 
-def test_unchanged_units_are_unchanged(kernel: Kernel) -> None:
-    document = control(kernel.release, kernel.cache.root, "net/ipv4/tcp_cubic.c")
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "net/ipv4/tcp_cubic.c",
+        "drivers/gpu/drm/radeon/radeon_kms.c",  # DRM_ERROR("... %s:%u", __func__, __LINE__)
+    ],
+)
+def test_unchanged_units_are_unchanged(kernel: Kernel, unit: str) -> None:
+    document = control(kernel.release, kernel.cache.root, unit)
     assert document["changed"] == {name: [] for name in CONTROLS}
 
 
