@@ -29,6 +29,16 @@ int *where(int x) { return x ? a : b; }
 %s
 """
 
+# arch/x86/include/asm/runtime-const.h
+RUNTIME_CONST = r"""
+unsigned long limit(unsigned long x) {
+    unsigned long value;
+    asm("mov $0x123456789abcdef, %%0\n1: .pushsection runtime_%s_limit, \"a\"\n.long 1b - 8 - .\n"
+        ".popsection" : "=r"(value));
+    return value + x * %d;
+}
+"""
+
 REFUSED: dict[str, tuple[str, str, str, str]] = {
     "init-only": (
         "__init int f(int x) { return outside(x); }",
@@ -150,6 +160,12 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "int f(int x) { { static int n = 1; outside(n += 6); }"
         " { static int n = 1; return outside(n++ * x); } }",
         "static-local-ambiguous", "n",
+    ),
+    "runtime-const": (
+        RUNTIME_CONST % ("ptr", 1), RUNTIME_CONST % ("ptr", 2), "runtime-const", "limit",
+    ),
+    "runtime-const-shift": (
+        RUNTIME_CONST % ("shift", 1), RUNTIME_CONST % ("shift", 2), "runtime-const", "limit",
     ),
 }  # fmt: skip
 

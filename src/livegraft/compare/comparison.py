@@ -14,7 +14,6 @@ from livegraft.compare.lines import is_line_change
 from livegraft.compare.marks import Marks, marks_of
 from livegraft.compare.meaning import Meanings
 from livegraft.compare.pairing import Pairs, pair
-from livegraft.compare.runtimeconst import read_variables
 from livegraft.compare.tracing import bring_along
 from livegraft.compare.unit import Unit
 from livegraft.elf.object import Binding, ElfObject
@@ -143,15 +142,12 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
     """Find what differs between two raw objects of one unit.
 
     Args:
-        original: the unit before the fix, compiled with a section per function and variable. Both
-            are changed where the kernel would write constants at boot.
+        original: the unit before the fix, compiled with a section per function and variable.
         patched: the unit after it, compiled in the same way.
 
     Raises:
         ElfError: an object is of an architecture that is not known, or the two differ.
     """
-    for obj in (original, patched):
-        read_variables(obj)
     before = Unit(original, "original object")
     after = Unit(patched, "patched object", before.decoded)
     if before.arch != after.arch:

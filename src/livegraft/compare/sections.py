@@ -31,6 +31,9 @@ PER_CPU = ".data..percpu"
 
 DYNAMIC_DEBUG = "__dyndbg"
 
+_RUNTIME_CONSTANTS = ("runtime_ptr_", "runtime_shift_")
+"""Places of built-in code where the boot writes a variable's value (asm/runtime-const.h)."""
+
 
 def storage(name: str, flags: int) -> str:
     """How what lies in a section is kept: what a variable or function may be used for, and when.
@@ -78,3 +81,13 @@ def is_read_mostly(name: str) -> bool:
 def is_per_cpu(name: str) -> bool:
     """Whether its variables exist once per CPU."""
     return name == PER_CPU or name.startswith(f"{PER_CPU}.")
+
+
+def is_runtime_constant(name: str) -> bool:
+    """Whether it lists places whose constants are written at boot."""
+    return name.startswith(_RUNTIME_CONSTANTS)
+
+
+def runtime_constant(name: str) -> str:
+    """The variable whose value is written at the places of such a section."""
+    return name.split("_", 2)[2]

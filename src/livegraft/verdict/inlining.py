@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.inlining import called_otherwise
-from livegraft.compare.runtimeconst import is_runtime_constant
 from livegraft.compare.unit import Unit
 from livegraft.elf.object import ElfObject
 from livegraft.errors import Reason
@@ -18,7 +18,7 @@ def inlining(shipped: ElfObject, comparison: Comparison) -> list[Reason]:
         shipped: the unpatched unit as it was shipped.
         comparison: the builds that are compared.
     """
-    if not any(is_runtime_constant(each.name) for each in shipped.sections):
+    if not any(sections.is_runtime_constant(each.name) for each in shipped.sections):
         return []
     return [
         Reason(

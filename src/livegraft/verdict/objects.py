@@ -12,7 +12,6 @@ import numpy as np
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity, Kind
-from livegraft.compare.runtimeconst import constant_of, is_runtime_constant
 from livegraft.compare.unit import Unit
 from livegraft.elf.header import SectionType
 from livegraft.elf.object import Symbol
@@ -34,8 +33,8 @@ def oddities(comparison: Comparison) -> Iterator[Reason]:
 def unknown_section(comparison: Comparison) -> Iterator[Reason]:
     """Code that depends on a section of which nobody knows who reads it."""
     for name in comparison.changed_sections:
-        known = sections.is_initial(name) or sections.is_export(name) or is_runtime_constant(name)
-        if not known:
+        known = (sections.is_initial, sections.is_export, sections.is_runtime_constant)
+        if not any(is_known(name) for is_known in known):
             yield Reason("unknown-section", name, "has other contents than before", REPORT)
     unit, inclusion = comparison.patched, comparison.inclusion
     for entity in inclusion.in_order():
@@ -46,20 +45,25 @@ def unknown_section(comparison: Comparison) -> Iterator[Reason]:
     for owner, function in _places_in_functions(unit):
         if not inclusion.is_included(owner) and function in inclusion.functions:
             name = unit.section(owner).name
-            if is_runtime_constant(name):
+            if sections.is_runtime_constant(name):
                 continue
             text = f"{name}, which is not known, holds a place inside of its code"
             yield Reason("unknown-section", function.top.name, text, REPORT)
 
 
 def runtime_constant(comparison: Comparison) -> Iterator[Reason]:
-    """``shr $12, %eax`` for d_hash() of fs/dcache.c: the boot writes d_hash_shift there."""
+    """``shr $12, %eax`` for d_hash() of fs/dcache.c: the boot writes d_hash_shift there.
+
+    Units that livegraft compiles read the variable instead (livegraft.kbuild.compile).
+    """
     unit, inclusion = comparison.patched, comparison.inclusion
     for owner, function in _places_in_functions(unit):
         name = unit.section(owner).name
-        if is_runtime_constant(name) and function in inclusion.functions:
-            text = f"the kernel writes {constant_of(name)} into its code, and only while it boots"
-            yield Reason("runtime-const", function.top.name, text, "boot a kernel with the fix")
+        if sections.is_runtime_constant(name) and function in inclusion.functions:
+            constant = sections.runtime_constant(name)
+            text = f"the kernel writes {constant} into its code, and only while it boots"
+            remedy = "let livegraft compile it (livegraft check), so that it reads the variable"
+            yield Reason("runtime-const", function.top.name, text, remedy)
 
 
 def _places_in_functions(unit: Unit) -> Iterator[tuple[Entity, Entity]]:
