@@ -60,16 +60,39 @@ def tokens(text: str) -> list[Token]:
     Args:
         text: the file's content; any encoding that keeps ASCII (Latin-1 takes every byte).
     """
+    return [token for token, _ in numbered_tokens(text)]
+
+
+def numbered_tokens(text: str) -> list[tuple[Token, int]]:
+    """All tokens of a file, each with the line that it begins in, from 1."""
+    spliced = _SPLICE.sub("", text)
+    joined = _joints(text)
     found = []
-    for match in _TOKEN.finditer(_SPLICE.sub("", text)):
+    line, last, at = 1, 0, 0
+    for match in _TOKEN.finditer(spliced):
         group = match.lastgroup
         if group == "space":
             continue
         assert group is not None
         kind = _KINDS[group]
         word = match[0]
-        found.append(Token(kind, _plain(word) if kind is Kind.DIRECTIVE else word))
+        line += spliced.count("\n", last, match.start())
+        last = match.start()
+        while at < len(joined) and joined[at] <= last:
+            at += 1
+        token = Token(kind, _plain(word) if kind is Kind.DIRECTIVE else word)
+        found.append((token, line + at))
     return found
+
+
+def _joints(text: str) -> list[int]:
+    """Where lines were joined, as places in the text without their ends."""
+    joints: list[int] = []
+    removed = 0
+    for match in _SPLICE.finditer(text):
+        joints.append(match.start() - removed)
+        removed += len(match[0])
+    return joints
 
 
 def _plain(directive: str) -> str:

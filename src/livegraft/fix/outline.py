@@ -7,10 +7,10 @@ the skeleton. Nothing is expanded and no condition evaluated: the text alone is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from livegraft.fix.ctokens import Kind, Token, tokens
+from livegraft.fix.ctokens import Kind, Token, numbered_tokens
 
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _CLOSE = frozenset(_OPEN.values())
@@ -32,11 +32,13 @@ class Function:
             first argument.
         head: the tokens in front of its body.
         body: its tokens, braces included.
+        lines: where it stands, head and body; no difference between two functions.
     """
 
     name: str
     head: tuple[Token, ...]
     body: tuple[Token, ...]
+    lines: range = field(default=range(0), compare=False)
 
     @property
     def is_static(self) -> bool:
@@ -51,15 +53,21 @@ class Outline:
     Args:
         skeleton: everything but the bodies.
         functions: the functions in their order; the same name may come twice (``#ifdef``).
+        lines: the line that each token of the skeleton begins in; of a body that of its brace.
     """
 
     skeleton: list[Token] = field(default_factory=list)
     functions: list[Function] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list, compare=False)
 
 
 def outline(text: str) -> Outline:
     """Take a file apart."""
-    return _Reader(tokens(text)).read()
+    return _Reader(numbered_tokens(text)).read()
+
+
+_Numbered = tuple[Token, int]
+"""A token and its line."""
 
 
 class _Reader:
@@ -69,18 +77,19 @@ class _Reader:
     the state at the ``#if``; afterwards it goes on as after the first.
     """
 
-    def __init__(self, found: Sequence[Token]) -> None:
-        self._tokens = found
+    def __init__(self, found: Sequence[tuple[Token, int]]) -> None:
+        self._tokens = [token for token, _ in found]
+        self._lines = [line for _, line in found]
         self._at = 0
         self._result = Outline()
-        self._pending: list[Token] = []  # the declaration so far, without directives
-        self._stack: list[tuple[list[Token], list[Token] | None]] = []
+        self._pending: list[_Numbered] = []  # the declaration so far, without directives
+        self._stack: list[tuple[list[_Numbered], list[_Numbered] | None]] = []
 
     def read(self) -> Outline:
         while self._at < len(self._tokens):
             token = self._tokens[self._at]
             if token.kind is Kind.DIRECTIVE:
-                self._result.skeleton.append(token)
+                self._keep(token, self._lines[self._at])
                 self._condition(token)
                 self._at += 1
             elif token.text == "{" and token.kind is Kind.MARK:
@@ -89,13 +98,18 @@ class _Reader:
                 self._take(token)
         return self._result
 
-    def _take(self, token: Token) -> None:
+    def _keep(self, token: Token, line: int) -> None:
         self._result.skeleton.append(token)
+        self._result.lines.append(line)
+
+    def _take(self, token: Token) -> None:
+        line = self._lines[self._at]
+        self._keep(token, line)
         self._at += 1
         if token.kind is Kind.MARK and token.text in (";", "}"):
             self._pending = []
         else:
-            self._pending.append(token)
+            self._pending.append((token, line))
 
     def _condition(self, token: Token) -> None:
         word = _word(token)
@@ -111,17 +125,23 @@ class _Reader:
 
     def _brace(self) -> None:
         end = _closing(self._tokens, self._at)
-        inside = self._tokens[self._at : end]
-        name = _function_name(self._pending)
+        inside = list(zip(self._tokens[self._at : end], self._lines[self._at : end], strict=True))
+        head = tuple(token for token, _ in self._pending)
+        name = _function_name(head)
         if name is None or end > len(self._tokens):
             # An initialiser, a structure, or something that is not understood: all of it counts.
-            self._result.skeleton += inside
-            self._pending += [Token(Kind.MARK, "{}")]
+            for token, line in inside:
+                self._keep(token, line)
+            self._pending += [(Token(Kind.MARK, "{}"), self._lines[self._at])]
         else:
-            self._result.functions.append(Function(name, tuple(self._pending), tuple(inside)))
-            self._result.skeleton.append(BODY)
+            body = tuple(token for token, _ in inside)
+            lines = range(self._pending[0][1], inside[-1][1] + 1)
+            self._result.functions.append(Function(name, head, body, lines))
+            self._keep(BODY, self._lines[self._at])
             # What changes the meaning of the text behind the function is no part of its body.
-            self._result.skeleton += _lasting(inside)
+            for token, line in inside:
+                if _is_lasting(token):
+                    self._keep(token, line)
             self._pending = []
         self._at = min(end, len(self._tokens))
 
@@ -132,10 +152,8 @@ def _word(directive: Token) -> str:
     return text[:end]
 
 
-def _lasting(body: Sequence[Token]) -> Iterator[Token]:
-    for token in body:
-        if token.kind is Kind.DIRECTIVE and _word(token) not in _CONDITIONS:
-            yield token
+def _is_lasting(token: Token) -> bool:
+    return token.kind is Kind.DIRECTIVE and _word(token) not in _CONDITIONS
 
 
 def _closing(found: Sequence[Token], at: int) -> int:
