@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from livegraft.fix.bodies import body_only
-from livegraft.fix.ctokens import tokens
+from livegraft.fix.ctokens import numbered_tokens, tokens
 from livegraft.fix.outline import outline
 
 FILE = """\
@@ -154,3 +154,27 @@ def test_what_is_not_understood_counts(text: str) -> None:
 def test_a_directive_in_a_comment_is_none() -> None:
     found = outline("/*\n#define A\n*/ int f(void) { return 1; }").skeleton
     assert not any(token.text.startswith("define") for token in found)
+
+
+def test_functions_know_their_lines() -> None:
+    lines = FILE.splitlines()
+    found = {each.name: each.lines for each in outline(FILE).functions}
+    assert {lines[each.start - 1] for each in found.values()} >= {
+        "static int helper(struct pair *p)",
+        "struct pair *find(int (*match)(int), int n) __must_hold(&lock)",
+    }
+    assert all(lines[each.stop - 2].endswith("}") for each in found.values())
+
+
+def test_joined_lines_are_counted() -> None:
+    text = '#define A \\\n 1 \\\n 2\nint a\\\nb;\r\n/* one\ntwo */ int c;\nchar *s = "x\\\n"; d\n'
+    found = {token.text: line for token, line in numbered_tokens(text)}
+    assert found["define A 1 2"] == 1
+    assert (found["ab"], found["c"], found["s"], found["d"]) == (4, 7, 8, 9)
+
+
+def test_a_skeleton_knows_its_lines() -> None:
+    for text in (FILE, "int a;\nint f(void)\n{\n#define B 1\n}\nint c;\n"):
+        found = outline(text)
+        assert len(found.lines) == len(found.skeleton)
+        assert found.lines == sorted(found.lines)
