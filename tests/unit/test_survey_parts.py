@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ def test_a_folder_keeps_to_its_survey(tmp_path: Path) -> None:
     options = Options("1", "2", "6.1.0-54-amd64", 12, 1, ("fs/*",))
     _claim(tmp_path, options)
     _claim(tmp_path, options)
+    _claim(tmp_path, replace(options, controls=200))
     with pytest.raises(UsageError, match=r"sample, seed differ.*name another folder"):
         _claim(tmp_path, Options("1", "2", "6.1.0-54-amd64", 13, 2, ("fs/*",)))
 

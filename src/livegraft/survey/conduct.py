@@ -134,7 +134,7 @@ def conduct(
 
 
 def _claim(folder: Path, options: Options) -> None:
-    """Make the folder this survey's, or make sure that it is."""
+    """Make the folder this survey's, or make sure that it is; controls may be asked for later."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "survey.json"
     asked = json.loads(json.dumps(asdict(options)))
@@ -142,7 +142,7 @@ def _claim(folder: Path, options: Options) -> None:
         write_whole(path, json.dumps(asked, indent=2).encode() + b"\n")
         return
     known = json.loads(path.read_text("utf-8"))
-    differing = sorted(key for key in asked if known.get(key) != asked[key])
+    differing = sorted(key for key in asked.keys() - {"controls"} if known.get(key) != asked[key])
     if differing:
         raise UsageError(
             str(folder),
