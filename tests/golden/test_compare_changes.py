@@ -53,6 +53,14 @@ UNCHANGED: dict[str, Case] = {
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, __LINE__, 9) + x; }',
         LINES + 'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, __LINE__, 9) + x; }',
     ),
+    "line-behind-the-function's-name": (
+        'int f(int x) { return printk("%s %d, of %d\\n", __func__, __LINE__, 9) + x; }',
+        LINES + 'int f(int x) { return printk("%s %d, of %d\\n", __func__, __LINE__, 9) + x; }',
+    ),
+    "line-behind-a-file's-name": (
+        'int f(int x) { return printk("at %s: %d: %d\\n", __FILE__, __LINE__, x) + x; }',
+        LINES + 'int f(int x) { return printk("at %s: %d: %d\\n", __FILE__, __LINE__, x) + x; }',
+    ),
     "line-in-a-format-behind-a-width": (
         'int f(int x) { return printk("%.*s %9.9s:%-4d : %d\\n", 8, "a", "b.c", __LINE__, x); }',
         LINES
@@ -133,6 +141,16 @@ CHANGED: dict[str, tuple[str, str, list[str], list[str], list[str]]] = {
     "a-number-in-a-format-that-is-no-line": (
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 9) + x; }',
         'int f(int x) { return printk("%s:%d: %d\\n", __FILE__, 5, 8) + x; }',
+        ["f"], [], [],
+    ),
+    "a-number-behind-another-name": (
+        'int f(int x) { return printk("%s %d, %s: %d\\n", "size", 5, "of", 7) + x; }',
+        'int f(int x) { return printk("%s %d, %s: %d\\n", "size", 6, "of", 8) + x; }',
+        ["f"], [], [],
+    ),
+    "a-number-behind-the-function's-name-and-another": (
+        'int f(int x) { return printk("%s %s: %d\\n", __func__, "size", 7) + x; }',
+        'int f(int x) { return printk("%s %s: %d\\n", __func__, "size", 8) + x; }',
         ["f"], [], [],
     ),
     "a-variable-on-the-stack-in-front-of-a-line-there": (

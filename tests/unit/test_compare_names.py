@@ -68,16 +68,19 @@ def test_the_line_of_a_debug_descriptor_is_18_bits() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (b"%s:%d: %d\n", [1]),
-        (b"RTNL: assertion failed at %s (%d)\n", [1]),
-        (b"Assertion failure in %s() at %s:%d: '%s'\n", [2]),
-        (b"in file %s, line %u", [1]),
-        (b"line %d", [0]),
+        (b"%s:%d: %d\n", [(1, True)]),
+        (b"RTNL: assertion failed at %s (%d)\n", [(1, True)]),
+        (b"Assertion failure in %s() at %s:%d: '%s'\n", [(2, True)]),
+        (b"in file %s, line %u", [(1, True)]),
+        (b"line %d", [(0, True)]),
+        (b"%s: %d: event = %d\n", [(1, False)]),
+        (b"%s %d scheduled\n", [(1, False)]),
+        (b"%s has %d\n", []),
         (b"%d blocks", []),
         (b"%pS: %d%%", []),
     ],
 )
-def test_conversions_that_print_a_line(text: bytes, found: list[int]) -> None:
+def test_conversions_that_print_a_line(text: bytes, found: list[tuple[int, bool]]) -> None:
     assert list(_line_conversions(text)) == found
 
 

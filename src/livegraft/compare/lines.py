@@ -33,6 +33,11 @@ _CONVERSION = re.compile(
     rb"%(?:%|[-+ #0]*+(?:\d++|\*)?+(?:\.(?:\d++|\*))?+(?:hh?|ll?|[zjtL])?([a-zA-Z]))"
 )
 _LINE_FOLLOWS = re.compile(rb"(?:\.[chS]|%[-\d.*]*s):$|\bat %s \($|\bline\W*$", re.I)
+_LINE_MAY_FOLLOW = re.compile(rb"%[-\d.*]*s[^\w%]*$")
+"""It is one if the string names the function or a file (``"%s %d", __func__, __LINE__``)."""
+_FILE_NAME = re.compile(rb"[\w/.-]+\.[chS]\0?$")
+
+_FUNCTION_NAMES = frozenset(("__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"))
 
 
 @cache
@@ -102,12 +107,18 @@ class _Code:
         self._by_offset = {each.offset: number for number, each in enumerate(self.instructions)}
         self._calls: dict[int, str] = {}
         self._strings: dict[int, bytes] = {}
+        self._origins: set[int] = set()
         for use in unit.uses(function):
             if unit.is_branch(use, function.section):
                 called = use.target
                 self._calls[use.offset] = called if isinstance(called, str) else called.name
-            elif isinstance(use.target, Entity) and use.target.kind is Kind.STRING:
-                self._strings[use.offset] = unit.masked(use.target)
+            elif isinstance(use.target, Entity):
+                if use.target.kind is Kind.STRING:
+                    self._strings[use.offset] = unit.masked(use.target)
+                    if _FILE_NAME.match(self._strings[use.offset]):
+                        self._origins.add(use.offset)
+                elif use.target.name.partition(".")[0] in _FUNCTION_NAMES:
+                    self._origins.add(use.offset)
 
     def takes_line(self, number: int, load: Load) -> bool:
         """Whether what an instruction loads is a line number for the next call."""
@@ -134,12 +145,22 @@ class _Code:
         format_at = _tables()["formats"].get(name)
         if not isinstance(format_at, int):
             return False
-        formats = [self._string_of(each) for each in nearby]
+        formats = [self._string_of(each)[:LONGEST_FORMAT] for each in nearby]
         return any(
             self.arch.is_argument(load, format_at + 1 + position)
+            and (sure or self._names_origin(format_at + position, nearby))
             for text in formats
-            for position in _line_conversions(text[:LONGEST_FORMAT])
+            for position, sure in _line_conversions(text)
         )
+
+    def _names_origin(self, place: int, nearby: list[Instruction]) -> bool:
+        """Whether an argument is the name of the function or of a file."""
+        for each in nearby:
+            if not self._origins.isdisjoint(range(each.offset, each.end)):
+                load = self.arch.loaded_argument(each, self.data)
+                if load is not None and self.arch.is_argument(load, place):
+                    return True
+        return False
 
     def _is_line_argument(self, load: Load, places: list[int], nearby: list[Instruction]) -> bool:
         """Whether a load is of the argument that is the line number.
@@ -179,12 +200,18 @@ class _Code:
                 return
 
 
-def _line_conversions(text: bytes) -> Iterator[int]:
-    """Which conversions of a format print a line number, from 0; a ``*`` takes an argument too."""
+def _line_conversions(text: bytes) -> Iterator[tuple[int, bool]]:
+    """Which conversions of a format print a line number, from 0; a ``*`` takes an argument too.
+
+    Returns:
+        with each whether it surely does, or only if the string before names a function or a file.
+    """
     position = 0
     for found in _CONVERSION.finditer(text):
         position += found[0].count(b"*")
         if found[1]:
-            if found[1] in b"diu" and _LINE_FOLLOWS.search(text[: found.start()]):
-                yield position
+            before = text[: found.start()]
+            sure = _LINE_FOLLOWS.search(before) is not None
+            if found[1] in b"diu" and (sure or _LINE_MAY_FOLLOW.search(before)):
+                yield position, sure
             position += 1
