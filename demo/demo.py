@@ -100,11 +100,13 @@ class Demo:
     Args:
         folder: where fix, module and report are written.
         progress: shows the steps and records their times.
+        method: how the live patch is prepared.
     """
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: Progress, method: pipeline.Method) -> None:
         self.folder = folder
         self.progress = progress
+        self.method = method
         self.cache = Cache()
         self.report = Report()
         self.case: Case | None = None
@@ -174,7 +176,9 @@ class Demo:
 
     def _built(self, kernel: Kernel, fix: Path, show: Callable[[Demo], None]) -> Case:
         output = self.folder / f"livegraft_{re.sub('[^a-z0-9]+', '_', fix.stem.lower())}.ko"
-        built = pipeline.build([fix], kernel, output=output, progress=self.progress)
+        built = pipeline.build(
+            [fix], kernel, output=output, method=self.method, progress=self.progress
+        )
         return Case(kernel, fix, built, show)
 
     # -- what happens in guests ------------------------------------------------------------------
@@ -337,11 +341,17 @@ def main() -> int:
         default=BUG,
         help="another pair of source versions (default: %(default)s)",
     )
+    parser.add_argument(
+        "--method",
+        choices=[each.value for each in pipeline.Method],
+        default=pipeline.Method.COMPARE.value,
+        help="how the live patch is prepared (default: %(default)s)",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/demo"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     progress = shown(quiet=False, verbose=False, may_draw=True)
-    demo = Demo(arguments.output, progress)
+    demo = Demo(arguments.output, progress, pipeline.Method(arguments.method))
     try:
         demo.run(arguments.kernel, tuple(arguments.pair))
     except LivegraftError as error:

@@ -170,6 +170,14 @@ static inline __maybe_unused struct klp_state *livegraft_state_before(unsigned l
 /* A structure's new layout is safe with objects of the old one: struct NAME, union NAME. */
 #define LIVEGRAFT_ACCEPT_LAYOUT(type)		__LIVEGRAFT_MARK("accept-layout=" #type)
 
+/*
+ * Written by livegraft into what it cuts out of a unit, not for fixes: the function replaces that of
+ * the same name in the running kernel.
+ */
+#define LIVEGRAFT_PATCHES(function)							\
+	static const void * const __livegraft_patches_##function __used			\
+		__section(".livegraft.patches") = (function)
+
 #define __LIVEGRAFT_MARK(text)								\
 	static const char __UNIQUE_ID(livegraft_mark)[] __used __aligned(1)		\
 		__section(".livegraft.marks") = text

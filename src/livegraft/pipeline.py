@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -21,10 +21,10 @@ from livegraft.changeset import (
     ChangeSet,
     Function,
     Piece,
-    Target,
 )
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.compare.cut import Cut, cut
+from livegraft.compare.resolver import OfPatch
 from livegraft.elf import object as elf
 from livegraft.elf.object import ElfObject
 from livegraft.errors import (
@@ -36,6 +36,8 @@ from livegraft.errors import (
     Reason,
     Refused,
 )
+from livegraft.extract.delivery import own_names
+from livegraft.extract.extraction import Extracted, extract
 from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
@@ -45,7 +47,7 @@ from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.proof import prove
-from livegraft.kbuild.shadow import shadow_of
+from livegraft.kbuild.shadow import Changes, shadow_of
 from livegraft.kbuild.unproved import place_unproved
 from livegraft.kernel import entrance
 from livegraft.kernel.image import open_image
@@ -64,8 +66,18 @@ from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime.returning import NEEDED, cautions
 from livegraft.verdict.inlining import inlining
-from livegraft.verdict.judge import judge_all
+from livegraft.verdict.judge import judge_all, judge_delivered
 from livegraft.verdict.marks import decisions_of, states_of
+
+
+class Method(StrEnum):
+    """How a patch is prepared."""
+
+    COMPARE = "compare"
+    """Two objects are compared, and what differs is cut out of one of them."""
+    EXTRACT = "extract"
+    """What differs is cut out of the source, and that is compiled."""
+
 
 BESIDE_CODE = frozenset(
     (
@@ -95,6 +107,7 @@ class Outcome:
         reasons: why it is refused, all of them.
         changes: what the module is made of; None unless patchable.
         fix: the fix.
+        extracted: what was cut out of the source, if that was asked for.
     """
 
     verdict: Verdict
@@ -103,6 +116,7 @@ class Outcome:
     reasons: tuple[Reason, ...]
     changes: ChangeSet | None
     fix: Fix
+    extracted: tuple[Extracted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +166,7 @@ def check(
     *,
     proof: bool = True,
     keep: Path | None = None,
+    method: Method = Method.COMPARE,
     progress: Progress = SILENT,
 ) -> Outcome:
     """Say what a fix is to a running kernel.
@@ -160,6 +175,7 @@ def check(
         fixes: unified diffs that belong together, in order.
         kernel: the prepared kernel.
         proof: prove that the unpatched units are the shipped code.
+        method: how the patch is prepared.
         keep: a folder for the object files of what is changed (:func:`kept_objects`).
         progress: told of the steps.
 
@@ -193,8 +209,22 @@ def check(
             plain = _compile_plain(kernel, compiled, comparisons)
         if keep is not None:
             _keep(plain, compiled, keep)
-    reasons = [*touched.refused, *exports]
-    return _conclude(fix, kernel, compiled, comparisons, reasons, warnings, proof, progress)
+        reasons = [*touched.refused, *exports]
+        extracted: dict[str, Extracted] = {}
+        if method is Method.EXTRACT:
+            extracted = _extract_all(kernel, changes, compiled, comparisons, reasons, progress)
+    return _conclude(
+        fix,
+        kernel,
+        compiled,
+        comparisons,
+        extracted,
+        method,
+        reasons,
+        warnings,
+        proof,
+        progress,
+    )
 
 
 def build(
@@ -205,6 +235,7 @@ def build(
     proof: bool = True,
     name: str | None = None,
     keep: Path | None = None,
+    method: Method = Method.COMPARE,
     progress: Progress = SILENT,
 ) -> Built:
     """Make a live patch of a fix.
@@ -213,6 +244,7 @@ def build(
         output: the module's file; it appears there whole or not at all.
         name: the module's name; by default made from the file's.
         keep: as :func:`check` takes it.
+        method: as :func:`check` takes it.
 
     Raises:
         NothingChanged: the fix changes no code.
@@ -222,7 +254,7 @@ def build(
     """
     name = name or module_name(output.name)
     check_name(name)
-    outcome = check(fixes, kernel, proof=proof, keep=keep, progress=progress)
+    outcome = check(fixes, kernel, proof=proof, keep=keep, method=method, progress=progress)
     if outcome.verdict is Verdict.REFUSED:
         raise Refused(", ".join(map(str, fixes)), outcome.reasons)
     if outcome.changes is None:
@@ -288,6 +320,33 @@ def _compile_plain(
     return {each.unit: plain for each, plain in zip(brought, objects, strict=True)}
 
 
+def _extract_all(
+    kernel: Kernel,
+    changes: Changes,
+    compiled: Sequence[Compiled],
+    comparisons: Sequence[Comparison],
+    reasons: list[Reason],
+    progress: Progress,
+) -> dict[str, Extracted]:
+    """What is cut out of the source, by unit; nothing of a fix that is refused in any case.
+
+    Args:
+        reasons: why it is refused; what cannot be cut out is added.
+    """
+    pairs = list(zip(compiled, comparisons, strict=True))
+    if reasons or any(comparison.reasons for _, comparison in pairs):
+        return {}
+    found = {}
+    with progress.step("cut out of the source"), shadow_of(kernel.source, changes) as shadow:
+        for each, comparison in pairs:
+            if _is_brought(comparison):
+                try:
+                    found[each.unit.path] = extract(kernel, each, comparison, shadow)
+                except Refused as refused:
+                    reasons += refused.reasons
+    return found
+
+
 def _is_brought(comparison: Comparison) -> bool:
     """Whether the patch would bring something of a unit.
 
@@ -310,6 +369,8 @@ def _conclude(
     kernel: Kernel,
     compiled: Sequence[Compiled],
     comparisons: Sequence[Comparison],
+    extracted: Mapping[str, Extracted],
+    method: Method,
     reasons: list[Reason],
     warnings: list[str],
     proof: bool,
@@ -323,6 +384,9 @@ def _conclude(
         warnings += comparison.warnings
         if not _is_brought(comparison):
             continue
+        taken = comparison
+        if each.unit.path in extracted:
+            taken = judge_delivered(extracted[each.unit.path].comparison, comparison.warnings)
         plain = elf.read(compile_original(kernel, each.command, Variant.PLAIN).path)
         try:
             places = _places(kernel, each, plain, proof, progress)
@@ -334,8 +398,9 @@ def _conclude(
         reasons += _defined_twice(places, comparison)
         with progress.step("cut"):
             try:
-                resolver = _Resolver(Resolver(kernel, places, progress), brought)
-                cuts.append(cut(comparison, each.unit.path, each.unit.object, resolver))
+                own = own_names(comparison) if taken is not comparison else frozenset[str]()
+                resolver = OfPatch(Resolver(kernel, places, progress), brought, own)
+                cuts.append(cut(taken, each.unit.path, each.unit.object, resolver))
             except Refused as refused:
                 reasons += refused.reasons
     for made in cuts:
@@ -354,9 +419,10 @@ def _conclude(
         return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
     warnings += _cautions(kernel, pieces, progress)
     changes = ChangeSet(
-        "compare", pieces, tuple(warnings), states_of(comparisons), decisions_of(comparisons)
+        method.value, pieces, tuple(warnings), states_of(comparisons), decisions_of(comparisons)
     )
-    return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix)
+    cut_out = tuple(extracted.values())
+    return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix, cut_out)
 
 
 def _cautions(kernel: Kernel, pieces: Iterable[Piece], progress: Progress) -> tuple[str, ...]:
@@ -378,28 +444,6 @@ def _defined_twice(places: Placement, comparison: Comparison) -> list[Reason]:
         for name in sorted(comparison.new_globals)
         if any(entry.is_global is not False for entry in places.symbols.entries(name))
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolver:
-    """A unit's resolver that knows what other units of the same patch bring.
-
-    Args:
-        kernel: finds what is in the running kernel.
-        brought: new global symbols of the whole patch: pieces refer to one another by name.
-    """
-
-    kernel: Resolver
-    brought: Collection[str]
-
-    def local(self, name: str) -> Target:
-        return self.kernel.local(name)
-
-    def referenced(self, name: str) -> Target:
-        return self.kernel.referenced(name)
-
-    def external(self, name: str) -> Target | None:
-        return None if name in self.brought else self.kernel.external(name)
 
 
 def _places(

@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", metavar="MODULE", help="the module's name (default: made from that of OUT.ko)"
     )
+    target.add_method(parser)
 
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
             output=output,
             proof=not arguments.no_proof,
             name=arguments.name,
+            method=pipeline.Method(arguments.method),
             progress=context.progress,
         )
     except JUDGEMENTS as error:

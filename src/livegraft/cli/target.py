@@ -61,6 +61,17 @@ def add_fixes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add ``--method``."""
+    parser.add_argument(
+        "--method",
+        choices=("compare", "extract"),
+        default="compare",
+        help="how the patch is prepared: 'compare' takes what differs out of the compiled object, "
+        "'extract' cuts it out of the source and compiles that (default: %(default)s)",
+    )
+
+
 def kernel(arguments: argparse.Namespace, context: Context, name: str) -> Kernel:
     """Prepare a kernel; one that is prepared already is only opened.
 

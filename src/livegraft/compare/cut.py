@@ -139,6 +139,7 @@ class _Piece:
         self._undefined: dict[str, int] = {}
         self._dead_ends: list[tuple[int, int]] = []
         self._off_key = 0
+        self._running = {each.name: each for each in comparison.original.functions()}
 
     # -- symbols --------------------------------------------------------------------------------
 
@@ -233,9 +234,16 @@ class _Piece:
 
     def _note_dead_end(self, part: Entity, use: Use, name: str) -> None:
         is_branch = part.kind is Kind.FUNCTION and self._unit.is_branch(use, part.section)
-        if is_branch and name != use.target and never_returns(self._unit, use.target):
+        if is_branch and name != use.target and self._never_returns(use.target):
             place = self.layout.places[part].section
             self._dead_ends.append((place, self.layout.offset(part, use.offset) + 4))
+
+    def _never_returns(self, target: Entity | str) -> bool:
+        """Of what is not in this object, but in the original one, the code is there."""
+        running = self._running.get(target) if isinstance(target, str) else None
+        if running is not None:
+            return never_returns(self._comparison.original, running)
+        return never_returns(self._unit, target)
 
     def _mark_dead_ends(self) -> None:
         if not self._dead_ends:

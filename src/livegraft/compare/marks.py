@@ -22,6 +22,7 @@ PREFIX = ".livegraft."
 MARKS = ".livegraft.marks"
 STATES = ".livegraft.states"
 CALLBACKS = ".livegraft.callbacks."
+PATCHES = ".livegraft.patches"
 
 _STATE = struct.Struct("QQ")
 """``struct livegraft_state``: identifier and version."""
@@ -78,6 +79,8 @@ def marks_of(unit: Unit) -> Marks:
     for section in unit.obj.sections:
         if not section.name.startswith(PREFIX):
             continue
+        if section.name == PATCHES:
+            continue
         if section.name == MARKS:
             for word, value in _texts(section):
                 words[word].add(value)
@@ -124,12 +127,34 @@ def _pointed(unit: Unit, section: Section) -> Entity | str:
     """The function that the section's only pointer leads to."""
     if section.size != _POINTER or len(section.relocations) != 1:
         raise ElfError(section.name, "is not one pointer to a function")
-    (entry,) = section.relocations
-    symbol = unit.obj.symbols[int(entry["symbol"])]
-    if symbol.is_undefined:
-        return symbol.name
-    place = symbol.value + int(entry["addend"])
-    for function in unit.functions():
-        if (function.section, function.value) == (symbol.section, place):
-            return function
-    raise ElfError(section.name, "does not point to the start of a function")
+    (found,) = _pointers(unit, section)
+    return found
+
+
+def patches_of(unit: Unit) -> tuple[Entity | str, ...]:
+    """The functions that a unit says it replaces (``LIVEGRAFT_PATCHES()``); names if the unit does
+    not define them.
+
+    Raises:
+        ElfError: the mark speaks of something else.
+    """
+    return tuple(
+        found
+        for section in unit.obj.sections
+        if section.name == PATCHES
+        for found in _pointers(unit, section)
+    )
+
+
+def _pointers(unit: Unit, section: Section) -> Iterator[Entity | str]:
+    """The functions that a section's pointers lead to."""
+    starts = {(each.section, each.value): each for each in unit.functions()}
+    for entry in section.relocations:
+        symbol = unit.obj.symbols[int(entry["symbol"])]
+        if symbol.is_undefined:
+            yield symbol.name
+            continue
+        found = starts.get((symbol.section, symbol.value + int(entry["addend"])))
+        if found is None:
+            raise ElfError(section.name, "does not point to the start of a function")
+        yield found

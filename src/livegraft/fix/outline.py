@@ -127,7 +127,7 @@ class _Reader:
         end = _closing(self._tokens, self._at)
         inside = list(zip(self._tokens[self._at : end], self._lines[self._at : end], strict=True))
         head = tuple(token for token, _ in self._pending)
-        name = _function_name(head)
+        name = function_name(head)
         if name is None or end > len(self._tokens):
             # An initialiser, a structure, or something that is not understood: all of it counts.
             for token, line in inside:
@@ -187,7 +187,7 @@ def _closing(found: Sequence[Token], at: int) -> int:
     return len(found) + 1
 
 
-def _function_name(declaration: Sequence[Token]) -> str | None:
+def function_name(declaration: Sequence[Token]) -> str | None:
     """The name of the function whose body comes next, None if what comes is something else."""
     rest = list(declaration)
     depth = 0

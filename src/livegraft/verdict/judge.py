@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from livegraft.compare.comparison import Comparison
 from livegraft.errors import Reason
@@ -34,6 +34,31 @@ RULES: tuple[Rule, ...] = (
     objects.btf_ids,
     marks.mark_target,
 )
+
+DELIVERED: tuple[Rule, ...] = (
+    functions.init_code,
+    functions.no_ftrace_entry,
+    functions.ifunc,
+    functions.section_group,
+    data.static_local_ambiguous,
+    references.init_reference,
+    references.section_layout,
+    objects.oddities,
+    objects.unknown_section,
+    objects.runtime_constant,
+    marks.mark_target,
+)
+"""What has to hold of an object that was cut out of the source, beside what its unit was judged
+for: it holds a part of the unit only, so nothing is said of what is not in it."""
+
+
+def judge_delivered(comparison: Comparison, warnings: Iterable[str]) -> Comparison:
+    """A comparison with what was cut out of the source, judged.
+
+    Args:
+        warnings: those of the whole unit.
+    """
+    return comparison.judged([each for rule in DELIVERED for each in rule(comparison)], warnings)
 
 
 def judge(comparison: Comparison) -> Comparison:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Write the file that is compiled into a live patch, for a person to read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from livegraft.extract.segments import Kind, Segment
+from livegraft.extract.selection import Selection, Wanted
+from livegraft.extract.syntax import Declaration, Syntax
+
+LEFT_OUT = frozenset(
+    (
+        *("static", "inline", "__inline", "__inline__", "__always_inline", "extern"),
+        *("noinline", "noinline_for_stack", "noinline_if_stackprotector", "__no_kstack_erase"),
+        *("__init", "__exit", "__ref", "__meminit", "__cpuinit", "__sched", "__used"),
+        *("__maybe_unused", "notrace", "noinstr", "__cpuidle", "__kprobes", "__nocfi"),
+        *("__init_or_module", "__weak", "__latent_entropy", "__noendbr"),
+    )
+)
+"""Words of a definition that say nothing to those who call it."""
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_SECTION = re.compile(r"__section\s*\([^()]*\)\s*")
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_ARRAY = re.compile(r"^(.*[^\]])((?:\[\d+\])+)$")
+
+PATCHES = "LIVEGRAFT_PATCHES"
+"""The mark of livegraft.h for a function that the running kernel is led to."""
+
+
+def write(
+    unit: str,
+    text: str,
+    segments: Sequence[Segment],
+    syntax: Syntax,
+    selection: Selection,
+    wanted: Wanted,
+) -> str:
+    """The file's text.
+
+    Args:
+        unit: the unit's path.
+        text: the patched file.
+    """
+    parts = [f"// SPDX-License-Identifier: {_license(text)}\n/* Cut out of {unit}. */\n"]
+    groups = _groups(segments, selection)
+    declared: set[str] = set()
+    for segment in segments:
+        found = ""
+        if segment.kind in (Kind.INCLUDE, Kind.DIRECTIVE) or segment in selection.whole:
+            found = text[segment.comment : segment.end]
+        elif segment.kind is Kind.CONDITION:
+            if segment.groups[-1] in groups:
+                found = text[segment.start : segment.end]
+        else:
+            found = _declarations(segment, text, syntax, selection, declared)
+        if not found:
+            continue
+        if segment in selection.whole and segment.kind in (Kind.FUNCTION, Kind.OTHER):
+            first = segment.line - text.count("\n", segment.comment, segment.start)
+            parts.append(f"\n#line {first}\n")
+        parts.append(f"{found.rstrip()}\n")
+    parts.append("\n#include <livegraft.h>\n")
+    parts += [f"{PATCHES}({name});\n" for name in sorted(wanted.patched)]
+    return "".join(parts)
+
+
+def _license(text: str) -> str:
+    found = re.search(r"SPDX-License-Identifier:\s*([^*\n]+)", text[:400])
+    return found[1].strip() if found is not None else "GPL-2.0"
+
+
+def _groups(segments: Sequence[Segment], selection: Selection) -> Collection[int]:
+    """The conditions that stay; definitions stand alone, for one branch holds in this kernel."""
+    found: set[int] = set()
+    for segment in segments:
+        if segment.kind is Kind.INCLUDE or (
+            segment.kind is Kind.MACRO and segment in selection.whole
+        ):
+            found.update(segment.groups)
+    return found
+
+
+def _declarations(
+    segment: Segment, text: str, syntax: Syntax, selection: Selection, declared: set[str]
+) -> str:
+    """The declarations of what a segment declares and the patch refers to."""
+    parts: list[str] = []
+    for each in syntax.declared.get(segment, ()):
+        if _is_taken(each.name, syntax, selection) and not each.is_definition:
+            return text[segment.comment : segment.end]  # a declaration in front of the definition
+        chosen = selection.declared.get(each.name)
+        if chosen is None or each.name in declared:
+            continue
+        declared.add(each.name)
+        if not chosen.is_in_header:
+            parts.append(declaration(chosen, text))
+    return "\n".join(parts)
+
+
+def _is_taken(name: str, syntax: Syntax, selection: Selection) -> bool:
+    definition = syntax.definition(name)
+    return definition is not None and definition.segment in selection.whole
+
+
+def declaration(of: Declaration, text: str) -> str:
+    """A declaration of what the running kernel has."""
+    if not of.is_function:
+        return f"extern {_variable(of)};"
+    head = _COMMENT.sub(" ", text[of.segment.start : of.segment.body])
+    words = _WORD.sub(
+        lambda found: "" if found[0] in LEFT_OUT else found[0], _SECTION.sub("", head)
+    )
+    return f"extern {_tidy(words)};"
+
+
+def _tidy(text: str) -> str:
+    lines = [re.sub(r"[ \t]{2,}", " ", line).rstrip() for line in text.strip().split("\n")]
+    return "\n\t".join(line.strip() for line in lines if line.strip())
+
+
+def _variable(of: Declaration) -> str:
+    array = _ARRAY.match(of.type)
+    kind, size = (array[1].rstrip(), array[2]) if array is not None else (of.type, "")
+    if "(" in kind or "[" in kind:
+        return f"typeof({of.type}) {of.name}"
+    return f"{kind}{'' if kind.endswith('*') else ' '}{of.name}{size}"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a compared unit to the text of its live patch, and to the object that is compiled of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from livegraft.compare.comparison import Comparison
+from livegraft.elf import object as elf
+from livegraft.extract.delivery import deliver
+from livegraft.extract.functions import wanted
+from livegraft.extract.slice import Slice, slice_unit
+from livegraft.fix.bodies import text_of
+from livegraft.fix.compiled import Compiled
+from livegraft.kbuild.compile import Variant, compile_unit, preprocess
+from livegraft.kbuild.shadow import Shadow, shadow_of
+from livegraft.kbuild.target import KernelTree
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What was cut out of a unit.
+
+    Args:
+        unit: the translation unit.
+        object: the object that it is linked into.
+        text: the C file.
+        slice: how it was cut; None if the text was given.
+        comparison: of the original object with what was compiled of the text; not judged.
+    """
+
+    unit: str
+    object: str
+    text: str
+    slice: Slice | None
+    comparison: Comparison
+
+
+def extract(
+    kernel: KernelTree,
+    each: Compiled,
+    comparison: Comparison,
+    shadow: Shadow,
+    given: str | None = None,
+) -> Extracted:
+    """Cut the live patch of a unit out of its patched text, and compile it.
+
+    The text takes the unit's place in the source, so that its includes and the distribution's
+    command mean what they mean for the unit.
+
+    Args:
+        each: the unit, compiled before and after the fix.
+        comparison: of both objects, judged.
+        shadow: the source with the fix.
+        given: a text to take instead of cutting one out.
+
+    Raises:
+        Refused: it cannot be cut out.
+        CompileError: the text does not compile.
+    """
+    unit = each.unit.path
+    cut: Slice | None = None
+    text = given
+    if text is None:
+        output = preprocess(kernel, each.command, shadow)
+        source = text_of((shadow.root / unit).read_bytes())
+        file = shadow.translate(each.command.source)
+        cut = slice_unit(unit, source, output, file, wanted(comparison))
+        text = cut.text
+    compiled = _compile(kernel, each, shadow, text, each.after.with_suffix(".extracted.o"))
+    return Extracted(unit, each.unit.object, text, cut, deliver(comparison, compiled, unit))
+
+
+def _compile(
+    kernel: KernelTree, each: Compiled, shadow: Shadow, text: str, output: Path
+) -> elf.ElfObject:
+    changes = {**shadow.changes, each.unit.path: text.encode("latin-1")}
+    with shadow_of(kernel.source, changes) as place:
+        compile_unit(
+            kernel, each.command, output=output, shadow=place, extra_flags=Variant.SECTIONS.flags
+        )
+    return elf.read(output)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the segments of a unit declare, and what they need of one another: asked of libclang.
+
+libclang reads what the distribution's compiler has preprocessed, so it decides no condition and
+expands no macro itself, and needs none of the compiler's options.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from clang import cindex
+from clang.cindex import CursorKind
+
+from livegraft.errors import Reason, Refused
+from livegraft.extract.preprocessed import Preprocessed
+from livegraft.extract.segments import Segment
+
+_OPTIONS = ("-x", "cpp-output", "-std=gnu11", "-w", "-ferror-limit=20", "-fno-spell-checking")
+_TARGET = "--target=x86_64-linux-gnu"
+
+_TYPES = frozenset(
+    (
+        *(CursorKind.STRUCT_DECL, CursorKind.UNION_DECL, CursorKind.ENUM_DECL),
+        *(CursorKind.TYPEDEF_DECL, CursorKind.FIELD_DECL, CursorKind.ENUM_CONSTANT_DECL),
+    )
+)
+_SYMBOLS = frozenset((CursorKind.FUNCTION_DECL, CursorKind.VAR_DECL))
+_CLEANUP = re.compile(r"\b(?:__)?cleanup(?:__)?\s*\(\s*(\w+)")
+"""A function that is named in an attribute, which libclang does not look into."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Declaration:
+    """A function or variable, as one segment declares it.
+
+    Args:
+        name: its name.
+        segment: where.
+        is_function: whether it is a function.
+        is_definition: whether it is the definition.
+        is_static: whether other units cannot see it.
+        is_constant: of a variable, whether nobody may write it.
+        is_in_header: whether a header declares it as well.
+        type: of a variable its type, as C writes it; empty if it has no name.
+        cursor: libclang's view of it.
+    """
+
+    name: str
+    segment: Segment
+    is_function: bool
+    is_definition: bool
+    is_static: bool
+    is_constant: bool
+    is_in_header: bool
+    type: str
+    cursor: cindex.Cursor
+
+
+@dataclass(slots=True)
+class Needs:
+    """What a declaration or a segment needs.
+
+    Args:
+        names: functions and variables of the unit's own file.
+        segments: those that declare the types.
+    """
+
+    names: set[str] = field(default_factory=set)
+    segments: set[Segment] = field(default_factory=set)
+
+
+class Syntax:
+    """A parsed unit.
+
+    Args:
+        unit: what to call it.
+        preprocessed: what the preprocessor made of it.
+        segments: those of its own file.
+
+    Raises:
+        Refused: libclang cannot parse it (rule ``not-parsed``).
+    """
+
+    def __init__(self, unit: str, preprocessed: Preprocessed, segments: Sequence[Segment]) -> None:
+        self._preprocessed = preprocessed
+        self._segments = segments
+        self._first = [each.line for each in segments]
+        self._cursors: dict[Segment, list[cindex.Cursor]] = defaultdict(list)
+        self.declared: dict[Segment, list[Declaration]] = defaultdict(list)
+        self.by_name: dict[str, list[Declaration]] = defaultdict(list)
+        self._known: dict[int, Needs] = {}
+        self._unit = _parse(unit, preprocessed)
+        for cursor in self._unit.cursor.get_children():
+            segment = self._segment_at(cursor.location.offset)
+            if segment is not None:
+                self._cursors[segment].append(cursor)
+                if cursor.kind in _SYMBOLS:
+                    self._declare(cursor, segment)
+
+    def _declare(self, cursor: cindex.Cursor, segment: Segment) -> None:
+        canonical = cursor.canonical
+        kind = cursor.type
+        while kind.kind is cindex.TypeKind.CONSTANTARRAY:
+            kind = kind.element_type
+        found = Declaration(
+            cursor.spelling,
+            segment,
+            cursor.kind is CursorKind.FUNCTION_DECL,
+            cursor.is_definition(),
+            cursor.linkage is cindex.LinkageKind.INTERNAL,
+            kind.is_const_qualified(),
+            self._segment_at(canonical.location.offset) is None,
+            _spelling(cursor),
+            cursor,
+        )
+        self.declared[segment].append(found)
+        self.by_name[found.name].append(found)
+
+    def definition(self, name: str) -> Declaration | None:
+        """Where the unit's own file defines a function or variable."""
+        return next((each for each in self.by_name.get(name, ()) if each.is_definition), None)
+
+    def needs(self, segment: Segment) -> Needs:
+        """What all of a segment needs."""
+        result = Needs()
+        for cursor in self._cursors.get(segment, ()):
+            found = self._needs(cursor)
+            result.names |= found.names
+            result.segments |= found.segments
+        result.segments.discard(segment)
+        return result
+
+    def needs_of_type(self, declaration: Declaration) -> Needs:
+        """What a declaration needs without the body or the initial value."""
+        result = Needs()
+        left_out = _value(declaration.cursor)
+        for child in declaration.cursor.get_children():
+            is_value = left_out is not None and child == left_out
+            if child.kind is not CursorKind.COMPOUND_STMT and not is_value:
+                self._walk(child, result)
+        result.segments.discard(declaration.segment)
+        return result
+
+    def _needs(self, cursor: cindex.Cursor) -> Needs:
+        key = cursor.location.offset
+        if key not in self._known:
+            self._known[key] = Needs()
+            self._walk(cursor, self._known[key])
+            start, end = cursor.extent.start.offset, cursor.extent.end.offset
+            text = self._preprocessed.text[start:end]
+            self._known[key].names.update(
+                name for name in _CLEANUP.findall(text) if name in self.by_name
+            )
+        return self._known[key]
+
+    def _walk(self, cursor: cindex.Cursor, into: Needs) -> None:
+        for node in cursor.walk_preorder():
+            target = node.referenced
+            if target is None:
+                continue
+            if target.kind in _SYMBOLS:
+                name = target.spelling
+                if name in self.by_name and _is_at_top(target):
+                    into.names.add(name)
+            elif target.kind in _TYPES:
+                for each in (target, target.get_definition()):
+                    segment = each and self._segment_at(each.location.offset)
+                    if segment is not None:
+                        into.segments.add(segment)
+
+    def _segment_at(self, offset: int) -> Segment | None:
+        line = self._preprocessed.line(offset)
+        number = bisect_right(self._first, line) - 1
+        if not line or number < 0 or line > self._segments[number].last:
+            return None
+        return self._segments[number]
+
+
+def _is_at_top(cursor: cindex.Cursor) -> bool:
+    parent = cursor.semantic_parent
+    return parent is not None and parent.kind is CursorKind.TRANSLATION_UNIT
+
+
+def _spelling(cursor: cindex.Cursor) -> str:
+    """A variable's type; empty if it, or a part of it, has no name."""
+    text: str = cursor.type.spelling
+    return "" if "(unnamed" in text or "(anonymous" in text else text
+
+
+def _value(cursor: cindex.Cursor) -> cindex.Cursor | None:
+    """A variable's initial value."""
+    found: cindex.Cursor = _library().clang_Cursor_getVarDeclInitializer(cursor)
+    return None if found is None or found.kind is CursorKind.INVALID_FILE else found
+
+
+@cache
+def _library() -> cindex.CDLL:
+    library = cindex.conf.lib
+    function = library.clang_Cursor_getVarDeclInitializer
+    function.argtypes = [cindex.Cursor]
+    function.restype = cindex.Cursor
+    return library
+
+
+def _parse(unit: str, preprocessed: Preprocessed) -> cindex.TranslationUnit:
+    name = "unit.i"
+    parsed = cindex.Index.create().parse(
+        name, args=[*_OPTIONS, _TARGET], unsaved_files=[(name, preprocessed.text)]
+    )
+    reasons = list(_errors(unit, parsed, preprocessed))
+    if reasons:
+        raise Refused(unit, reasons)
+    return parsed
+
+
+def _errors(
+    unit: str, parsed: cindex.TranslationUnit, preprocessed: Preprocessed
+) -> Iterator[Reason]:
+    for each in parsed.diagnostics:
+        if each.severity >= cindex.Diagnostic.Error:
+            line = preprocessed.line(each.location.offset)
+            place = f"{unit}:{line}" if line else unit
+            yield Reason(
+                "not-parsed",
+                place,
+                f"libclang does not understand it: {each.spelling}",
+                "prepare the patch with --method compare",
+            )
