@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +39,7 @@ from livegraft.extract.extraction import Extracted, extract
 from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
+from livegraft.fix.kept import keep_objects
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import learn
 from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_side
@@ -176,7 +175,7 @@ def check(
         kernel: the prepared kernel.
         proof: prove that the unpatched units are the shipped code.
         method: how the patch is prepared.
-        keep: a folder for the object files of what is changed (:func:`kept_objects`).
+        keep: a folder for the object files of what is changed (:mod:`livegraft.fix.kept`).
         progress: told of the steps.
 
     Raises:
@@ -208,7 +207,7 @@ def check(
         with progress.step("compile for the proof"):
             plain = _compile_plain(kernel, compiled, comparisons)
         if keep is not None:
-            _keep(plain, compiled, keep)
+            keep_objects(plain, compiled, keep)
         reasons = [*touched.refused, *exports]
         extracted: dict[str, Extracted] = {}
         if method is Method.EXTRACT:
@@ -263,49 +262,6 @@ def build(
     with progress.step("inspect"):
         inspection = _write(module, output)
     return Built(outcome, output, len(module.data), inspection)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptObjects:
-    """The object files of a unit of a fix.
-
-    Args:
-        unit: the translation unit.
-        object: the object that it is linked into.
-        plain: unpatched, compiled as the distribution did.
-        patched: with the fix, a section per function and variable.
-    """
-
-    unit: str
-    object: str
-    plain: Path
-    patched: Path
-
-
-def kept_objects(folder: Path) -> list[KeptObjects]:
-    """What :func:`check` kept in a folder."""
-    listed = json.loads((folder / "objects.json").read_text("utf-8"))
-    return [
-        KeptObjects(one["unit"], one["object"], Path(one["plain"]), folder / one["patched"])
-        for one in listed
-    ]
-
-
-def _keep(plain: Mapping[Unit, Object], compiled: Sequence[Compiled], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    listed = []
-    for each in compiled:
-        if each.unit in plain:
-            shutil.copyfile(each.after, folder / each.after.name)
-            listed.append(
-                {
-                    "unit": each.unit.path,
-                    "object": each.unit.object,
-                    "plain": str(plain[each.unit].path),
-                    "patched": each.after.name,
-                }
-            )
-    (folder / "objects.json").write_text(json.dumps(listed), "utf-8")
 
 
 def _compile_plain(

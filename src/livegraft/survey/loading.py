@@ -17,8 +17,8 @@ from typing import Any
 
 from livegraft.changeset import VMLINUX
 from livegraft.errors import LivegraftError, LostGuest
+from livegraft.fix.kept import kept_objects
 from livegraft.lab.guest import Guest
-from livegraft.pipeline import kept_objects
 from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
 from livegraft.survey.guests import DRIVER, Inhabited, KeptGuest
