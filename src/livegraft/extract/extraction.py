@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from livegraft.compare.comparison import Comparison
 from livegraft.elf import object as elf
 from livegraft.extract.delivery import deliver
 from livegraft.extract.functions import wanted
+from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.slice import Slice, slice_unit
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
@@ -63,20 +66,40 @@ def extract(
     cut: Slice | None = None
     text = given
     if text is None:
-        output = preprocess(kernel, each.command, shadow)
         source = text_of((shadow.root / unit).read_bytes())
-        file = shadow.translate(each.command.source)
-        cut = slice_unit(unit, source, output, file, wanted(comparison))
+        cut = slice_unit(
+            unit,
+            source,
+            _preprocessed(kernel, each, shadow),
+            wanted(comparison),
+            partial(_preprocess, kernel, each, shadow),
+        )
         text = cut.text
     compiled = _compile(kernel, each, shadow, text, each.after.with_suffix(".extracted.o"))
     return Extracted(unit, each.unit.object, text, cut, deliver(comparison, compiled, unit))
 
 
+def _preprocessed(kernel: KernelTree, each: Compiled, shadow: Shadow) -> Preprocessed:
+    output = preprocess(kernel, each.command, shadow)
+    return Preprocessed(output, shadow.translate(each.command.source))
+
+
+def _preprocess(kernel: KernelTree, each: Compiled, shadow: Shadow, text: str) -> Preprocessed:
+    with _in_place(kernel, each, shadow, text) as place:
+        return _preprocessed(kernel, each, place)
+
+
+def _in_place(
+    kernel: KernelTree, each: Compiled, shadow: Shadow, text: str
+) -> AbstractContextManager[Shadow]:
+    """The source with a text in the place of the unit's."""
+    return shadow_of(kernel.source, {**shadow.changes, each.unit.path: text.encode("latin-1")})
+
+
 def _compile(
     kernel: KernelTree, each: Compiled, shadow: Shadow, text: str, output: Path
 ) -> elf.ElfObject:
-    changes = {**shadow.changes, each.unit.path: text.encode("latin-1")}
-    with shadow_of(kernel.source, changes) as place:
+    with _in_place(kernel, each, shadow, text) as place:
         compile_unit(
             kernel, each.command, output=output, shadow=place, extra_flags=Variant.SECTIONS.flags
         )

@@ -25,7 +25,6 @@ class Wanted:
             change, by their names in the source.
         referred: by function, the names in the source that its code in the patched object still
             refers to: what it needs and does not refer to was inlined, or is never reached.
-        inlined: by function, what the compiler has inlined into it; None if that is not known.
     """
 
     patched: Collection[str]
@@ -48,15 +47,22 @@ class Selection:
 
 
 def select(
-    text: str, segments: Collection[Segment], syntax: Syntax, wanted: Wanted, marks: str
+    text: str,
+    segments: Collection[Segment],
+    syntax: Syntax,
+    wanted: Wanted,
+    marks: str,
+    *,
+    all_macros: bool = False,
 ) -> Selection:
     """Follow what is needed from the patched functions on.
 
     Args:
         text: the unit's file.
         marks: what a segment begins with that is always taken (``LIVEGRAFT_``).
+        all_macros: take all macros, not only those that the text mentions.
     """
-    return _Selector(text, segments, syntax, wanted).run(marks)
+    return _Selector(text, segments, syntax, wanted).run(marks, all_macros)
 
 
 class _Selector:
@@ -72,7 +78,7 @@ class _Selector:
         """By function that is taken whole, the functions of the object in which its code is."""
         self._work: list[tuple[str, str]] = []
 
-    def run(self, marks: str) -> Selection:
+    def run(self, marks: str, all_macros: bool) -> Selection:
         for name in self._wanted.patched:
             self._define(name, name)
         for segment in self._segments:
@@ -84,7 +90,7 @@ class _Selector:
             assert definition is not None
             self._follow(self._syntax.needs(definition.segment), host)
         self._drop_declared()
-        self._take_macros()
+        self._take_macros(all_macros)
         return self._result
 
     def _define(self, name: str, host: str) -> None:
@@ -152,12 +158,12 @@ class _Selector:
                 if each.is_definition:
                     self._result.declared.pop(each.name, None)
 
-    def _take_macros(self) -> None:
+    def _take_macros(self, is_all: bool) -> None:
         """Macros that are mentioned by what is taken, and those that an include may look at."""
         last = max((each.start for each in self._segments if each.kind is Kind.INCLUDE), default=0)
         macros = [each for each in self._segments if each.kind is Kind.MACRO]
         mentioned: set[str] = set()
-        taken = {each for each in macros if each.start < last}
+        taken = {each for each in macros if is_all or each.start < last}
         work = [*self._result.whole, *taken, *(d.segment for d in self._result.declared.values())]
         while work:
             segment = work.pop()

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from livegraft.errors import Reason, Refused
 from livegraft.extract import emission
 from livegraft.extract.preprocessed import Preprocessed
-from livegraft.extract.segments import segments
+from livegraft.extract.sameness import differences
+from livegraft.extract.segments import Segment, segments
 from livegraft.extract.selection import Selection, Wanted, select
 from livegraft.extract.syntax import Syntax
 
 MARKS = "LIVEGRAFT_"
 """What the marks of livegraft.h begin with."""
+
+Preprocess = Callable[[str], Preprocessed]
+"""Preprocesses a text in the unit's place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +36,39 @@ class Slice:
     selection: Selection
 
 
-def slice_unit(unit: str, text: str, output: str, file: str, wanted: Wanted) -> Slice:
+def slice_unit(
+    unit: str, text: str, preprocessed: Preprocessed, wanted: Wanted, preprocess: Preprocess
+) -> Slice:
     """Cut a unit.
 
     Args:
         unit: its path in the source tree.
         text: its patched text.
-        output: what the preprocessor makes of it.
-        file: the name of its file in that output.
+        preprocessed: what the preprocessor makes of it.
         wanted: what has to be in the patch.
+        preprocess: asks the preprocessor what it makes of the cut file.
 
     Raises:
-        Refused: it cannot be parsed.
+        Refused: it cannot be parsed (rule ``not-parsed``), or reads differently when it is cut out
+            (rule ``cut-differs``).
     """
-    preprocessed = Preprocessed(output, file)
     found = segments(text, {line for line, _ in preprocessed.words()})
     syntax = Syntax(unit, preprocessed, found)
-    selection = select(text, found, syntax, wanted, MARKS)
-    written = emission.write(unit, text, found, syntax, selection, wanted)
-    return Slice(written, wanted, selection)
+    different: list[Segment] = []
+    for all_macros in (False, True):
+        selection = select(text, found, syntax, wanted, MARKS, all_macros=all_macros)
+        written = emission.write(unit, text, found, syntax, selection, wanted)
+        different = list(differences(preprocessed, preprocess(written), selection.whole))
+        if not different:
+            return Slice(written, wanted, selection)
+    raise Refused(unit, [_reason(unit, text, each) for each in different])
+
+
+def _reason(unit: str, text: str, segment: Segment) -> Reason:
+    name = segment.name or text[segment.start : segment.end].split("\n", maxsplit=1)[0]
+    return Reason(
+        "cut-differs",
+        f"{unit}:{segment.line}",
+        f"{name} reads differently to the compiler when it is cut out of the file",
+        "prepare the patch with --method compare",
+    )

@@ -21,8 +21,11 @@ from livegraft.errors import Reason, Refused
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.segments import Segment
 
-_OPTIONS = ("-x", "cpp-output", "-std=gnu11", "-w", "-ferror-limit=20", "-fno-spell-checking")
+_OPTIONS = ("-x", "c", "-std=gnu11", "-undef", "-w", "-ferror-limit=20", "-fno-spell-checking")
 _TARGET = "--target=x86_64-linux-gnu"
+
+_STAND_INS = ("-D__builtin_has_attribute(what, attribute)=0", "-D__seg_gs=", "-D__seg_fs=")
+"""For what GCC alone knows; the values do not matter, for nothing is compiled here."""
 
 _TYPES = frozenset(
     (
@@ -211,7 +214,7 @@ def _library() -> cindex.CDLL:
 def _parse(unit: str, preprocessed: Preprocessed) -> cindex.TranslationUnit:
     name = "unit.i"
     parsed = cindex.Index.create().parse(
-        name, args=[*_OPTIONS, _TARGET], unsaved_files=[(name, preprocessed.text)]
+        name, args=[*_OPTIONS, _TARGET, *_STAND_INS], unsaved_files=[(name, preprocessed.text)]
     )
     reasons = list(_errors(unit, parsed, preprocessed))
     if reasons:
