@@ -35,7 +35,9 @@ from livegraft.errors import (
     Refused,
 )
 from livegraft.extract.delivery import own_names
-from livegraft.extract.extraction import Extracted, extract
+from livegraft.extract.extraction import Extracted
+from livegraft.extract.folder import Folder
+from livegraft.extract.work import Extraction
 from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
@@ -46,7 +48,7 @@ from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.proof import prove
-from livegraft.kbuild.shadow import Changes, shadow_of
+from livegraft.kbuild.shadow import shadow_of
 from livegraft.kbuild.unproved import place_unproved
 from livegraft.kernel import entrance
 from livegraft.kernel.image import open_image
@@ -166,6 +168,8 @@ def check(
     proof: bool = True,
     keep: Path | None = None,
     method: Method = Method.COMPARE,
+    folder: Folder | None = None,
+    why: bool = False,
     progress: Progress = SILENT,
 ) -> Outcome:
     """Say what a fix is to a running kernel.
@@ -175,6 +179,8 @@ def check(
         kernel: the prepared kernel.
         proof: prove that the unpatched units are the shipped code.
         method: how the patch is prepared.
+        folder: take the texts of an extracted patch, instead of cutting them out.
+        why: say of each function of an extracted patch why it is in it.
         keep: a folder for the object files of what is changed (:mod:`livegraft.fix.kept`).
         progress: told of the steps.
 
@@ -192,11 +198,11 @@ def check(
     warnings = [f"{each.object}: {each.message}" for each in touched.ignored]
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
-    with tempfile.TemporaryDirectory(prefix="livegraft-units-") as folder:
+    with tempfile.TemporaryDirectory(prefix="livegraft-units-") as objects:
         try:
             with shadow_of(kernel.source, changes) as shadow:
                 compiled, exports = compile_touched(
-                    kernel, commands, shadow, Path(folder), progress
+                    kernel, commands, shadow, Path(objects), progress
                 )
         except CompileError as error:
             if touched.refused:  # it may be for a file that cannot be changed
@@ -211,7 +217,8 @@ def check(
         reasons = [*touched.refused, *exports]
         extracted: dict[str, Extracted] = {}
         if method is Method.EXTRACT:
-            extracted = _extract_all(kernel, changes, compiled, comparisons, reasons, progress)
+            work = Extraction(kernel, changes, folder, why, progress)
+            extracted = _extract_all(work, compiled, comparisons, reasons)
     return _conclude(
         fix,
         kernel,
@@ -235,6 +242,7 @@ def build(
     name: str | None = None,
     keep: Path | None = None,
     method: Method = Method.COMPARE,
+    folder: Folder | None = None,
     progress: Progress = SILENT,
 ) -> Built:
     """Make a live patch of a fix.
@@ -243,7 +251,7 @@ def build(
         output: the module's file; it appears there whole or not at all.
         name: the module's name; by default made from the file's.
         keep: as :func:`check` takes it.
-        method: as :func:`check` takes it.
+        method, folder: as :func:`check` takes them.
 
     Raises:
         NothingChanged: the fix changes no code.
@@ -253,7 +261,9 @@ def build(
     """
     name = name or module_name(output.name)
     check_name(name)
-    outcome = check(fixes, kernel, proof=proof, keep=keep, method=method, progress=progress)
+    outcome = check(
+        fixes, kernel, proof=proof, keep=keep, method=method, folder=folder, progress=progress
+    )
     if outcome.verdict is Verdict.REFUSED:
         raise Refused(", ".join(map(str, fixes)), outcome.reasons)
     if outcome.changes is None:
@@ -277,12 +287,10 @@ def _compile_plain(
 
 
 def _extract_all(
-    kernel: Kernel,
-    changes: Changes,
+    work: Extraction,
     compiled: Sequence[Compiled],
     comparisons: Sequence[Comparison],
     reasons: list[Reason],
-    progress: Progress,
 ) -> dict[str, Extracted]:
     """What is cut out of the source, by unit; nothing of a fix that is refused in any case.
 
@@ -292,15 +300,9 @@ def _extract_all(
     pairs = list(zip(compiled, comparisons, strict=True))
     if reasons or any(comparison.reasons for _, comparison in pairs):
         return {}
-    found = {}
-    with progress.step("cut out of the source"), shadow_of(kernel.source, changes) as shadow:
-        for each, comparison in pairs:
-            if _is_brought(comparison):
-                try:
-                    found[each.unit.path] = extract(kernel, each, comparison, shadow)
-                except Refused as refused:
-                    reasons += refused.reasons
-    return found
+    extracted, found = work.run([pair for pair in pairs if _is_brought(pair[1])])
+    reasons += found
+    return extracted
 
 
 def _is_brought(comparison: Comparison) -> bool:
@@ -440,6 +442,7 @@ def _build(
             proof,
             str(kernel.config.get("CONFIG_CC_VERSION_TEXT", kernel.compiler)),
             version("livegraft"),
+            tuple(each.unit for each in outcome.extracted if each.edited),
         ),
         is_exported=is_exported,
         positions={each: len(symbols.places(each)) for each in CORE_SYMBOLS},

@@ -32,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
     """Build the module."""
-    fixes = target.files(arguments.fixes, "a unified diff")
+    folder = target.extracted(arguments.fixes, arguments.kernel)
+    fixes = target.files(folder.fixes if folder else arguments.fixes, "a unified diff")
     output = target.writable(arguments.output)
     from livegraft import pipeline
 
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
             output=output,
             proof=not arguments.no_proof,
             name=arguments.name,
-            method=pipeline.Method(arguments.method),
+            method=pipeline.Method("extract" if folder else arguments.method),
+            folder=folder,
             progress=context.progress,
         )
     except JUDGEMENTS as error:
@@ -79,9 +81,11 @@ VERB = Verb(
 Build a live patch module from a fix. All files given are one fix. The touched files are compiled
 with and without the fix, compared, and what changed is made into a module that loads on exactly
 this kernel. Before that the unpatched code is proved to be what the distribution shipped. The
-kernel is prepared first if it is not.""",
+kernel is prepared first if it is not. A folder that 'livegraft extract' has written is built as it
+stands; the module says which of its files were edited.""",
     examples=(
         "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko",
+        "livegraft build review -k 6.1.0-55-amd64 -o fix.ko",
         "livegraft build first.patch second.patch -k 6.1.0-55-amd64 -o both.ko",
     ),
     configure=configure,

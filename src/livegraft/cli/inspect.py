@@ -37,6 +37,7 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
         ("build ID", kernel["build_id"]),
         ("fix", f"SHA-256 {fix['sha256']}"),
         ("units", ", ".join(fix["files"])),
+        ("prepared by", _method(document, paint)),
         ("shipped code", proof),
         ("made by", f"{tool['name']} {tool['version']}, {document['compiler']}"),
     ]
@@ -49,6 +50,12 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
         lines += ["", table(("RESOLVED IN", "LIVEPATCH RELOCATIONS"), counts, paint)]
     lines += [f"{paint.warning('warning:')} {warning}" for warning in document["warnings"]]
     return "\n".join(lines)
+
+
+def _method(document: Mapping[str, Any], paint: Paint) -> str:
+    method = str(document["method"])
+    edited = ", ".join(document["edited"])
+    return f"{method}, {paint.warning('edited')}: {edited}" if edited else method
 
 
 def _functions(document: Mapping[str, Any], paint: Paint) -> str:

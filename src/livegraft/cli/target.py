@@ -12,6 +12,7 @@ from livegraft.cli.verb import Context
 from livegraft.errors import UsageError
 
 if TYPE_CHECKING:
+    from livegraft.extract.folder import Folder
     from livegraft.kernel.kernel import Kernel
 
 
@@ -117,6 +118,26 @@ def files(paths: Sequence[Path], what: str) -> list[Path]:
         if not path.exists():
             raise UsageError(str(path), "does not exist", f"name {what}")
     return list(paths)
+
+
+def extracted(paths: Sequence[Path], release: str) -> Folder | None:
+    """The folder of an extracted live patch, if that is what was given.
+
+    Raises:
+        UsageError: it was made for another kernel, or is not alone.
+    """
+    from livegraft.extract.folder import is_folder, read_folder
+
+    if not any(is_folder(path) for path in paths):
+        return None
+    if len(paths) > 1:
+        names = ", ".join(map(str, paths))
+        raise UsageError(names, "an extracted live patch is built alone", "name the folder only")
+    found = read_folder(paths[0])
+    if found.release != release:
+        problem = f"was extracted for {found.release}"
+        raise UsageError(str(paths[0]), problem, f"say -k {found.release}, or extract it again")
+    return found
 
 
 def writable(path: Path) -> Path:

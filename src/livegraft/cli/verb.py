@@ -24,6 +24,7 @@ MAKING = {
     "diff": "write the difference between two kernel sources as a fix",
     "check": "say whether a fix can be applied live",
     "build": "build a live patch module from a fix",
+    "extract": "cut a live patch out of the source, for a reviewer",
     "compare": "compare two object files function by function",
     "inspect": "show what a live patch module holds",
     "try": "load a live patch in a virtual machine and run a script there",

@@ -89,7 +89,7 @@ def _declarations(
     """The declarations of what a segment declares and the patch refers to."""
     parts: list[str] = []
     for each in syntax.declared.get(segment, ()):
-        if _is_taken(each.name, syntax, selection) and not each.is_definition:
+        if _is_taken(each.name, syntax, selection):
             return text[segment.comment : segment.end]  # a declaration in front of the definition
         chosen = selection.declared.get(each.name)
         if chosen is None or each.name in declared:

@@ -13,6 +13,7 @@ from livegraft.elf import object as elf
 from livegraft.extract.delivery import deliver
 from livegraft.extract.functions import wanted
 from livegraft.extract.preprocessed import Preprocessed
+from livegraft.extract.reasons import Why
 from livegraft.extract.slice import Slice, slice_unit
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
@@ -31,6 +32,8 @@ class Extracted:
         text: the C file.
         slice: how it was cut; None if the text was given.
         comparison: of the original object with what was compiled of the text; not judged.
+        whys: why each function is in the set, if that was asked for.
+        edited: whether the text was given, and is not as it was written.
     """
 
     unit: str
@@ -38,6 +41,25 @@ class Extracted:
     text: str
     slice: Slice | None
     comparison: Comparison
+    whys: tuple[Why, ...] = ()
+    edited: bool = False
+
+    @property
+    def patched(self) -> tuple[str, ...]:
+        """The functions that it replaces, by name."""
+        return tuple(sorted(each.name for each in self.comparison.changed_entities))
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Functions that the text defines beside those."""
+        if self.slice is None:
+            return ()
+        return tuple(sorted(self.slice.defined - set(self.patched)))
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Functions and variables of the unit that it declares only."""
+        return tuple(sorted(self.slice.selection.declared)) if self.slice is not None else ()
 
 
 def extract(

@@ -100,6 +100,8 @@ class _Selector:
             return  # of a header, or of a file that is included
         self._result.whole.add(definition.segment)
         for each in self._syntax.declared[definition.segment]:
+            if not each.is_definition:
+                continue
             hosts = self._hosts.setdefault(each.name, set())
             if host not in hosts:
                 hosts.add(host)

@@ -29,11 +29,13 @@ class Slice:
         text: its content.
         wanted: what the objects wanted in it.
         selection: what was taken.
+        defined: functions that it defines.
     """
 
     text: str
     wanted: Wanted
     selection: Selection
+    defined: frozenset[str]
 
 
 def slice_unit(
@@ -60,7 +62,13 @@ def slice_unit(
         written = emission.write(unit, text, found, syntax, selection, wanted)
         different = list(differences(preprocessed, preprocess(written), selection.whole))
         if not different:
-            return Slice(written, wanted, selection)
+            defined = {
+                each.name
+                for segment in selection.whole
+                for each in syntax.declared.get(segment, ())
+                if each.is_definition and each.is_function
+            }
+            return Slice(written, wanted, selection, frozenset(defined))
     raise Refused(unit, [_reason(unit, text, each) for each in different])
 
 

@@ -115,7 +115,7 @@ class Syntax:
             cursor.spelling,
             segment,
             cursor.kind is CursorKind.FUNCTION_DECL,
-            cursor.is_definition(),
+            cursor.is_definition() or _is_tentative(cursor),
             cursor.linkage is cindex.LinkageKind.INTERNAL,
             kind.is_const_qualified(),
             self._segment_at(canonical.location.offset) is None,
@@ -127,7 +127,10 @@ class Syntax:
 
     def definition(self, name: str) -> Declaration | None:
         """Where the unit's own file defines a function or variable."""
-        return next((each for each in self.by_name.get(name, ()) if each.is_definition), None)
+        found = [each for each in self.by_name.get(name, ()) if each.is_definition]
+        return next((each for each in found if each.cursor.is_definition()), None) or (
+            found[0] if found else None
+        )
 
     def needs(self, segment: Segment) -> Needs:
         """What all of a segment needs."""
@@ -183,6 +186,12 @@ class Syntax:
         if not line or number < 0 or line > self._segments[number].last:
             return None
         return self._segments[number]
+
+
+def _is_tentative(cursor: cindex.Cursor) -> bool:
+    """``static int count;``, which is the definition unless another one has a value."""
+    is_variable = cursor.kind is CursorKind.VAR_DECL
+    return is_variable and cursor.storage_class is not cindex.StorageClass.EXTERN
 
 
 def _is_at_top(cursor: cindex.Cursor) -> bool:

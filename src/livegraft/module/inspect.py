@@ -39,7 +39,7 @@ _VERSION_SIZE = 64
 
 FROM_MANIFEST = (
     *("kernel", "objects", "states", "decisions"),
-    *("fix", "method", "proof", "tool", "compiler", "warnings"),
+    *("fix", "method", "edited", "proof", "tool", "compiler", "warnings"),
 )
 """What the document of ``inspect`` takes from the manifest."""
 

@@ -22,7 +22,7 @@ FORMAT = 1
 Document = dict[str, Any]
 """A manifest as JSON has it."""
 
-_LATER: Document = {"states": [], "decisions": asdict(Decisions())}
+_LATER: Document = {"states": [], "decisions": asdict(Decisions()), "edited": []}
 """Keys that the first modules of this format did not have, and what they would have said."""
 
 _BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,64}")
@@ -54,6 +54,7 @@ class Provenance:
         proof: whether the unpatched units were proved to be the shipped code.
         compiler: the first line of ``$(CC) --version``.
         version: livegraft's.
+        edited: units whose extracted text was edited before it was compiled.
     """
 
     fix_sha256: str
@@ -61,6 +62,7 @@ class Provenance:
     proof: bool
     compiler: str
     version: str
+    edited: Sequence[str] = ()
 
 
 def make_manifest(
@@ -108,6 +110,7 @@ def make_manifest(
         "references": _references(references, counts),
         "fix": {"sha256": provenance.fix_sha256, "files": sorted(provenance.files)},
         "method": changeset.method,
+        "edited": sorted(provenance.edited),
         "proof": provenance.proof,
         "tool": {"name": "livegraft", "version": provenance.version},
         "compiler": provenance.compiler,

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The folder of an extracted live patch: C files for a reviewer, and what builds a module of them.
+
+``extract.json`` says what was written. A file that is not as it was written counts as edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from livegraft.errors import FixError
+from livegraft.extract.extraction import Extracted
+from livegraft.extract.reasons import table
+
+INDEX = "extract.json"
+FORMAT = 1
+_ENCODING = "latin-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """An extracted live patch, as it lies in its folder.
+
+    Args:
+        path: the folder.
+        release: the kernel that it was made for.
+        fixes: the fix that it was made of.
+        texts: the C file of each unit.
+        edited: units whose file is not as it was written.
+    """
+
+    path: Path
+    release: str
+    fixes: tuple[Path, ...]
+    texts: dict[str, str]
+    edited: frozenset[str]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder holds an extracted live patch."""
+    return (path / INDEX).is_file()
+
+
+def read_folder(path: Path) -> Folder:
+    """Read the folder.
+
+    Raises:
+        FixError: it is not complete, or of another format.
+    """
+    try:
+        index: dict[str, Any] = json.loads((path / INDEX).read_text("utf-8"))
+        if index["format"] != FORMAT:
+            problem = f"has format {index['format']}, and {FORMAT} is known here"
+            raise FixError(str(path / INDEX), problem, "extract the patch again")
+        texts: dict[str, str] = {}
+        edited = set()
+        for each in index["files"]:
+            data = (path / each["file"]).read_bytes()
+            texts[each["unit"]] = data.decode(_ENCODING)
+            if hashlib.sha256(data).hexdigest() != each["sha256"]:
+                edited.add(each["unit"])
+        fixes = tuple(path / name for name in index["fixes"])
+        return Folder(path, index["kernel"], fixes, texts, frozenset(edited))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FixError(str(path), f"is damaged: {error!r}", "extract the patch again") from error
+
+
+def file_name(unit: str) -> str:
+    """The C file of a unit: ``fs-ext4-mballoc.c``."""
+    return unit.replace("/", "-")
+
+
+def write_folder(
+    path: Path, release: str, fixes: Sequence[Path], sha256: str, extracted: Iterable[Extracted]
+) -> tuple[str, ...]:
+    """Write the folder of an extracted live patch.
+
+    Args:
+        path: an empty folder, or one that does not exist.
+        release: the kernel's release.
+        fixes: the fix's files, which are copied.
+        sha256: of the fix.
+        extracted: what was cut out, by units.
+
+    Returns:
+        The names of the C files.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    listed = list(extracted)
+    names = [f"{number}-{fix.name}" for number, fix in enumerate(fixes, 1)]
+    for name, fix in zip(names, fixes, strict=True):
+        shutil.copyfile(fix, path / name)
+    files = []
+    for each in listed:
+        data = each.text.encode(_ENCODING)
+        (path / file_name(each.unit)).write_bytes(data)
+        files.append(
+            {
+                "file": file_name(each.unit),
+                "unit": each.unit,
+                "object": each.object,
+                "functions": list(each.patched),
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        )
+    index = {
+        "format": FORMAT,
+        "kernel": release,
+        "fix_sha256": sha256,
+        "fixes": names,
+        "files": files,
+    }
+    (path / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    (path / "README.md").write_text(_readme(release, sha256, listed), _ENCODING, "replace")
+    (path / "Kbuild").write_text(_kbuild(listed), "utf-8")
+    (path / "Makefile").write_text(_makefile(release), "utf-8")
+    return tuple(str(each["file"]) for each in files)
+
+
+def _makefile(release: str) -> str:
+    return f"""\
+# Builds the live patch of this folder, edited or not, for {release}.
+LIVEGRAFT ?= livegraft
+OUTPUT ?= livepatch.ko
+
+$(OUTPUT): FORCE
+\t$(LIVEGRAFT) build . -k {release} -o $@
+
+.PHONY: FORCE
+FORCE:
+"""
+
+
+def _kbuild(extracted: Sequence[Extracted]) -> str:
+    """For editors and checkers; the module also needs livegraft's relocations."""
+    lines = ["# The files as kbuild compiles them; 'make' builds the module (livegraft build)."]
+    for each in extracted:
+        name = file_name(each.unit).removesuffix(".c")
+        folder = each.unit.rpartition("/")[0]
+        lines.append(f"obj-m += {name}.o")
+        lines.append(f"CFLAGS_{name}.o += -I$(srctree)/{folder}")
+    return "\n".join(lines) + "\n"
+
+
+def _readme(release: str, sha256: str, extracted: Sequence[Extracted]) -> str:
+    parts = [
+        f"# A live patch for {release}",
+        f"Cut out of the patched source by livegraft. The fix has the SHA-256 `{sha256}`.",
+        "`make` builds the module, edited or not: `livegraft build . -k "
+        f"{release} -o livepatch.ko`. An edited file is named in the module "
+        "(`livegraft inspect`).",
+    ]
+    for each in extracted:
+        parts.append(f"## {file_name(each.unit)}")
+        lines = each.text.count("\n")
+        parts.append(f"{lines} lines, of `{each.unit}`, which is linked into `{each.object}`.")
+        patched = ", ".join(f"`{name}`" for name in each.patched)
+        parts.append(f"Replaced in the running kernel: {patched}.")
+        if each.carried:
+            parts.append(
+                "Taken along with their bodies, because the compiler inlines them or the kernel "
+                f"has no such symbol: {', '.join(f'`{name}`' for name in each.carried)}."
+            )
+        if each.running:
+            parts.append(
+                "Declared only, and resolved in the running kernel: "
+                f"{', '.join(f'`{name}`' for name in each.running)}."
+            )
+        if each.whys:
+            parts.append("Why each function is in the set:")
+            parts.append(table(each.whys).rstrip())
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cut the live patch of a whole fix out of the source: all units that it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from livegraft.compare.comparison import Comparison
+from livegraft.errors import Reason, Refused
+from livegraft.extract.extraction import Extracted, extract
+from livegraft.extract.folder import Folder
+from livegraft.extract.reasons import explain
+from livegraft.fix.compiled import Compiled
+from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
+from livegraft.kbuild.target import KernelTree
+from livegraft.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What is to be cut out.
+
+    Args:
+        kernel: the kernel's trees.
+        changes: what the fix changes.
+        folder: texts to take instead of cutting them out; None if there are none.
+        why: whether to find out why each function is in the patch, which takes two compilations.
+        progress: told of the steps.
+    """
+
+    kernel: KernelTree
+    changes: Changes
+    folder: Folder | None
+    why: bool
+    progress: Progress
+
+    def run(
+        self, units: Iterable[tuple[Compiled, Comparison]]
+    ) -> tuple[dict[str, Extracted], list[Reason]]:
+        """Cut.
+
+        Args:
+            units: those that the patch brings something of, compared.
+
+        Returns:
+            What was cut out, by unit, and why the rest cannot be.
+
+        Raises:
+            CompileError: what was cut out, or edited, does not compile.
+        """
+        found: dict[str, Extracted] = {}
+        reasons: list[Reason] = []
+        step = self.progress.step("cut out of the source")
+        with step, shadow_of(self.kernel.source, self.changes) as shadow:
+            for each, comparison in units:
+                try:
+                    found[each.unit.path] = self._extract(each, comparison, shadow)
+                except Refused as refused:
+                    reasons += refused.reasons
+        return found, reasons
+
+    def _extract(self, each: Compiled, comparison: Comparison, shadow: Shadow) -> Extracted:
+        unit = each.unit.path
+        given = self.folder.texts.get(unit) if self.folder is not None else None
+        made = extract(self.kernel, each, comparison, shadow, given)
+        if self.folder is not None and unit in self.folder.edited:
+            made = replace(made, edited=True)
+        if self.why:
+            made = replace(made, whys=explain(self.kernel, each, comparison, shadow))
+        return made

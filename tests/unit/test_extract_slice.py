@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cut itself, on small C texts: the real preprocessor, the real parser, no kernel."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Mapping
+
+import pytest
+
+from livegraft.errors import Refused
+from livegraft.extract.preprocessed import Preprocessed
+from livegraft.extract.segments import Kind, segments
+from livegraft.extract.selection import Wanted
+from livegraft.extract.slice import Slice, slice_unit
+
+UNIT = "dir/unit.c"
+
+
+def preprocess(text: str) -> Preprocessed:
+    """What the preprocessor makes of a text; livegraft.h, which needs a kernel, is left out."""
+    text = text.replace("#include <livegraft.h>", "").split("LIVEGRAFT_PATCHES(")[0]
+    done = subprocess.run(
+        ["gcc", "-E", "-x", "c", "-"], input=text, capture_output=True, text=True, check=True
+    )
+    return Preprocessed(done.stdout, "<stdin>")
+
+
+def cut(
+    text: str,
+    *patched: str,
+    changed: Collection[str] = (),
+    running: Collection[str] = (),
+    referred: Mapping[str, Collection[str]] | None = None,
+) -> Slice:
+    """Cut functions out of a text.
+
+    Args:
+        referred: what a patched function's code refers to; by default all of `running`.
+    """
+    known = {name: set(running) for name in patched} if referred is None else referred
+    wanted = Wanted(set(patched), {*patched, *changed}, set(running), known)
+    return slice_unit(UNIT, text, preprocess(text), wanted, preprocess)
+
+
+def kept(text: str, *patched: str, **more: Collection[str]) -> str:
+    """The cut text without white space at the ends of lines and without its marks."""
+    written = cut(text, *patched, **more).text  # type: ignore[arg-type]
+    return written.split("#include <livegraft.h>")[0]
+
+
+HELPER = """\
+static int helper(int a)
+{
+	return a * 2;
+}
+
+/* What the patch is about. */
+static int patched(int a)
+{
+	return helper(a) + 1;
+}
+
+static int other(void)
+{
+	return patched(2);
+}
+"""
+
+
+def test_a_function_comes_with_its_comment_and_nothing_else() -> None:
+    text = kept(HELPER, "patched", running=["helper", "other"])
+    assert "/* What the patch is about. */\nstatic int patched(int a)\n{" in text
+    assert "return helper(a) + 1;" in text
+    assert "other" not in text
+
+
+def test_what_the_kernel_has_is_declared_only() -> None:
+    text = kept(HELPER, "patched", running=["helper"])
+    assert "extern int helper(int a);" in text
+    assert "a * 2" not in text
+
+
+def test_what_was_inlined_is_carried_with_its_body() -> None:
+    text = kept(HELPER, "patched", running=["helper"], referred={"patched": []})
+    assert "extern" not in text
+    assert "static int helper(int a)\n{\n\treturn a * 2;" in text
+
+
+def test_what_the_kernel_does_not_have_is_carried() -> None:
+    assert "a * 2" in kept(HELPER, "patched")
+
+
+def test_a_changed_helper_is_never_that_of_the_kernel() -> None:
+    text = kept(HELPER, "patched", changed=["helper"], running=["helper"])
+    assert "a * 2" in text
+
+
+def test_lines_are_those_of_the_unit() -> None:
+    text = kept(HELPER, "patched", running=["helper"])
+    at = text.index("#line ")
+    assert text[at:].startswith("#line 6\n/* What the patch is about. */")
+
+
+def test_the_functions_that_are_replaced_are_marked() -> None:
+    written = cut(HELPER, "patched", "other", running=["helper"]).text
+    assert written.endswith("LIVEGRAFT_PATCHES(other);\nLIVEGRAFT_PATCHES(patched);\n")
+
+
+VARIABLES = """\
+struct thing { int a; };
+typedef int (*callback)(int);
+static struct thing table[4];
+static unsigned long long count __attribute__((aligned(64))) = 7;
+static const int factor = 3;
+static callback call;
+static int (*hook)(int, char *);
+static const char *names[] = { "a", "b" };
+static struct { int x; } unnamed;
+static int unused;
+
+int patched(int a)
+{
+	static int times;
+
+	times++;
+	return table[a].a + count + factor + call(a) + hook(a, 0) + (names[0] != 0) + unnamed.x;
+}
+"""
+
+
+def test_variables_of_the_kernel_are_declared_with_their_types() -> None:
+    running = ["table", "count", "factor", "call", "hook", "names", "unnamed"]
+    text = kept(VARIABLES, "patched", running=running)
+    for line in (
+        *("extern struct thing table[4];", "extern unsigned long long count;"),
+        *("extern const int factor;", "extern callback call;"),
+        *("extern typeof(int (*)(int, char *)) hook;", "extern const char *names[2];"),
+        *("struct thing { int a; };", "typedef int (*callback)(int);", "static int times;"),
+    ):
+        assert line in text, line
+    assert "= 7" not in text
+    assert "unused" not in text
+    assert "static struct { int x; } unnamed;" in text  # no declaration can name its type
+
+
+def test_a_constant_that_was_folded_is_carried_and_a_variable_is_not() -> None:
+    text = kept(VARIABLES, "patched", running=["factor", "count"], referred={"patched": []})
+    assert "static const int factor = 3;" in text
+    assert "extern unsigned long long count;" in text
+
+
+def test_new_variables_are_carried() -> None:
+    text = kept(VARIABLES, "patched")
+    assert "static unsigned long long count" in text
+    assert "static struct thing table[4];" in text  # a definition without a value
+    assert "extern" not in text
+
+
+MACROS = """\
+#define BEFORE 1
+#include <stddef.h>
+#define INNER(x) ((x) + FACTOR)
+#define FACTOR 4
+#define OUTER(x) INNER(x)
+#define UNUSED 5
+#define MAKE(name) static int make_##name(int a) { return a; } \\
+	static int name##_count
+
+MAKE(one);
+MAKE(two);
+#undef FACTOR
+#define FACTOR 6
+
+int patched(int a)
+{
+	return OUTER(a) + make_one(a);
+}
+"""
+
+
+def test_macros_are_kept_as_far_as_they_are_needed() -> None:
+    text = kept(MACROS, "patched")
+    for line in ("#define BEFORE 1", "#include <stddef.h>", "#define FACTOR 6", "#undef FACTOR"):
+        assert line in text
+    assert "UNUSED" not in text
+
+
+def test_what_a_macro_makes_is_taken_as_its_call() -> None:
+    text = kept(MACROS, "patched", running=["make_one"])
+    assert "MAKE(one);" in text
+    assert "MAKE(two);" not in text
+
+
+HIDDEN = """\
+#define PASTE(a, b) a##b
+#define CALL(x) PASTE(HID, DEN)(x)
+#define HIDDEN(x) ((x) + 1)
+
+int patched(int a)
+{
+	return CALL(a);
+}
+"""
+
+
+def test_a_macro_that_no_text_mentions_is_found_by_asking_again() -> None:
+    """The negative control: without the second look the cut would read ``HIDDEN(a)``, a call."""
+    assert "#define HIDDEN(x) ((x) + 1)" in kept(HIDDEN, "patched")
+
+
+COUNTER = """\
+#define COUNT __COUNTER__
+static int first = COUNT;
+
+int patched(int a)
+{
+	return a + COUNT;
+}
+"""
+
+
+def test_what_reads_differently_when_it_is_cut_out_is_refused() -> None:
+    with pytest.raises(Refused) as error:
+        cut(COUNTER, "patched", running=["first"])
+    (reason,) = error.value.reasons
+    assert (reason.rule, reason.object) == ("cut-differs", f"{UNIT}:4")
+    assert "patched" in reason.message
+    assert "--method compare" in reason.remedy
+
+
+NESTED = """\
+int patched(int a)
+{
+	int inner(int b) { return a + b; }
+
+	return inner(1);
+}
+"""
+
+
+def test_what_libclang_does_not_understand_is_refused_with_its_line() -> None:
+    with pytest.raises(Refused) as error:
+        cut(NESTED, "patched")
+    reason = error.value.reasons[0]
+    assert (reason.rule, reason.object) == ("not-parsed", f"{UNIT}:3")
+    assert "function definition is not allowed here" in reason.message
+    assert "--method compare" in reason.remedy
+
+
+CONDITIONS = """\
+#ifdef NOWHERE
+static int helper(int a)
+{
+	if (a) {
+#else
+static int helper(int a)
+{
+	if (!a) {
+#endif
+		return 1;
+	}
+	return 2;
+}
+
+#ifdef NOWHERE
+static int patched(void) { return 1; }
+#else
+static int patched(void)
+{
+	return helper(2);
+}
+#endif
+"""
+
+
+def test_the_branch_that_holds_is_taken() -> None:
+    text = kept(CONDITIONS, "patched")
+    assert "return helper(2);" in text
+    assert "{ return 1; }" not in text
+    assert "if (!a) {" in text
+
+
+def test_a_function_over_several_branches_is_one_segment() -> None:
+    found = segments(CONDITIONS, {line for line, _ in preprocess(CONDITIONS).words()})
+    functions = [each for each in found if each.kind is Kind.FUNCTION]
+    assert [each.name for each in functions] == ["helper", "patched"]
+    assert CONDITIONS[functions[0].start :].startswith("#ifdef NOWHERE")
+
+
+def test_a_macro_s_call_without_semicolon_ends_at_the_next_line() -> None:
+    text = "#define FNS(x) static int x##_get(void) { return 0; }\nFNS(one)\nFNS(two)\nint a;\n"
+    found = segments(text, {line for line, _ in preprocess(text).words()})
+    assert [text[each.start : each.end] for each in found[1:]] == ["FNS(one)", "FNS(two)", "int a;"]
+
+
+def test_declarations_in_front_of_a_definition_stay() -> None:
+    text = "static int late(int);\n\nint patched(int a)\n{\n\treturn late(a);\n}\n\n"
+    text += "static int late(int a)\n{\n\treturn a;\n}\n"
+    carried = kept(text, "patched")
+    assert carried.index("static int late(int);") < carried.index("int patched(int a)")
+    declared = kept(text, "patched", running=["late"])
+    assert declared.index("extern int late(int a);") < declared.index("int patched(int a)")
+
+
+def test_attributes_that_callers_need_stay() -> None:
+    text = "__attribute__((noreturn)) static inline void stop(int a);\n"
+    text += "__attribute__((noreturn)) static inline void stop(int a)\n{\n\tfor (;;);\n}\n"
+    text += "void patched(void)\n{\n\tstop(1);\n}\n"
+    found = kept(text, "patched", running=["stop"])
+    assert "extern __attribute__((noreturn)) void stop(int a);" in found
+
+
+def test_a_cleanup_function_is_needed() -> None:
+    text = "static void drop(int *a)\n{\n\t*a = 0;\n}\n\n"
+    text += (
+        "int patched(void)\n{\n\tint a __attribute__((__cleanup__(drop))) = 1;\n\treturn a;\n}\n"
+    )
+    assert "static void drop(int *a)" in kept(text, "patched")
