@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two ways check each other on real units; and what was cut out wrongly is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.fixes import Edits, write_fix
+
+from livegraft.compare.comparison import Comparison, compare_objects
+from livegraft.elf import object as elf
+from livegraft.extract.extraction import Extracted, extract
+from livegraft.extract.rebuilding import rebuilder
+from livegraft.extract.twoways import Class, Difference, Equal, compare_ways
+from livegraft.fix.compiled import Compiled, compile_touched
+from livegraft.fix.fix import Fix
+from livegraft.fix.units import units_of
+from livegraft.kbuild.command import learn
+from livegraft.kbuild.shadow import Shadow, shadow_of
+from livegraft.kernel.kernel import Kernel
+from livegraft.progress import SILENT
+from livegraft.verdict.judge import judge
+
+pytestmark = pytest.mark.build
+
+EXT4_FIX = Path(__file__).parents[2] / "tests/data/ext4-mballoc.patch"
+CMDLINE = {
+    "fs/proc/cmdline.c": (
+        "\tseq_putc(m, '\\n');\n",
+        "\tseq_puts(m, \" livegraft\");\n\tseq_putc(m, '\\n');\n",
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """A unit, prepared in both ways."""
+
+    kernel: Kernel
+    compiled: Compiled
+    comparison: Comparison
+    shadow: Shadow
+
+    def extract(self, given: str | None = None) -> Extracted:
+        return extract(self.kernel, self.compiled, self.comparison, self.shadow, given)
+
+    def differences(self, extracted: Extracted) -> tuple[Equal | Difference, ...]:
+        again = rebuilder(self.kernel, self.compiled, self.comparison, self.shadow, extracted)
+        return compare_ways(self.comparison, extracted.comparison, again)
+
+
+@contextmanager
+def prepared(kernel: Kernel, fix: Path, folder: Path) -> Iterator[Both]:
+    changes = Fix.load([fix]).apply(kernel.source)
+    commands = learn(kernel, units_of(changes, kernel).units)
+    with shadow_of(kernel.source, changes) as shadow:
+        (compiled,), _ = compile_touched(kernel, commands, shadow, folder / "objects", SILENT)
+        comparison = compare_objects(elf.read(compiled.before.path), elf.read(compiled.after))
+        yield Both(kernel, compiled, judge(comparison), shadow)
+
+
+def edited(kernel: Kernel, edits: Edits, folder: Path) -> Path:
+    return write_fix(kernel, edits, folder)
+
+
+def test_the_fix_of_ext4_is_the_same_both_ways(kernel: Kernel, tmp_path: Path) -> None:
+    with prepared(kernel, EXT4_FIX, tmp_path) as both:
+        found = both.differences(both.extract())
+    assert found
+    assert not [each for each in found if getattr(each, "kind", None) is Class.UNKNOWN]
+
+
+def test_one_more_word_is_found_out(kernel: Kernel, tmp_path: Path) -> None:
+    with prepared(kernel, edited(kernel, CMDLINE, tmp_path), tmp_path) as both:
+        right = both.extract()
+        assert both.differences(right) == (Equal("cmdline_proc_show"),)
+        wrong = both.extract(right.text.replace('" livegraft"', '" otherwise"'))
+        (difference,) = both.differences(wrong)
+        assert isinstance(difference, Difference)
+        assert difference.kind is Class.UNKNOWN
+        assert "' livegraft' and ' otherwise'" in difference.where
+        left_out = both.extract(right.text.replace("\tseq_putc(m, '\\n');\n", ""))
+        (difference,) = both.differences(left_out)
+        assert isinstance(difference, Difference)
+        assert difference.kind is Class.UNKNOWN
+        assert any(line.first == "call seq_putc" for line in difference.lines)
