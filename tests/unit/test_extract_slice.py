@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,7 @@ def cut(
     text: str,
     *patched: str,
     changed: Collection[str] = (),
+    shared: Collection[str] = (),
     running: Collection[str] = (),
     referred: Mapping[str, Collection[str]] | None = None,
 ) -> Slice:
@@ -39,7 +41,7 @@ def cut(
         referred: what a patched function's code refers to; by default all of `running`.
     """
     known = {name: set(running) for name in patched} if referred is None else referred
-    wanted = Wanted(set(patched), {*patched, *changed}, set(running), known)
+    wanted = Wanted(set(patched), set(shared), {*patched, *changed}, set(running), known)
     return slice_unit(UNIT, text, preprocess(text), wanted, preprocess)
 
 
@@ -317,3 +319,23 @@ def test_a_cleanup_function_is_needed() -> None:
         "int patched(void)\n{\n\tint a __attribute__((__cleanup__(drop))) = 1;\n\treturn a;\n}\n"
     )
     assert "static void drop(int *a)" in kept(text, "patched")
+
+
+def test_new_functions_that_other_units_call_are_taken() -> None:
+    text = "int added(void)\n{\n\treturn 1;\n}\n\nint other(void)\n{\n\treturn 2;\n}\n"
+    found = kept(text, changed=["added"], shared=["added"])
+    assert "int added(void)" in found
+    assert "other" not in found
+
+
+def test_what_an_included_file_needs_stands_before_it(tmp_path: Path) -> None:
+    """``typedef u32 block_t;`` in front of ``#include "itree_common.c"``."""
+    included = tmp_path / "common.c"
+    included.write_text("static block_t common(block_t a)\n{\n\treturn a + SIZE;\n}\n")
+    text = "typedef int block_t;\nenum { SIZE = 3 };\nstruct no { int a; };\n"
+    text += f'#include "{included}"\n'
+    text += "int patched(void)\n{\n\treturn common(1);\n}\n"
+    found = kept(text, "patched")
+    assert found.index("typedef int block_t;") < found.index("#include")
+    assert "enum { SIZE = 3 };" in found
+    assert "struct no" not in found

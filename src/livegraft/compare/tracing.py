@@ -46,8 +46,8 @@ def bring_along(before: Unit, after: Unit, pairs: Pairs, changed: set[Entity]) -
         original = pairs.of_patched.get(function)
         if function in brought or original is None or is_traced(before, original):
             continue
-        callers = _callers(after, function)
-        if not callers or _callers(before, original) is None or _is_tail_called(before, original):
+        callers = callers_of(after, function)
+        if not callers or callers_of(before, original) is None or is_tail_called(before, original):
             continue  # it stays changed, and is refused: the old one may be called or run unseen
         brought.add(function)
         changed.discard(function)
@@ -58,7 +58,7 @@ def bring_along(before: Unit, after: Unit, pairs: Pairs, changed: set[Entity]) -
     return brought
 
 
-def _callers(unit: Unit, function: Entity) -> set[Entity] | None:
+def callers_of(unit: Unit, function: Entity) -> set[Entity] | None:
     """The functions that call one; None if others may, or if its address is kept."""
     numbers = [function.symbol, *function.aliases]
     if any(unit.obj.symbols[number].binding != Binding.LOCAL for number in numbers):
@@ -76,7 +76,7 @@ def _callers(unit: Unit, function: Entity) -> set[Entity] | None:
     return callers
 
 
-def _is_tail_called(unit: Unit, function: Entity) -> bool:
+def is_tail_called(unit: Unit, function: Entity) -> bool:
     """Whether a caller leaves its own frame for it: a task in it is then not seen in the caller."""
     for owner, use in _uses_of(unit, function):
         if owner.kind is Kind.FUNCTION and owner.top is not function:

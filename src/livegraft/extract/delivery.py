@@ -20,7 +20,7 @@ from livegraft.compare.pairing import Pairs, pair
 from livegraft.compare.unit import Unit
 from livegraft.elf.object import ElfObject
 from livegraft.errors import Reason, Refused
-from livegraft.extract.functions import is_clone
+from livegraft.extract.functions import is_clone, shared
 
 
 def deliver(comparison: Comparison, extracted: ElfObject, unit: str) -> Comparison:
@@ -46,7 +46,7 @@ def deliver(comparison: Comparison, extracted: ElfObject, unit: str) -> Comparis
         assert original is not None
         pairs.add(original, each)
     callbacks = [each for _, each in marks_of(after).callbacks if isinstance(each, Entity)]
-    inclusion, new = _include(after, patched, callbacks, pairs)
+    inclusion, new = _include(after, patched, [*callbacks, *shared(comparison, after)], pairs)
     return replace(
         comparison,
         patched=after,
@@ -142,10 +142,10 @@ def _original(comparison: Comparison, function: Entity) -> Entity | None:
 
 
 def _include(
-    after: Unit, patched: tuple[Entity, ...], callbacks: list[Entity], pairs: Pairs
+    after: Unit, patched: tuple[Entity, ...], more: list[Entity], pairs: Pairs
 ) -> tuple[Inclusion, tuple[Entity, ...]]:
     """What the payload holds, with the functions that the running kernel has not, as they come."""
-    new = set(callbacks) - set(patched)
+    new = set(more) - set(patched)
     while True:
         inclusion = include(after, patched, new, pairs)
         missing = {

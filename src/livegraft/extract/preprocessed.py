@@ -45,6 +45,16 @@ class Preprocessed:
         stretch = self._stretches[number]
         return stretch.line + self._count(offset) - stretch.before
 
+    def included(self) -> Iterator[tuple[int, str]]:
+        """What comes of each file that the unit's own file includes, and the line that does it."""
+        text: list[str] = []
+        for stretch in self._stretches:
+            if not stretch.line:
+                text.append(self.text[stretch.start : stretch.end])
+            elif text:
+                yield stretch.line - 1, "\n".join(text)
+                text = []
+
     def words(self) -> Iterator[tuple[int, str]]:
         """The tokens of the unit's own file with their lines."""
         for stretch in self._stretches:

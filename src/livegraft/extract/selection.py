@@ -19,6 +19,7 @@ class Wanted:
 
     Args:
         patched: functions that the running kernel is led to.
+        shared: new functions that other units may call.
         changed: functions whose code differs or is new, by their names in the source: never those
             of the running kernel.
         running: functions and variables of the unit that the running kernel has and that did not
@@ -28,6 +29,7 @@ class Wanted:
     """
 
     patched: Collection[str]
+    shared: Collection[str]
     changed: Collection[str]
     running: Collection[str]
     referred: Mapping[str, Collection[str]]
@@ -79,8 +81,10 @@ class _Selector:
         self._work: list[tuple[str, str]] = []
 
     def run(self, marks: str, all_macros: bool) -> Selection:
-        for name in self._wanted.patched:
+        for name in (*self._wanted.patched, *self._wanted.shared):
             self._define(name, name)
+        for needs in self._syntax.needs_of_includes():
+            self._follow(needs, "")
         for segment in self._segments:
             if segment.kind is Kind.OTHER and self._text.startswith(marks, segment.start):
                 self._take(segment)

@@ -19,7 +19,7 @@ from clang.cindex import CursorKind
 
 from livegraft.errors import Reason, Refused
 from livegraft.extract.preprocessed import Preprocessed
-from livegraft.extract.segments import Segment
+from livegraft.extract.segments import Kind, Segment
 
 _OPTIONS = ("-x", "c", "-std=gnu11", "-undef", "-w", "-ferror-limit=20", "-fno-spell-checking")
 _TARGET = "--target=x86_64-linux-gnu"
@@ -34,6 +34,7 @@ _TYPES = frozenset(
     )
 )
 _SYMBOLS = frozenset((CursorKind.FUNCTION_DECL, CursorKind.VAR_DECL))
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _CLEANUP = re.compile(r"\b(?:__)?cleanup(?:__)?\s*\(\s*(\w+)")
 """A function that is named in an attribute, which libclang does not look into."""
 
@@ -98,6 +99,7 @@ class Syntax:
         self.declared: dict[Segment, list[Declaration]] = defaultdict(list)
         self.by_name: dict[str, list[Declaration]] = defaultdict(list)
         self._known: dict[int, Needs] = {}
+        self._types: dict[str, Segment] = {}
         self._unit = _parse(unit, preprocessed)
         for cursor in self._unit.cursor.get_children():
             segment = self._segment_at(cursor.location.offset)
@@ -105,6 +107,8 @@ class Syntax:
                 self._cursors[segment].append(cursor)
                 if cursor.kind in _SYMBOLS:
                     self._declare(cursor, segment)
+                elif cursor.kind in _TYPES:
+                    self._name_type(cursor, segment)
 
     def _declare(self, cursor: cindex.Cursor, segment: Segment) -> None:
         canonical = cursor.canonical
@@ -124,6 +128,15 @@ class Syntax:
         )
         self.declared[segment].append(found)
         self.by_name[found.name].append(found)
+
+    def _name_type(self, cursor: cindex.Cursor, segment: Segment) -> None:
+        if cursor.kind is not CursorKind.ENUM_DECL or cursor.spelling:
+            self._types.setdefault(cursor.spelling, segment)
+        if cursor.is_definition():
+            self._types[cursor.spelling] = segment
+        if cursor.kind is CursorKind.ENUM_DECL:
+            for each in cursor.get_children():
+                self._types[each.spelling] = segment
 
     def definition(self, name: str) -> Declaration | None:
         """Where the unit's own file defines a function or variable."""
@@ -152,6 +165,20 @@ class Syntax:
                 self._walk(child, result)
         result.segments.discard(declaration.segment)
         return result
+
+    def needs_of_includes(self) -> Iterator[Needs]:
+        """What is needed by files that are included behind the first declaration.
+
+        By the words in them: ``#include "itree_common.c"`` uses a type of the file around it.
+        """
+        kinds = (Kind.FUNCTION, Kind.OTHER)
+        first = min((each.line for each in self._segments if each.kind in kinds), default=0)
+        for line, text in self._preprocessed.included():
+            if line < first or not first:
+                continue
+            words = set(_WORD.findall(text))
+            segments = {self._types[word] for word in words & self._types.keys()}
+            yield Needs(words & self.by_name.keys(), segments)
 
     def _needs(self, cursor: cindex.Cursor) -> Needs:
         key = cursor.location.offset

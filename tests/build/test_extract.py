@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Live patches that are cut out of the source, on a real kernel with the real compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from livegraft import pipeline
+from livegraft.changeset import VMLINUX, State, Target
+from livegraft.elf import object as elf
+from livegraft.elf.object import ElfObject
+from livegraft.errors import Refused
+from livegraft.extract.folder import read_folder, write_folder
+from livegraft.kernel.kernel import Kernel
+from livegraft.pipeline import Method, Outcome, Verdict
+
+pytestmark = pytest.mark.build
+
+FixOf = Callable[[dict[str, tuple[str, str] | str]], Path]
+
+SAMPLE = Path(__file__).parents[2] / "demo/sample.patch"
+CMDLINE = "fs/proc/cmdline.c"
+VERSION = "fs/proc/version.c"
+EVENTFD = "fs/eventfd.c"
+NETFS = "fs/netfs/objects.c"
+MINIX = "fs/minix/itree_v2.c"
+KMOD = "kernel/kmod.c"
+SHOW = "static int cmdline_proc_show(struct seq_file *m, void *v)\n{\n"
+
+
+def extracted(kernel: Kernel, fix: Path) -> Outcome:
+    outcome = pipeline.check([fix], kernel, method=Method.EXTRACT)
+    assert outcome.verdict is Verdict.PATCHABLE, outcome.reasons
+    assert outcome.changes is not None
+    assert outcome.changes.method == "extract"
+    return outcome
+
+
+def changed(outcome: Outcome) -> list[tuple[str, str, int]]:
+    """Object, name and sympos of each function that is redirected."""
+    return sorted(
+        (each.target.object, each.target.name, each.target.sympos)
+        for each in outcome.functions
+        if each.state is State.CHANGED
+    )
+
+
+def pieces(outcome: Outcome) -> list[ElfObject]:
+    assert outcome.changes is not None
+    return [elf.parse(piece.data, piece.unit) for piece in outcome.changes.pieces]
+
+
+def targets(outcome: Outcome) -> set[Target]:
+    """What the pieces refer to in the running kernel."""
+    assert outcome.changes is not None
+    return {each.target for piece in outcome.changes.pieces for each in piece.references}
+
+
+def text(outcome: Outcome) -> str:
+    (only,) = outcome.extracted
+    return only.text
+
+
+def defined(outcome: Outcome) -> set[str]:
+    return {s.name for piece in pieces(outcome) for s in piece.symbols if s.in_section}
+
+
+def test_one_function_is_a_page(any_kernel: Kernel) -> None:
+    outcome = extracted(any_kernel, SAMPLE)
+    assert changed(outcome) == [(VMLINUX, "cmdline_proc_show", 1)]
+    assert text(outcome).count("\n") <= 20
+    assert "proc_cmdline_init" not in text(outcome)
+    assert "#include <linux/seq_file.h>" in text(outcome)
+    compared = pipeline.check([SAMPLE], any_kernel)
+    assert targets(outcome) == targets(compared)
+
+
+def test_new_functions_and_variables_are_brought(kernel: Kernel, fix_of: FixOf) -> None:
+    new = (
+        "static int livegraft_calls;\n\n"
+        "static noinline void livegraft_count(struct seq_file *m)\n{\n"
+        '\tseq_printf(m, "%d ", livegraft_calls++);\n}\n\n'
+    )
+    outcome = extracted(kernel, fix_of({CMDLINE: (SHOW, f"{new}{SHOW}\tlivegraft_count(m);\n")}))
+    assert changed(outcome) == [(VMLINUX, "cmdline_proc_show", 1)]
+    assert {"livegraft_calls", "livegraft_count"} <= defined(outcome)
+
+
+@pytest.mark.parametrize("numbered_anew", [False, True])
+def test_a_static_local_is_the_running_one(
+    numbered_anew: bool, kernel: Kernel, fix_of: FixOf
+) -> None:
+    """``debug_ids.0`` of netfs, also where another static variable takes its number."""
+    declared = "\tstatic atomic_t debug_ids;\n"
+    edit = ("atomic_inc_return(&debug_ids)", "atomic_add_return(2, &debug_ids)")
+    if numbered_anew:
+        calls = "\tstatic atomic_t livegraft_calls;\n"
+        edit = (declared, f"{calls}{declared}\tatomic_inc(&livegraft_calls);\n")
+    outcome = extracted(kernel, fix_of({NETFS: edit}))
+    assert changed(outcome) == [("netfs", "netfs_alloc_request", 1)]
+    assert "static atomic_t debug_ids;" in text(outcome)
+    assert Target("netfs", "debug_ids.0", 1) in targets(outcome)
+    assert not [name for name in defined(outcome) if name.startswith("debug_ids")]
+    new = [name for name in defined(outcome) if name.startswith("livegraft_calls")]
+    assert len(new) == numbered_anew
+
+
+def test_callers_of_a_changed_clone_bring_it_along(kernel: Kernel, fix_of: FixOf) -> None:
+    """``block_to_path.isra.0`` is called in a way that only its own compilation knows; the names of
+    the functions that call it are those of the other file of minix as well."""
+    fix = fix_of({MINIX: ("block %ld < 0", "block %ld is less than 0")})
+    outcome = extracted(kernel, fix)
+    names = [name for _, name, _ in changed(outcome)]
+    assert names
+    assert not [name for name in names if "." in name]
+    assert not [each.name for each in targets(outcome) if ".isra." in each.name]
+    assert "static int block_to_path(" in text(outcome)
+    positions = {name: position for _, name, position in changed(outcome)}
+    shared = [name for name, position in positions.items() if position == 2]
+    assert shared, positions
+
+
+def test_a_function_that_a_macro_makes(kernel: Kernel, fix_of: FixOf) -> None:
+    """``SYSCALL_DEFINE2(eventfd2, ...)`` becomes three functions; the call is taken whole."""
+    old = "SYSCALL_DEFINE2(eventfd2, unsigned int, count, int, flags)\n{\n"
+    new = f"{old}\tif (count == 4711)\n\t\treturn -EINVAL;\n"
+    outcome = extracted(kernel, fix_of({EVENTFD: (old, new)}))
+    names = [name for _, name, _ in changed(outcome)]
+    assert "__x64_sys_eventfd2" in names
+    assert "SYSCALL_DEFINE2(eventfd2" in text(outcome)
+    assert "SYSCALL_DEFINE1(eventfd," not in text(outcome)
+    assert text(outcome).count("\n") <= 150
+
+
+def test_tracepoints_are_those_of_the_kernel(kernel: Kernel, fix_of: FixOf) -> None:
+    """kmod.c fires one that kernel/module/main.c defines."""
+    edit = (
+        "\ttrace_module_request(module_name, wait, _RET_IP_);\n",
+        "\ttrace_module_request(module_name, !wait, _RET_IP_);\n",
+    )
+    outcome = extracted(kernel, fix_of({KMOD: edit}))
+    assert changed(outcome) == [(VMLINUX, "__request_module", 1)]
+    assert "__tracepoint_module_request" in {each.name for each in targets(outcome)}
+    assert "__tracepoint_module_request" not in defined(outcome)
+
+
+def test_units_share_what_the_fix_adds(kernel: Kernel, fix_of: FixOf, tmp_path: Path) -> None:
+    shared = "void lg_shared(struct seq_file *m);\n"
+    body = f'{shared}{shared[:-2]}\n{{\n\tseq_puts(m, "x");\n}}\n\n'
+    fix = fix_of(
+        {
+            VERSION: ("static int version_proc_show", f"{body}static int version_proc_show"),
+            CMDLINE: (SHOW, f"{SHOW}\textern {shared}\n\tlg_shared(m);\n"),
+        }
+    )
+    output = tmp_path / "shared.ko"
+    built = pipeline.build([fix], kernel, output=output, method=Method.EXTRACT)
+    states = {f.target.name: f.state for f in built.outcome.functions}
+    assert states == {"cmdline_proc_show": State.CHANGED, "lg_shared": State.NEW}
+
+
+def test_an_edited_folder_is_built_and_the_module_says_so(kernel: Kernel, tmp_path: Path) -> None:
+    outcome = pipeline.check([SAMPLE], kernel, method=Method.EXTRACT, why=True)
+    folder = tmp_path / "review"
+    release = str(kernel.release)
+    (name,) = write_folder(folder, release, [SAMPLE], outcome.fix.sha256, outcome.extracted)
+    assert "| `cmdline_proc_show` | hunk |" in (folder / "README.md").read_text()
+    for edited in (False, True):
+        if edited:
+            file = folder / name
+            file.write_text(file.read_text().replace("livegraft.sample=1", "livegraft.sample=2"))
+        found = read_folder(folder)
+        assert found.edited == ({CMDLINE} if edited else set())
+        output = tmp_path / f"edited{edited}.ko"
+        built = pipeline.build(
+            found.fixes, kernel, output=output, method=Method.EXTRACT, folder=found
+        )
+        assert built.inspection.manifest["edited"] == ([CMDLINE] if edited else [])
+        assert built.inspection.manifest["fix"]["sha256"] == outcome.fix.sha256
+        assert (b"livegraft.sample=2" in output.read_bytes()) is edited
+
+
+def test_an_edit_that_replaces_what_is_not_there_is_refused(kernel: Kernel, tmp_path: Path) -> None:
+    outcome = pipeline.check([SAMPLE], kernel, method=Method.EXTRACT)
+    folder = tmp_path / "review"
+    (name,) = write_folder(folder, str(kernel.release), [SAMPLE], "0" * 64, outcome.extracted)
+    more = "\nstatic void added(void)\n{\n}\nLIVEGRAFT_PATCHES(added);\n"
+    (folder / name).write_text((folder / name).read_text() + more)
+    found = read_folder(folder)
+    with pytest.raises(Refused) as refused:
+        pipeline.build(
+            found.fixes, kernel, output=tmp_path / "x.ko", method=Method.EXTRACT, folder=found
+        )
+    (reason,) = refused.value.reasons
+    assert (reason.rule, reason.object) == ("not-extracted", "added")
