@@ -25,6 +25,7 @@ SAMPLE = Path(__file__).parents[2] / "demo/sample.patch"
 CMDLINE = "fs/proc/cmdline.c"
 VERSION = "fs/proc/version.c"
 EVENTFD = "fs/eventfd.c"
+PROC = "fs/proc/root.c"
 NETFS = "fs/netfs/objects.c"
 MINIX = "fs/minix/itree_v2.c"
 KMOD = "kernel/kmod.c"
@@ -109,18 +110,23 @@ def test_a_static_local_is_the_running_one(
 
 
 def test_callers_of_a_changed_clone_bring_it_along(kernel: Kernel, fix_of: FixOf) -> None:
-    """``block_to_path.isra.0`` is called in a way that only its own compilation knows; the names of
-    the functions that call it are those of the other file of minix as well."""
-    fix = fix_of({MINIX: ("block %ld < 0", "block %ld is less than 0")})
-    outcome = extracted(kernel, fix)
+    """``proc_apply_options.isra.0`` is called as only its own compilation knows."""
+    edit = ("\t\tfs_info->pid_gid =", "\t\tfs_info->hide_pid = 0;\n\t\tfs_info->pid_gid =")
+    outcome = extracted(kernel, fix_of({PROC: edit}))
     names = [name for _, name, _ in changed(outcome)]
-    assert names
-    assert not [name for name in names if "." in name]
-    assert not [each.name for each in targets(outcome) if ".isra." in each.name]
-    assert "static int block_to_path(" in text(outcome)
-    positions = {name: position for _, name, position in changed(outcome)}
-    shared = [name for name, position in positions.items() if position == 2]
-    assert shared, positions
+    assert names == ["proc_fill_super", "proc_reconfigure"]
+    assert not [each.name for each in targets(outcome) if "proc_apply_options" in each.name]
+    assert "static void proc_apply_options(" in text(outcome)
+
+
+def test_a_clone_that_is_left_for_good_is_refused(kernel: Kernel, fix_of: FixOf) -> None:
+    """``truncate()`` of minix is not traced, and is the last thing that its callers do."""
+    fix = fix_of({MINIX: ("block %ld < 0", "block %ld is less than 0")})
+    outcome = pipeline.check([fix], kernel, method=Method.EXTRACT)
+    assert outcome.verdict is Verdict.REFUSED
+    (reason,) = outcome.reasons
+    assert (reason.rule, reason.object) == ("clone-changed", "truncate")
+    assert pipeline.check([fix], kernel).verdict is Verdict.PATCHABLE
 
 
 def test_a_function_that_a_macro_makes(kernel: Kernel, fix_of: FixOf) -> None:
