@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -27,7 +26,6 @@ from livegraft.elf import object as elf
 from livegraft.elf.object import ElfObject
 from livegraft.errors import (
     CompileError,
-    ModuleError,
     NothingChanged,
     NotPrepared,
     ProofFailed,
@@ -62,7 +60,8 @@ from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module import ibt
 from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_name, module_name
-from livegraft.module.inspect import Inspection, inspect_module
+from livegraft.module.delivery import write_module
+from livegraft.module.inspect import Inspection
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime.returning import NEEDED, cautions
@@ -78,6 +77,8 @@ class Method(StrEnum):
     """Two objects are compared, and what differs is cut out of one of them."""
     EXTRACT = "extract"
     """What differs is cut out of the source, and that is compiled."""
+    BOTH = "both"
+    """Both, which check each other."""
 
 
 BESIDE_CODE = frozenset(
@@ -109,6 +110,7 @@ class Outcome:
         changes: what the module is made of; None unless patchable.
         fix: the fix.
         extracted: what was cut out of the source, if that was asked for.
+        second: with both methods, what extract's module is made of; `changes` is compare's then.
     """
 
     verdict: Verdict
@@ -118,6 +120,7 @@ class Outcome:
     changes: ChangeSet | None
     fix: Fix
     extracted: tuple[Extracted, ...] = ()
+    second: ChangeSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +132,14 @@ class Built:
         path: the module.
         size: in bytes.
         inspection: what the module holds, read from the module itself.
+        second: with both methods, extract's module.
     """
 
     outcome: Outcome
     path: Path
     size: int
     inspection: Inspection
+    second: Built | None = None
 
 
 def prepare(
@@ -216,20 +221,26 @@ def check(
             keep_objects(plain, compiled, keep)
         reasons = [*touched.refused, *exports]
         extracted: dict[str, Extracted] = {}
-        if method is Method.EXTRACT:
-            work = Extraction(kernel, changes, folder, why, progress)
+        if method is not Method.COMPARE:
+            work = Extraction(kernel, changes, folder, why, method is Method.BOTH, progress)
             extracted = _extract_all(work, compiled, comparisons, reasons)
-    return _conclude(
-        fix,
-        kernel,
-        compiled,
-        comparisons,
-        extracted,
-        method,
-        reasons,
-        warnings,
-        proof,
-        progress,
+
+    def conclude(taken: Method) -> Outcome:
+        parts = extracted if taken is Method.EXTRACT else {}
+        known = (list(reasons), list(warnings))
+        return _conclude(fix, kernel, compiled, comparisons, parts, taken, *known, proof, progress)
+
+    if method is not Method.BOTH:
+        return conclude(method)
+    first, cut_out = conclude(Method.COMPARE), conclude(Method.EXTRACT)
+    judged = first if first.verdict is not Verdict.PATCHABLE else cut_out
+    return replace(
+        first,
+        verdict=judged.verdict,
+        reasons=judged.reasons,
+        warnings=tuple(dict.fromkeys((*first.warnings, *cut_out.warnings))),
+        extracted=tuple(extracted.values()),
+        second=cut_out.changes,
     )
 
 
@@ -259,19 +270,48 @@ def build(
         ModuleError: kbuild or objtool complains.
         All that :func:`check` raises.
     """
-    name = name or module_name(output.name)
-    check_name(name)
+    if name is not None:
+        check_name(name)
     outcome = check(
         fixes, kernel, proof=proof, keep=keep, method=method, folder=folder, progress=progress
     )
+    return make(outcome, kernel, output=output, proof=proof, name=name, progress=progress)
+
+
+def make(
+    outcome: Outcome,
+    kernel: Kernel,
+    *,
+    output: Path,
+    proof: bool = True,
+    name: str | None = None,
+    progress: Progress = SILENT,
+) -> Built:
+    """Make a live patch of a fix that was checked; with both methods a second one beside it.
+
+    Args:
+        outcome: what :func:`check` found, with the same `proof`.
+        output: the module's file; extract's second module is ``OUT.extract.ko`` beside it.
+
+    Raises:
+        As :func:`build`.
+    """
+    name = name or module_name(output.name)
+    check_name(name)
+    fixes = ", ".join(diff.name for diff in outcome.fix.diffs)
     if outcome.verdict is Verdict.REFUSED:
-        raise Refused(", ".join(map(str, fixes)), outcome.reasons)
+        raise Refused(fixes, outcome.reasons)
     if outcome.changes is None:
-        raise NothingChanged(", ".join(map(str, fixes)), "changes no code of this kernel")
+        raise NothingChanged(fixes, "changes no code of this kernel")
+    second = None
+    if outcome.second is not None:
+        alone = replace(outcome, changes=outcome.second, second=None)
+        beside = output.with_suffix(f".extract{output.suffix}")
+        second = make(alone, kernel, output=beside, proof=proof, name=name, progress=progress)
     module = _build(outcome, outcome.changes, kernel, name, proof, progress)
     with progress.step("inspect"):
-        inspection = _write(module, output)
-    return Built(outcome, output, len(module.data), inspection)
+        inspection = write_module(module, output)
+    return Built(outcome, output, len(module.data), inspection, second)
 
 
 def _compile_plain(
@@ -448,22 +488,3 @@ def _build(
         positions={each: len(symbols.places(each)) for each in CORE_SYMBOLS},
         progress=progress,
     )
-
-
-def _write(module: Module, output: Path) -> Inspection:
-    """Write beside the place, read it back, and put it there only if it is what it says."""
-    descriptor, partial = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(module.data)
-            file.flush()
-            os.fsync(file.fileno())
-        inspection = inspect_module(Path(partial))
-        if inspection.name != module.name:
-            raise ModuleError(module.name, f"says of itself that it is {inspection.name}")
-        Path(partial).chmod(0o644)
-        Path(partial).replace(output)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    return inspection

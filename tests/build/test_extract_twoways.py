@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 from tests.fixes import Edits, write_fix
 
+from livegraft import pipeline
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.elf import object as elf
 from livegraft.extract.extraction import Extracted, extract
+from livegraft.extract.folder import read_folder, write_folder
 from livegraft.extract.rebuilding import rebuilder
-from livegraft.extract.twoways import Class, Difference, Equal, compare_ways
+from livegraft.extract.twoways import RULE, Class, Difference, Equal, compare_ways
 from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import learn
 from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kernel.kernel import Kernel
+from livegraft.module.inspect import inspect_module
+from livegraft.pipeline import Method, Verdict
 from livegraft.progress import SILENT
 from livegraft.verdict.judge import judge
 
@@ -88,3 +92,32 @@ def test_one_more_word_is_found_out(kernel: Kernel, tmp_path: Path) -> None:
         assert isinstance(difference, Difference)
         assert difference.kind is Class.UNKNOWN
         assert any(line.first == "call seq_putc" for line in difference.lines)
+
+
+def test_both_modules_are_built(kernel: Kernel, tmp_path: Path) -> None:
+    fix = edited(kernel, CMDLINE, tmp_path)
+    built = pipeline.build([fix], kernel, output=tmp_path / "out.ko", method=Method.BOTH)
+    assert built.second is not None
+    assert built.second.path == tmp_path / "out.extract.ko"
+    methods = [inspect_module(each.path).manifest["method"] for each in (built, built.second)]
+    assert methods == ["compare", "extract"]
+    (unit,) = built.outcome.extracted
+    assert unit.ways == (Equal("cmdline_proc_show"),)
+
+
+def test_what_differs_for_no_known_reason_is_refused(kernel: Kernel, tmp_path: Path) -> None:
+    """The negative control of the rule: a reviewer has changed the extracted file."""
+    fix = edited(kernel, CMDLINE, tmp_path)
+    right = pipeline.check([fix], kernel, method=Method.EXTRACT)
+    review = tmp_path / "review"
+    write_folder(review, str(kernel.release), [fix], right.fix.sha256, right.extracted)
+    folder = read_folder(review)
+    assert pipeline.check([fix], kernel, method=Method.BOTH, folder=folder).second is not None
+    (file,) = review.glob("*.c")
+    file.write_text(file.read_text("latin-1").replace('" livegraft"', '" otherwise"'), "latin-1")
+    outcome = pipeline.check([fix], kernel, method=Method.BOTH, folder=read_folder(review))
+    assert outcome.verdict is Verdict.REFUSED
+    assert [(each.rule, each.object) for each in outcome.reasons] == [(RULE, "cmdline_proc_show")]
+    (unit,) = outcome.extracted
+    (difference,) = unit.ways
+    assert "otherwise" in difference.text()

@@ -22,7 +22,7 @@ from livegraft.extract.twoways import (
     Equal,
     Way,
     compare_ways,
-    reasons,
+    unknown,
 )
 from livegraft.verdict.judge import judge
 
@@ -112,7 +112,7 @@ def test_what_is_cut_out_wrongly_is_unknown(old: str, new: str, told: str, tmp_p
     difference = only(case.found())
     assert (difference.function, difference.kind) == ("caller", Class.UNKNOWN)
     assert told in difference.where
-    (reason,) = reasons("fs/unit.c", [difference])
+    (reason,) = unknown("fs/unit.c", [difference])
     assert (reason.rule, reason.object) == (RULE, "caller")
 
 
@@ -147,7 +147,7 @@ def test_knowledge_of_a_callee(tmp_path: Path) -> None:
     assert (difference.kind, difference.names) == (Class.KNOWLEDGE, ("callee",))
     assert sum(line.second == "call callee" for line in difference.lines) == 2
     assert "| call callee" in difference.text()
-    assert not list(reasons("fs/unit.c", [difference]))
+    assert not list(unknown("fs/unit.c", [difference]))
 
 
 def test_knowledge_does_not_excuse_a_mistake(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.progress import SILENT
 from livegraft.survey.building import Outcome, Workplace, build
 from livegraft.survey.candidate import Candidate
-from livegraft.survey.conduct import _load
+from livegraft.survey.conduct import _load, _loads
 from livegraft.survey.journal import Journal
 from livegraft.survey.loading import Load, kept_guest, load_one
 from livegraft.survey.workers import Workers
@@ -84,7 +84,7 @@ def test_each_is_blamed_for_itself_alone(
         results.add(line)
     candidates = [Candidate.from_json(line) for line in built.values()]
     with Workers(1) as pool:
-        _load(place, candidates, results, pool, SILENT)
+        _load(place, _loads(place, candidates, results), results, pool, SILENT)
     found = {each["id"]: each for each in Journal(results.path)}
     assert {name: line["outcome"] for name, line in found.items()} == {
         "good": Outcome.LOADED,

@@ -162,6 +162,45 @@ def test_the_report_counts() -> None:
     assert "x+1: y \\| z" in page
 
 
+def test_the_report_counts_both_ways() -> None:
+    def second(outcome: Outcome, **more: object) -> dict[str, object]:
+        return {"outcome": outcome, "seconds": 3.0, **more}
+
+    functions = [
+        {"function": "f", "equal": True},
+        {"function": "g", "equal": False, "class": "knowledge"},
+        {"function": "h", "equal": True},
+        {"function": "i", "equal": False, "class": "unknown"},
+    ]
+    files = [
+        {"unit": "a.c", "lines": 120, "of": 6000, "patched": 1},
+        {"unit": "b.c", "lines": 500, "of": 1000, "patched": 3},
+    ]
+    built = second(Outcome.LOADED, size=1000, functions=functions, files=files)
+    base = {"size": 1000, "seconds": 2.0, "read_back": "all"}
+    results = [
+        line(Outcome.LOADED, True, **base, extract=built),
+        line(Outcome.LOADED, True, **base, extract=second(Outcome.REFUSED, rules=["not-parsed"])),
+        line(Outcome.LOADED, True, **base, extract=second(Outcome.FAILED, error="lost")),
+        line(Outcome.REFUSED, True, rules=["vdso"], seconds=1.0),
+    ]
+    options = Options("6.1.190-1", "6.1.192-1", "6.1.0-54-amd64", both=True)
+    numbers = report.document(Findings(options, results, [], 1.0))
+    both = numbers["both"]
+    assert both["outcomes"] == {"loaded": 1, "refused": 1, "failed": 1}
+    assert (both["tried"], both["functions"], both["equal"]) == (3, 4, 2)
+    assert both["classes"] == {"knowledge": 1, "clone": 0, "inlining": 0, "unknown": 1}
+    assert (both["lines_of_one_function"], both["part_of_large_units"]) == (120, 0.02)
+    assert [each["error"] for each in numbers["failed"]] == ["lost"]
+    page = report.markdown(numbers)
+    assert "| built and loaded by extract | 1 (33.3%) |" in page
+    assert "| equal both ways | 2 (50.0%) |" in page
+    assert "| differ: unknown | 1 (25.0%) |" in page
+    assert "--method both" in page
+    alone = report.document(Findings(options, results[3:], [], 1.0))
+    assert alone["both"] is None
+
+
 def test_what_was_not_read_back_is_no_part_of_what_was() -> None:
     def verdicts(*checks: Check) -> list[Verdict]:
         return [Verdict(".text.f+0x1", "s", check) for check in checks]

@@ -35,18 +35,30 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     folder = target.extracted(arguments.fixes, arguments.kernel)
     fixes = target.files(folder.fixes if folder else arguments.fixes, "a unified diff")
     output = target.writable(arguments.output)
+    method = "extract" if folder and arguments.method == "compare" else arguments.method
     from livegraft import pipeline
+    from livegraft.module.name import check_name
 
+    if arguments.name is not None:
+        check_name(arguments.name)
     try:
         kernel = target.kernel(arguments, context, arguments.kernel)
-        built = pipeline.build(
+        outcome = pipeline.check(
             fixes,
+            kernel,
+            proof=not arguments.no_proof,
+            method=pipeline.Method(method),
+            folder=folder,
+            progress=context.progress,
+        )
+        if outcome.verdict is pipeline.Verdict.REFUSED:
+            return _not_built(Judgement.of(outcome), context)
+        built = pipeline.make(
+            outcome,
             kernel,
             output=output,
             proof=not arguments.no_proof,
             name=arguments.name,
-            method=pipeline.Method("extract" if folder else arguments.method),
-            folder=folder,
             progress=context.progress,
         )
     except JUDGEMENTS as error:
@@ -62,8 +74,12 @@ def _built(built: Built, release: str, context: Context) -> Answer:
         "path": str(built.path),
         "size": built.size,
     }
+    lines = [judgement.text(context.paint)]
     made = f"{built.path}: {size(built.size)}, for {release}, made in {context.seconds:.1f} s"
-    return Answer(document, f"{judgement.text(context.paint)}\n{made}")
+    if built.second is not None:
+        document["second"] = {"path": str(built.second.path), "size": built.second.size}
+        lines.append(f"{built.second.path}: {size(built.second.size)}, cut out of the source")
+    return Answer(document, "\n".join([*lines, made]))
 
 
 def _not_built(judgement: Judgement, context: Context) -> Answer:
@@ -86,6 +102,7 @@ stands; the module says which of its files were edited.""",
     examples=(
         "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko",
         "livegraft build review -k 6.1.0-55-amd64 -o fix.ko",
+        "livegraft build fix.patch -k 6.1.0-55-amd64 --method both -o fix.ko",
         "livegraft build first.patch second.patch -k 6.1.0-55-amd64 -o both.ko",
     ),
     configure=configure,

@@ -14,6 +14,7 @@ from livegraft.errors import Exit, LivegraftError, NothingChanged, ProofFailed, 
 
 if TYPE_CHECKING:
     from livegraft.changeset import Function
+    from livegraft.extract.extraction import Extracted
     from livegraft.pipeline import Outcome
 
 VERDICTS = {
@@ -36,17 +37,25 @@ class Judgement:
         functions: what the fix changes, brings and removes.
         warnings: what the user should know although it is no reason to refuse.
         reasons: why it is refused.
+        extracted: what was cut out of the source.
     """
 
     verdict: str
     functions: Sequence[Function]
     warnings: Sequence[str]
     reasons: Sequence[Reason]
+    extracted: Sequence[Extracted] = ()
 
     @classmethod
     def of(cls, outcome: Outcome) -> Judgement:
         """What the pipeline returned."""
-        return cls(outcome.verdict, outcome.functions, outcome.warnings, outcome.reasons)
+        return cls(
+            outcome.verdict,
+            outcome.functions,
+            outcome.warnings,
+            outcome.reasons,
+            outcome.extracted,
+        )
 
     @classmethod
     def of_error(cls, error: LivegraftError) -> Judgement:
@@ -64,7 +73,12 @@ class Judgement:
 
     def document(self, context: Context) -> dict[str, object]:
         """The members that the documents of ``check`` and ``build`` share."""
-        return {
+        ways = [
+            {"unit": each.unit, "functions": [one.as_json() for one in each.ways]}
+            for each in self.extracted
+            if each.ways
+        ]
+        return ({"ways": ways} if ways else {}) | {
             "verdict": self.verdict,
             "functions": [
                 {
@@ -93,6 +107,13 @@ class Judgement:
         if self.reasons:
             parts.append(failure.reasons(tuple(self.reasons), paint))
         parts += [f"{paint.warning('warning:')} {warning}" for warning in self.warnings]
+        found = [one for each in self.extracted for one in each.ways]
+        if found:
+            texts = [one.text() for one in found if not one.is_equal]
+            parts.append(
+                f"both ways: {len(found) - len(texts)} of {len(found)} functions are equal"
+            )
+            parts += texts
         return "\n".join(parts)
 
 

@@ -52,6 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="look for false changes in N units that nobody has changed",
     )
+    parser.add_argument(
+        "--method",
+        choices=("compare", "both"),
+        default="compare",
+        help="'both' cuts each patch out of the source as well, loads that too, and compares each "
+        "function (default: %(default)s)",
+    )
     target.add_packages(parser)
 
 
@@ -79,6 +86,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         tuple(arguments.path),
         "" if arguments.git is None else str(arguments.git),
         arguments.controls,
+        arguments.method == "both",
     )
     findings = conduct(
         options,

@@ -66,10 +66,11 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     """Add ``--method``."""
     parser.add_argument(
         "--method",
-        choices=("compare", "extract"),
+        choices=("compare", "extract", "both"),
         default="compare",
         help="how the patch is prepared: 'compare' takes what differs out of the compiled object, "
-        "'extract' cuts it out of the source and compiles that (default: %(default)s)",
+        "'extract' cuts it out of the source and compiles that, 'both' does both and compares each "
+        "function; extract's module is OUT.extract.ko then (default: %(default)s)",
     )
 
 

@@ -15,6 +15,7 @@ from livegraft.extract.functions import wanted
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.reasons import Why
 from livegraft.extract.slice import Slice, slice_unit
+from livegraft.extract.twoways import Difference, Equal
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
 from livegraft.kbuild.compile import Variant, compile_unit, preprocess
@@ -34,6 +35,7 @@ class Extracted:
         comparison: of the original object with what was compiled of the text; not judged.
         whys: why each function is in the set, if that was asked for.
         edited: whether the text was given, and is not as it was written.
+        ways: how each function compares with that of the patched unit, if that was asked for.
     """
 
     unit: str
@@ -43,6 +45,7 @@ class Extracted:
     comparison: Comparison
     whys: tuple[Why, ...] = ()
     edited: bool = False
+    ways: tuple[Equal | Difference, ...] = ()
 
     @property
     def patched(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from livegraft.compare import names, sections
 from livegraft.compare.comparison import Comparison
@@ -68,10 +69,15 @@ class Equal:
     """
 
     function: str
+    is_equal: ClassVar[bool] = True
 
     def as_json(self) -> dict[str, object]:
         """The function as it stands in JSON documents."""
         return {"function": self.function, "equal": True}
+
+    def text(self) -> str:
+        """The function for a person."""
+        return f"{self.function}: equal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Difference:
     proof: str
     names: tuple[str, ...] = ()
     lines: tuple[Line, ...] = ()
+    is_equal: ClassVar[bool] = False
 
     def as_json(self) -> dict[str, object]:
         """The difference as it stands in JSON documents."""
@@ -173,7 +180,7 @@ def compare_ways(
     return tuple(found.get(row.name) or Equal(row.name) for row in rows)
 
 
-def reasons(unit: str, found: Iterable[Equal | Difference]) -> Iterator[Reason]:
+def unknown(unit: str, found: Iterable[Equal | Difference]) -> Iterator[Reason]:
     """Why a patch is refused of which the two ways differ for unknown reasons."""
     for each in found:
         if isinstance(each, Difference) and each.kind is Class.UNKNOWN:

@@ -11,10 +11,15 @@ from livegraft.errors import Reason, Refused
 from livegraft.extract.extraction import Extracted, extract
 from livegraft.extract.folder import Folder
 from livegraft.extract.reasons import explain
+from livegraft.extract.rebuilding import rebuilder
+from livegraft.extract.twoways import compare_ways, unknown
 from livegraft.fix.compiled import Compiled
 from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
 from livegraft.kbuild.target import KernelTree
 from livegraft.progress import Progress
+
+COMPARING = "compare both ways"
+"""The step of what is done for that alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Extraction:
         changes: what the fix changes.
         folder: texts to take instead of cutting them out; None if there are none.
         why: whether to find out why each function is in the patch, which takes two compilations.
+        both: whether to compare each function with that of the patched unit.
         progress: told of the steps.
     """
 
@@ -33,6 +39,7 @@ class Extraction:
     changes: Changes
     folder: Folder | None
     why: bool
+    both: bool
     progress: Progress
 
     def run(
@@ -55,9 +62,12 @@ class Extraction:
         with step, shadow_of(self.kernel.source, self.changes) as shadow:
             for each, comparison in units:
                 try:
-                    found[each.unit.path] = self._extract(each, comparison, shadow)
+                    made = self._extract(each, comparison, shadow)
                 except Refused as refused:
                     reasons += refused.reasons
+                    continue
+                found[each.unit.path] = made
+                reasons += unknown(each.unit.path, made.ways)
         return found, reasons
 
     def _extract(self, each: Compiled, comparison: Comparison, shadow: Shadow) -> Extracted:
@@ -68,4 +78,8 @@ class Extraction:
             made = replace(made, edited=True)
         if self.why:
             made = replace(made, whys=explain(self.kernel, each, comparison, shadow))
+        if self.both:
+            again = rebuilder(self.kernel, each, comparison, shadow, made)
+            with self.progress.step(COMPARING):
+                made = replace(made, ways=compare_ways(comparison, made.comparison, again))
         return made

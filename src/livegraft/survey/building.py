@@ -63,6 +63,10 @@ class Workplace:
         """The module."""
         return self.folder / "modules" / f"{candidate.name}.ko"
 
+    def second(self, candidate: Candidate) -> Path:
+        """The module that was cut out of the source."""
+        return self.folder / "extracted" / f"{candidate.name}.ko"
+
     def objects(self, candidate: Candidate) -> Path:
         """The folder of its patched object files, for the oracle."""
         return self.folder / "objects" / candidate.name

@@ -16,6 +16,7 @@ from typing import Any
 from livegraft.errors import LivegraftError, LostGuest, UsageError
 from livegraft.kernel.kernel import Kernel
 from livegraft.progress import SILENT, Progress, Step
+from livegraft.survey.bothways import SECOND, build_again
 from livegraft.survey.building import Outcome, Workplace, build, failed
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.commits import Commits
@@ -31,10 +32,13 @@ from livegraft.survey.workers import Failure, Task, Workers
 FIX_SECONDS = 1800.0
 """For one fix, on a machine that does other things as well; 64 units take minutes."""
 
+_LATER = {"controls", "both"}
+"""Options that may be asked for when the rest is done."""
+
 LOAD_SECONDS = 1800.0
 """For one module in a guest, starts of the guest on a busy machine included."""
 
-_FOLDERS = ("fixes", "modules", "objects")
+_FOLDERS = ("fixes", "modules", "objects", "extracted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Options:
         paths: patterns of files; empty for all.
         repository: a git repository that `old` and `new` are commits of; empty for packages.
         controls: how many units to try for false changes.
+        both: whether to prepare each patch in both ways.
     """
 
     old: str
@@ -60,6 +65,7 @@ class Options:
     paths: tuple[str, ...] = ()
     repository: str = ""
     controls: int = 0
+    both: bool = False
 
     @property
     def command(self) -> str:
@@ -71,6 +77,7 @@ class Options:
             words += ["--path", f"'{pattern}'"]
         words += ["--git", self.repository] if self.repository else []
         words += ["--controls", str(self.controls)] if self.controls else []
+        words += ["--method", "both"] if self.both else []
         return " ".join(words)
 
 
@@ -126,7 +133,11 @@ def conduct(
         candidates = _planned(options, kernel, opened, folder, pool, progress)
         _write_fixes(place, opened, candidates)
         _build(place, candidates, results, pool, progress)
-        _load(place, candidates, results, pool, progress)
+        _load(place, _loads(place, candidates, results), results, pool, progress)
+        if options.both:
+            _build_again(place, candidates, results, pool, progress)
+            again = _loads(place, candidates, results, second=True)
+            _load(place, again, results, pool, progress)
         _control(options, kernel, controls, pool, progress)
     results.keep_order(candidate.id for candidate in candidates)
     lines = [results[candidate.id] for candidate in candidates]
@@ -134,7 +145,7 @@ def conduct(
 
 
 def _claim(folder: Path, options: Options) -> None:
-    """Make the folder this survey's, or make sure that it is; controls may be asked for later."""
+    """Make the folder this survey's, or make sure that it is; some may be asked for later."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "survey.json"
     asked = json.loads(json.dumps(asdict(options)))
@@ -142,7 +153,7 @@ def _claim(folder: Path, options: Options) -> None:
         write_whole(path, json.dumps(asked, indent=2).encode() + b"\n")
         return
     known = json.loads(path.read_text("utf-8"))
-    differing = sorted(key for key in asked.keys() - {"controls"} if known.get(key) != asked[key])
+    differing = sorted(key for key in asked.keys() - _LATER if known.get(key) != asked[key])
     if differing:
         raise UsageError(
             str(folder),
@@ -215,24 +226,58 @@ def _build(
             step.say(f"{candidate.id}: {found['outcome']}")
 
 
-def _load(
+def _build_again(
     place: Workplace,
     candidates: Sequence[Candidate],
     results: Journal,
     pool: Workers,
     progress: Progress,
 ) -> None:
-    loads = [
-        Load(
-            each.id,
-            each.name,
-            place.module(each),
-            place.objects(each),
-            tuple(results[each.id]["objects"]),
-        )
+    """Cut what was built out of the source as well."""
+    built = (Outcome.BUILT, Outcome.LOADED)
+    by_id = {
+        each.id: each
         for each in candidates
-        if results[each.id]["outcome"] == Outcome.BUILT
-    ]
+        if results[each.id]["outcome"] in built and SECOND not in results[each.id]
+    }
+    tasks = (Task(each.id, build_again, (place, each)) for each in by_id.values())
+    with progress.step("cut out of the source", len(by_id)) as step:
+        for done in pool.run(tasks, FIX_SECONDS):
+            found = done.result
+            if isinstance(found, Failure):
+                found = failed(found.problem) | {"trace": found.trace, "seconds": done.seconds}
+            results.add(results[done.key] | {SECOND: found})
+            step.advance()
+            step.say(f"{done.key}: {found['outcome']}")
+
+
+def _loads(
+    place: Workplace, candidates: Sequence[Candidate], results: Journal, *, second: bool = False
+) -> list[Load]:
+    """The modules that wait to be loaded.
+
+    Args:
+        second: those that were cut out of the source.
+    """
+    loads = []
+    for each in candidates:
+        line = results[each.id]
+        told = line.get(SECOND, {}) if second else line
+        if told.get("outcome") == Outcome.BUILT:
+            module = place.second(each) if second else place.module(each)
+            objects, targets = place.objects(each), tuple(line["objects"])
+            loads.append(Load(each.id, each.name, module, objects, targets, second))
+    return loads
+
+
+def _load(
+    place: Workplace,
+    loads: Sequence[Load],
+    results: Journal,
+    pool: Workers,
+    progress: Progress,
+) -> None:
+    second = frozenset(load.id for load in loads if load.second)
     first: dict[str, str] = {}
     # Workers of their own: their guests end with them.
     with progress.step("load", len(loads)) as step, Workers(pool.count) as guests:
@@ -241,14 +286,15 @@ def _load(
                 first[key] = found["error"]
                 step.say(f"{key}: {found['error']}; tried again later, alone")
                 continue
-            _note(results, key, found, step)
+            _note(results, key, found, step, key in second)
         suspects = [load for load in loads if load.id in first]
         for key, found in _answers(place, suspects, guests, alone=True):
-            _note(results, key, found | {"first": first[key]}, step)
+            _note(results, key, found | {"first": first[key]}, step, key in second)
 
 
-def _note(results: Journal, key: str, found: Found, step: Step) -> None:
-    results.add(results[key] | found)
+def _note(results: Journal, key: str, found: Found, step: Step, second: bool) -> None:
+    line = results[key]
+    results.add(line | ({SECOND: line[SECOND] | found} if second else found))
     step.advance()
     step.say(f"{key}: {found['outcome']}")
 

@@ -40,6 +40,7 @@ class Load:
         module: its file.
         objects: the folder of its object files.
         targets: the objects that it patches.
+        second: whether it was cut out of the source.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Load:
     module: Path
     objects: Path
     targets: tuple[str, ...]
+    second: bool = False
 
     @property
     def modules(self) -> tuple[str, ...]:

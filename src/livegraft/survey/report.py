@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from livegraft.survey import ways_report
 from livegraft.survey.building import Outcome
 from livegraft.survey.conduct import Findings
 from livegraft.survey.oracle import Check, ReadBack
@@ -58,14 +59,18 @@ def document(findings: Findings) -> dict[str, Any]:
             for each in results
             if len(each["files"]) > _ALONE and not each["subject"]
         ],
+        "both": ways_report.numbers(results),
         "controls": len(findings.controls),
         "false_changes": [
             each["id"] for each in findings.controls if any(each["changed"].values())
         ],
         "failed": [
-            {"id": each["id"], "outcome": each["outcome"], "error": each.get("error", "")}
-            for each in results
-            if each["outcome"] in (Outcome.FAILED, Outcome.WRONG)
+            *(
+                {"id": each["id"], "outcome": each["outcome"], "error": each.get("error", "")}
+                for each in results
+                if each["outcome"] in (Outcome.FAILED, Outcome.WRONG)
+            ),
+            *ways_report.troubles(results),
         ],
     }
 
@@ -122,6 +127,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         "",
         *_rules(numbers),
         *_measures(numbers),
+        *ways_report.markdown(numbers["both"]),
         *_troubles(numbers["failed"]),
         *_tried_again(numbers["tried_again"]),
         *_groups(numbers["groups"]),
