@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from livegraft.errors import Refused
+from livegraft.errors import CompileError, Refused
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.segments import Kind, segments
 from livegraft.extract.selection import Wanted
@@ -339,3 +339,28 @@ def test_what_an_included_file_needs_stands_before_it(tmp_path: Path) -> None:
     assert found.index("typedef int block_t;") < found.index("#include")
     assert "enum { SIZE = 3 };" in found
     assert "struct no" not in found
+
+
+def test_a_type_that_was_overlooked_is_taken_at_the_second_try() -> None:
+    """A cut that does not compile is made again with all types of the file."""
+    text = "struct far { int a; };\nint patched(void)\n{\n\treturn 1;\n}\n"
+    tried: list[str] = []
+
+    def fussy(written: str) -> Preprocessed:
+        tried.append(written)
+        if "struct far" not in written:
+            raise CompileError(UNIT, "does not compile: struct far", "correct the fix")
+        return preprocess(written)
+
+    wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
+    slice_unit(UNIT, text, preprocess(text), wanted, fussy)
+    assert len(tried) == 2
+
+    def never(written: str) -> Preprocessed:
+        raise CompileError(UNIT, "does not compile: struct near", "correct the fix")
+
+    with pytest.raises(Refused) as error:
+        slice_unit(UNIT, text, preprocess(text), wanted, never)
+    (reason,) = error.value.reasons
+    assert reason.rule == "cut-differs"
+    assert "struct near" in reason.message

@@ -82,33 +82,26 @@ def _pairs(comparison: Comparison, after: Unit) -> Pairs:
         if here.kind is Kind.FUNCTION and is_clone(original.name):
             continue
         pairs.add(original, here)
-    _pair_variables(comparison, after, pairs)
+    _pair_variables(comparison, between, after, pairs)
     return pairs
 
 
-def _pair_variables(comparison: Comparison, after: Unit, pairs: Pairs) -> None:
-    """Variables that the patched object does not use any more, but the extracted one.
+def _pair_variables(comparison: Comparison, between: Pairs, after: Unit, pairs: Pairs) -> None:
+    """Variables that are not to be found in the patched object.
 
-    By name; one of a name that the compiler has numbered cannot be told from others.
+    By name. One of a name that the compiler has numbered cannot be told from those that are left of
+    that name: a helper is called here, perhaps, that was inlined there.
     """
-    plain = {
-        each.name: each
-        for each in comparison.original.variables()
-        if not names.is_numbered(each.name) and each not in pairs.of_original
-    }
-    families = {
-        names.family(each.name)
-        for each in comparison.original.variables()
-        if each not in pairs.of_original and names.is_numbered(each.name)
-    }
-    known = {names.family(each.name) for each in comparison.patched.variables()}
+    left = [each for each in comparison.original.variables() if each not in pairs.of_original]
+    plain = {each.name: each for each in left if not names.is_numbered(each.name)}
+    families = {names.family(each.name) for each in left if names.is_numbered(each.name)}
     for each in after.variables():
-        if each in pairs.of_patched or each.is_always_new:
+        if each in pairs.of_patched or each in between.of_patched or each.is_always_new:
             continue
         original = plain.get(each.name)
         if original is not None:
             pairs.add(original, each)
-        elif names.family(each.name) in families and names.family(each.name) not in known:
+        elif names.family(each.name) in families:
             pairs.ambiguous.append(each)
 
 
@@ -126,11 +119,22 @@ def _patched(comparison: Comparison, after: Unit, pairs: Pairs, unit: str) -> tu
                     "prepare the patch with --method compare",
                 )
             )
+        elif each in found:
+            reasons.append(_folded(each))
         else:
             found.append(each)
     if reasons:
         raise Refused(unit, reasons)
     return tuple(sorted(found, key=lambda each: each.number))
+
+
+def _folded(function: Entity) -> Reason:
+    return Reason(
+        "not-extracted",
+        function.name,
+        "was folded with another function that is replaced, for they are the same",
+        "prepare the patch with --method compare",
+    )
 
 
 def _original(comparison: Comparison, function: Entity) -> Entity | None:

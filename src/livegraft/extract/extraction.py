@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from livegraft.extract.slice import Slice, slice_unit
 from livegraft.extract.twoways import Difference, Equal
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
-from livegraft.kbuild.compile import Variant, compile_unit, preprocess
+from livegraft.kbuild.compile import Object, Variant, compile_unit, preprocess, side_by_side
 from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kbuild.target import KernelTree
 
@@ -88,6 +89,7 @@ def extract(
         CompileError: the text does not compile.
     """
     unit = each.unit.path
+    output = each.after.with_suffix(".extracted.o")
     cut: Slice | None = None
     text = given
     if text is None:
@@ -97,21 +99,43 @@ def extract(
             source,
             _preprocessed(kernel, each, shadow),
             wanted(comparison),
-            partial(_preprocess, kernel, each, shadow),
+            partial(_try, kernel, each, shadow, output),
         )
         text = cut.text
-    compiled = _compile(kernel, each, shadow, text, each.after.with_suffix(".extracted.o"))
-    return Extracted(unit, each.unit.object, text, cut, deliver(comparison, compiled, unit))
+    else:
+        with _in_place(kernel, each, shadow, text) as place:
+            _compile(kernel, each, place, output)
+    extracted = deliver(comparison, elf.read(output), unit)
+    return Extracted(unit, each.unit.object, text, cut, extracted)
+
+
+def _try(
+    kernel: KernelTree, each: Compiled, shadow: Shadow, output: Path, text: str
+) -> Preprocessed:
+    """Compile a text in the unit's place, and say what the preprocessor makes of it.
+
+    Raises:
+        CompileError: it does not compile.
+    """
+    with _in_place(kernel, each, shadow, text) as place:
+        return _preprocessed_and_compiled(kernel, each, place, output)
+
+
+def _preprocessed_and_compiled(
+    kernel: KernelTree, each: Compiled, place: Shadow, output: Path
+) -> Preprocessed:
+    tasks: list[Callable[[], Preprocessed | Object]] = [
+        partial(_compile, kernel, each, place, output),
+        partial(_preprocessed, kernel, each, place),
+    ]
+    _, found = side_by_side(tasks)
+    assert isinstance(found, Preprocessed)
+    return found
 
 
 def _preprocessed(kernel: KernelTree, each: Compiled, shadow: Shadow) -> Preprocessed:
     output = preprocess(kernel, each.command, shadow)
     return Preprocessed(output, shadow.translate(each.command.source))
-
-
-def _preprocess(kernel: KernelTree, each: Compiled, shadow: Shadow, text: str) -> Preprocessed:
-    with _in_place(kernel, each, shadow, text) as place:
-        return _preprocessed(kernel, each, place)
 
 
 def _in_place(
@@ -121,11 +145,6 @@ def _in_place(
     return shadow_of(kernel.source, {**shadow.changes, each.unit.path: text.encode("latin-1")})
 
 
-def _compile(
-    kernel: KernelTree, each: Compiled, shadow: Shadow, text: str, output: Path
-) -> elf.ElfObject:
-    with _in_place(kernel, each, shadow, text) as place:
-        compile_unit(
-            kernel, each.command, output=output, shadow=place, extra_flags=Variant.SECTIONS.flags
-        )
-    return elf.read(output)
+def _compile(kernel: KernelTree, each: Compiled, place: Shadow, output: Path) -> Object:
+    flags = Variant.SECTIONS.flags
+    return compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)

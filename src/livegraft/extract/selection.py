@@ -55,16 +55,16 @@ def select(
     wanted: Wanted,
     marks: str,
     *,
-    all_macros: bool = False,
+    generous: bool = False,
 ) -> Selection:
     """Follow what is needed from the patched functions on.
 
     Args:
         text: the unit's file.
         marks: what a segment begins with that is always taken (``LIVEGRAFT_``).
-        all_macros: take all macros, not only those that the text mentions.
+        generous: take all macros and types, not only those that are seen to be needed.
     """
-    return _Selector(text, segments, syntax, wanted).run(marks, all_macros)
+    return _Selector(text, segments, syntax, wanted).run(marks, generous)
 
 
 class _Selector:
@@ -80,7 +80,7 @@ class _Selector:
         """By function that is taken whole, the functions of the object in which its code is."""
         self._work: list[tuple[str, str]] = []
 
-    def run(self, marks: str, all_macros: bool) -> Selection:
+    def run(self, marks: str, generous: bool) -> Selection:
         for name in (*self._wanted.patched, *self._wanted.shared):
             self._define(name, name)
         for needs in self._syntax.needs_of_includes():
@@ -88,13 +88,15 @@ class _Selector:
         for segment in self._segments:
             if segment.kind is Kind.OTHER and self._text.startswith(marks, segment.start):
                 self._take(segment)
+        if generous:
+            self._take_types()
         while self._work:
             name, host = self._work.pop()
             definition = self._syntax.definition(name)
             assert definition is not None
             self._follow(self._syntax.needs(definition.segment), host)
         self._drop_declared()
-        self._take_macros(all_macros)
+        self._take_macros(generous)
         return self._result
 
     def _define(self, name: str, host: str) -> None:
@@ -122,6 +124,12 @@ class _Selector:
             self._take_type(segment)
         for name in needs.names:
             self._need(name, host)
+
+    def _take_types(self) -> None:
+        """All types of the file."""
+        for segment in self._segments:
+            if segment.kind is Kind.OTHER and self._syntax.is_type(segment):
+                self._take(segment)
 
     def _take_type(self, segment: Segment) -> None:
         if segment.kind is Kind.OTHER:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from livegraft.errors import Reason, Refused
+from livegraft.errors import CompileError, Reason, Refused
 from livegraft.extract import emission
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.sameness import differences
@@ -48,7 +48,8 @@ def slice_unit(
         text: its patched text.
         preprocessed: what the preprocessor makes of it.
         wanted: what has to be in the patch.
-        preprocess: asks the preprocessor what it makes of the cut file.
+        preprocess: asks the preprocessor what it makes of the cut file; it may raise CompileError
+            as well, for one that does not compile.
 
     Raises:
         Refused: it cannot be parsed (rule ``not-parsed``), or reads differently when it is cut out
@@ -56,12 +57,16 @@ def slice_unit(
     """
     found = segments(text, {line for line, _ in preprocessed.words()})
     syntax = Syntax(unit, preprocessed, found)
-    different: list[Segment] = []
-    for all_macros in (False, True):
-        selection = select(text, found, syntax, wanted, MARKS, all_macros=all_macros)
+    reasons: list[Reason] = []
+    for generous in (False, True):
+        selection = select(text, found, syntax, wanted, MARKS, generous=generous)
         written = emission.write(unit, text, found, syntax, selection, wanted)
-        different = list(differences(preprocessed, preprocess(written), selection.whole))
-        if not different:
+        try:
+            different = differences(preprocessed, preprocess(written), selection.whole)
+            reasons = [_reason(unit, text, each) for each in different]
+        except CompileError as error:
+            reasons = [_does_not_compile(unit, error)]
+        if not reasons:
             defined = {
                 each.name
                 for segment in selection.whole
@@ -69,7 +74,16 @@ def slice_unit(
                 if each.is_definition and each.is_function
             }
             return Slice(written, wanted, selection, frozenset(defined))
-    raise Refused(unit, [_reason(unit, text, each) for each in different])
+    raise Refused(unit, reasons)
+
+
+def _does_not_compile(unit: str, error: CompileError) -> Reason:
+    return Reason(
+        "cut-differs",
+        unit,
+        f"does not compile when functions are cut out of it: {error.problem.splitlines()[0]}",
+        "prepare the patch with --method compare",
+    )
 
 
 def _reason(unit: str, text: str, segment: Segment) -> Reason:

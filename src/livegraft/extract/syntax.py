@@ -145,6 +145,10 @@ class Syntax:
             found[0] if found else None
         )
 
+    def is_type(self, segment: Segment) -> bool:
+        """Whether a segment declares types and nothing else."""
+        return bool(self._cursors.get(segment)) and not self.declared.get(segment)
+
     def needs(self, segment: Segment) -> Needs:
         """What all of a segment needs."""
         result = Needs()

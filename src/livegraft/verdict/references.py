@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.entity import Entity, Kind
+from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.unit import Unit
 from livegraft.errors import Reason
 
@@ -22,6 +22,23 @@ def init_reference(comparison: Comparison) -> Iterator[Reason]:
         if sections.is_initial(section):
             text = f"is needed by the new code and is gone after the boot or loading ({section})"
             yield Reason("init-reference", entity.name, text, "leave its user out of the fix")
+    yield from _undefined_initial(comparison)
+
+
+def _undefined_initial(comparison: Comparison) -> Iterator[Reason]:
+    """The same for what the new object does not define, but the running unit."""
+    unit, original = comparison.patched, comparison.original
+    initial = {
+        each.name: original.section(each).name
+        for each in original.entities
+        if each.kind in NAMED and sections.is_initial(original.section(each).name)
+    }
+    for entity in comparison.inclusion.in_order() if initial else ():
+        for use in unit.uses(entity):
+            if isinstance(use.target, str) and use.target in initial:
+                text = f"is needed by {entity.name} and is gone after the boot or loading "
+                text += f"({initial[use.target]})"
+                yield Reason("init-reference", use.target, text, "leave its user out of the fix")
 
 
 def section_layout(comparison: Comparison) -> Iterator[Reason]:
