@@ -8,6 +8,7 @@ import time
 import pytest
 
 from livegraft.errors import Refused
+from livegraft.fix import units
 from livegraft.fix.includes import include_index
 from livegraft.fix.units import units_of
 from livegraft.kbuild.special import reasons_beside_units
@@ -54,6 +55,17 @@ def test_a_header_touches_those_that_read_it(any_kernel: Kernel) -> None:
     everywhere = paths(any_kernel, changed(any_kernel, "fs/ext4/ext4.h"))
     assert found < everywhere
     assert len(everywhere) > 30 and all(path.startswith("fs/ext4/") for path in everywhere)
+
+
+def test_what_a_unit_reads_is_asked_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = changed(kernel, "fs/ext4/mballoc.h")
+    found = paths(kernel, change)
+
+    def ask(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(units, "files_read", ask)
+    assert paths(kernel, change) == found
 
 
 def test_a_header_that_a_generated_one_includes_is_found(kernel: Kernel) -> None:

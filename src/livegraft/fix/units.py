@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from livegraft.errors import Reason, Refused
 from livegraft.fix.includes import IncludeIndex, include_index
 from livegraft.fix.kind import Kind, is_harmless, kind_of, reason_for
-from livegraft.kbuild.command import learn
+from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import files_read, side_by_side
 from livegraft.kbuild.environment import environment_of
 from livegraft.kbuild.objects import Unit, shared_reason, units_among
 from livegraft.kbuild.shadow import Changes
 from livegraft.kbuild.special import reasons_beside_units
-from livegraft.kbuild.target import KernelTree
+from livegraft.kbuild.target import KernelTree, tree_digest
 from livegraft.progress import SILENT, Progress
 
 UNIT_LIMIT = 64
@@ -153,13 +155,22 @@ def _read_by_compiler(
 def _files_read(
     kernel: KernelTree, paths: Iterable[str], progress: Progress
 ) -> Mapping[Unit, frozenset[str]]:
+    """The files of the source tree that units read, each asked of the compiler once and kept."""
     commands = learn(kernel, units_among(kernel, paths, progress).values(), progress)
+    folder = f"kbuild/{tree_digest(kernel)}/read"
     with progress.step("find out what units read", len(commands)):
-        read = side_by_side([partial(files_read, kernel, command) for command in commands.values()])
-    return {
-        unit: dependencies.within(kernel.source)
-        for unit, dependencies in zip(commands, read, strict=True)
-    }
+        read = side_by_side(
+            partial(_read_by, kernel, command, kernel.derived(f"{folder}/{unit.path}.json"))
+            for unit, command in commands.items()
+        )
+    return dict(zip(commands, read, strict=True))
+
+
+def _read_by(kernel: KernelTree, command: Command, name: str) -> frozenset[str]:
+    def ask(path: Path) -> None:
+        path.write_text(json.dumps(sorted(files_read(kernel, command).within(kernel.source))))
+
+    return frozenset(json.loads(kernel.cache.file(name, ask).read_text()))
 
 
 def _check(survey: _Survey, changes: Changes, required: bool) -> None:
