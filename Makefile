@@ -2,9 +2,9 @@
 # make setup   install what is needed; leaves the command at .venv/bin/livegraft
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel;
 #              METHOD=extract: the patch cut out of the source)
-# make test    all tests, guests included
+# make test    all tests, guests and a small survey included
 # make flavours   build for and boot the cloud and rt kernels of both lines (FLAVOURS="RELEASE ...")
-# make soak    what takes minutes of a quiet machine: patches under load, a small survey
+# make soak    what takes minutes of a quiet machine: patches under load
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
