@@ -113,10 +113,7 @@ Cut a live patch out of the patched source, for a person to read: a C file for e
 fix changes, with the functions that have to be patched, what they need, and nothing else. What the
 running kernel has is declared only. README.md says why each function is in the set, and 'livegraft
 build DIR' makes the module, of edited files too. All files given are one fix.""",
-    examples=(
-        "livegraft extract fix.patch -k 6.1.0-55-amd64 -o review",
-        "livegraft build review -k 6.1.0-55-amd64 -o fix.ko",
-    ),
+    examples=("livegraft extract fix.patch -k 6.1.0-55-amd64 -o review",),
     configure=configure,
     run=run,
     exits={Exit.DONE: "the folder is written", **EXITS},
