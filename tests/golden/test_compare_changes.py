@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.compare_pairs import compared, compiled, payload, run
+from tests.compare_pairs import SECTIONS, compared, compiled, payload, run
 
 from livegraft.compare.comparison import compare_objects
 from livegraft.verdict.judge import judge
@@ -349,9 +349,15 @@ int d(int x) { return outside(x); }
 """
 
 
-def test_callers_bring_along_what_cannot_be_redirected(tmp_path: Path) -> None:
-    """Kernel ``inline`` implies ``notrace``: ``gfs2_setbit()`` has no ftrace entry."""
-    comparison = compared(UNTRACED % 1, UNTRACED % 2, tmp_path)
+@pytest.mark.parametrize("padding", [(), ("-fpatchable-function-entry=16,16",)])
+def test_callers_bring_along_what_cannot_be_redirected(
+    padding: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Kernel ``inline`` implies ``notrace``: ``gfs2_setbit()`` has no ftrace entry.
+
+    What is padded in front (CONFIG_CALL_PADDING) is not therefore traced.
+    """
+    comparison = compared(UNTRACED % 1, UNTRACED % 2, tmp_path, (*SECTIONS, *padding))
     assert (comparison.changed, comparison.new) == (("e", "f"), ("g", "h"))
     assert comparison.reasons == ()
     main = "int lg_fs_unit_f(int x);\nint f(int x);\nint lg_fs_unit_e(int x);\n" + (

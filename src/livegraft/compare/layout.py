@@ -137,6 +137,6 @@ def _padding_in_front(unit: Unit) -> int:
         unit.place(entry)
         for function in unit.functions()
         for entry in function.entries
-        if entry.name in unit.arch.ftrace_tables
+        if entry.name in unit.arch.entry_tables
     ]
     return max(0, -min(places, default=0))

@@ -88,7 +88,7 @@ class Meanings:
                 self.relocations(side, entry),
             )
             for entry in entity.entries
-            if entry.name not in unit.arch.ftrace_tables
+            if entry.name not in unit.arch.entry_tables
         ]
         return sorted(found, key=itemgetter(0, 1))
 

@@ -130,7 +130,8 @@ class Architecture:
         has_subsections: whether such code may also lie behind the functions of a section.
         has_anchors: whether the compiler reaches variables from their neighbours.
         local_entry: bits of ``st_other`` that say where a function's local entry point is.
-        ftrace_tables: tables of ftrace sites.
+        entry_tables: tables of places at the entries of functions: ftrace sites, and padding.
+        ftrace_tables: those of ftrace sites.
         ftrace_span: bytes between a function's symbol and its ftrace site, at most.
         ftrace_calls: functions whose calls ftrace finds without a table.
         is_push: whether an instruction pushes one value on the stack.
@@ -163,6 +164,7 @@ class Architecture:
     has_subsections: bool = False
     has_anchors: bool = False
     local_entry: int = 0
+    entry_tables: tuple[str, ...] = ("__mcount_loc", "__patchable_function_entries")
     ftrace_tables: tuple[str, ...] = ("__mcount_loc", "__patchable_function_entries")
     ftrace_span: int = 16
     ftrace_calls: frozenset[str] = frozenset()

@@ -214,7 +214,10 @@ X86_64 = Architecture(
     is_last=is_last,
     table_prefixes=TABLE_PREFIXES,
     snippets=SNIPPETS,
-    # Behind ENDBR, or at the beginning of the padding in front (16 bytes on Debian's 6.12).
-    ftrace_span=16,
+    # __patchable_function_entries tells of the padding in front (CONFIG_CALL_PADDING), which is in
+    # front of functions that are not traced as well.
+    ftrace_tables=("__mcount_loc",),
+    ftrace_span=16,  # behind ENDBR
+    ftrace_calls=frozenset({"__fentry__"}),
     is_push=is_push,
 )
