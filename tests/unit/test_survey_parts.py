@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from livegraft.survey.conduct import Findings, Options, _claim
 from livegraft.survey.journal import Journal
 from livegraft.survey.oracle import Check, ReadBack, Verdict, read_back
 from livegraft.survey.plan import _meeting, shuffled
+from livegraft.survey.running import PER_CPU, per_cpu_base, running_module
 from livegraft.survey.workers import Failure, Task, Workers
 
 
@@ -214,3 +216,19 @@ def test_nine_in_ten_are_within() -> None:
     assert report.spread(range(1, 11)) == {"median": 5.5, "p90": 9, "most": 10}
     assert report.spread([7.0]) == {"median": 7, "p90": 7, "most": 7}
     assert report.spread([]) is None
+
+
+def test_per_cpu_variables_of_modules_are_found_by_name(tmp_path: Path) -> None:
+    """Their section is not among those in sysfs; a name that is there twice tells nothing."""
+    source = tmp_path / "unit.c"
+    section = '__attribute__((section(".data..percpu")))'
+    source.write_text("".join(f"{section} long {name} = 1;\n" for name in ("twice", "once")))
+    output = tmp_path / "unit.o"
+    subprocess.run(["gcc-12", "-c", "-fno-toplevel-reorder", "-o", output, source], check=True)
+    file = output.read_bytes()
+    lines = "1000 d twice\t[m]\n2000 d twice\t[m]\n"
+    assert per_cpu_base(file, lines) is None
+    base = per_cpu_base(file, lines + "0000000000030008 d once\t[m]\n")
+    assert base == 0x30000
+    found = running_module(file, {PER_CPU: base})
+    assert [each.address for each in found.named("once")] == [0x30008]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -14,7 +15,13 @@ from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest, GuestCommandFailed
 from livegraft.lab.modules import ModuleFolder
 from livegraft.survey.objectfile import without_init
-from livegraft.survey.running import Running, running_kernel
+from livegraft.survey.running import (
+    PER_CPU,
+    Running,
+    per_cpu_base,
+    running_kernel,
+    running_module,
+)
 
 TURNS = 24
 """Modules per guest: enough to make up for its start, few enough that its memory suffices."""
@@ -52,6 +59,18 @@ class Inhabited:
     def symbols(self) -> Running:
         """Where the symbols of vmlinux are."""
         return running_kernel(self.guest.get("/proc/kallsyms").decode("utf-8", "replace"))
+
+    def running(self, module: str, sections: Mapping[str, int]) -> Running:
+        """A module that is loaded.
+
+        Args:
+            sections: where its sections are, as far as sysfs tells.
+        """
+        content = self.folder.content(module)
+        lines = self.guest.run(["grep", "-F", f"[{module}]", "/proc/kallsyms"])
+        base = per_cpu_base(content, lines.text)
+        there = {} if base is None else {PER_CPU: base}
+        return running_module(content, {**sections, **there})
 
     def bring(self, module: str) -> None:
         """Insert a module that is to be patched, and what it needs.

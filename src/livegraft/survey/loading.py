@@ -24,7 +24,7 @@ from livegraft.survey.grouping import open_kernel
 from livegraft.survey.guests import DRIVER, Inhabited, KeptGuest
 from livegraft.survey.objectfile import Elf
 from livegraft.survey.oracle import UNREAD, Check, Module, Verdict, read_back
-from livegraft.survey.running import Unit, running_module
+from livegraft.survey.running import Unit
 
 MODULE_SECONDS = 240.0
 _REQUEST = "/root/request.json"
@@ -144,7 +144,7 @@ def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
     targets: dict[str, dict[str, int]] = answer["targets"]
     symbols = here.symbols
     objects = {VMLINUX: symbols} | {
-        name: running_module(here.folder.content(name), places) for name, places in targets.items()
+        name: here.running(name, places) for name, places in targets.items()
     }
     units: dict[str, list[Unit]] = {}
     for kept in kept_objects(load.objects):

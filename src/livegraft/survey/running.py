@@ -69,6 +69,30 @@ def running_kernel(kallsyms: str) -> Running:
     return Running(entries())
 
 
+PER_CPU = ".data..percpu"
+"""Not among the sections in sysfs: the kernel puts it elsewhere (kernel/module/main.c,
+``layout_and_allocate``)."""
+
+
+def per_cpu_base(file: bytes, kallsyms: str) -> int | None:
+    """Where a loaded module's per-CPU section is, as one of its symbols tells; None if none does.
+
+    Args:
+        file: the module.
+        kallsyms: its lines of ``/proc/kallsyms``.
+    """
+    places: dict[str, list[int]] = {}
+    for line in kallsyms.splitlines():
+        address, _, name, *_ = line.split()
+        places.setdefault(name, []).append(int(address, 16))
+    elf = Elf.read(file)
+    for symbol in elf.symbols:
+        is_there = 0 < symbol.section < RESERVED and elf.names[symbol.section] == PER_CPU
+        if is_there and len(found := places.get(symbol.name, [])) == 1:
+            return found[0] - symbol.value
+    return None
+
+
 def running_module(file: bytes, sections: Mapping[str, int]) -> Running:
     """A loaded module: its file's symbols, at the places of its sections.
 
