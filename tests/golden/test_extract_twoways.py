@@ -246,6 +246,57 @@ def test_a_function_that_is_left_out(tmp_path: Path) -> None:
     assert (difference.function, difference.kind) == ("second", Class.UNKNOWN)
 
 
+BRANCHES = """\
+int caller(int x)
+{
+\tif (CONDITION(x == 7)) {
+\t\tWARN_ON(count == 3);
+\t\tcount = outside(5);
+\t\tcount = outside(4);
+\t}
+\tcount = outside(count);
+\tcount = outside(count + 1);
+\treturn outside(count) + STEP;
+}
+"""
+
+
+def branches(folder: Path, extracted: str) -> Equal | Difference:
+    before = f"#define CONDITION(x) unlikely(x)\n#define STEP 1\n{COUNT}{BRANCHES}"
+    case = Case(before, before.replace("STEP 1", "STEP 2"), extracted, "caller", folder)
+    (found,) = case.found().values()
+    return found
+
+
+LIKELY = "#define STEP 2\n#define CONDITION(x) __builtin_expect(x, 1)\nextern int count;\n"
+
+
+def test_another_order_of_blocks(tmp_path: Path) -> None:
+    found = branches(tmp_path, LIKELY + BRANCHES)
+    assert isinstance(found, Difference)
+    assert (found.kind, found.function) == (Class.LAYOUT, "caller")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("x == 7", "x != 7"),
+        ("x == 7", "x >= 7"),
+        ("count == 3", "count == 4"),
+        ("outside(5)", "outside(6)"),
+        ("WARN_ON(count == 3);", ""),
+        ("WARN_ON(count == 3)", 'if (unlikely(count == 3)) asm volatile(".byte 0x0f, 0x0b")'),
+        ("count = outside(5)", "count = printk((char *)5)"),
+        ("\t\tcount = outside(4);\n", "\t\toutside(4);\n"),
+    ],
+)
+def test_order_does_not_excuse_a_mistake(old: str, new: str, tmp_path: Path) -> None:
+    assert BRANCHES.count(old) == 1
+    found = branches(tmp_path, LIKELY + BRANCHES.replace(old, new))
+    assert isinstance(found, Difference)
+    assert found.kind is Class.UNKNOWN
+
+
 def test_a_build_that_fails_proves_nothing(tmp_path: Path) -> None:
     before = f"#define STEP 1\n{PURE}{TWICE}"
     extracted = f"#define STEP 2\nextern int callee(int x);\n{TWICE}"

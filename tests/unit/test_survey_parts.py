@@ -191,7 +191,9 @@ def test_the_report_counts_both_ways() -> None:
     both = numbers["both"]
     assert both["outcomes"] == {"loaded": 1, "refused": 1, "failed": 1}
     assert (both["tried"], both["functions"], both["equal"]) == (3, 4, 2)
-    assert both["classes"] == {"knowledge": 1, "clone": 0, "inlining": 0, "unknown": 1}
+    assert both["classes"] == {
+        **{"knowledge": 1, "clone": 0, "inlining": 0, "layout": 0, "unknown": 1},
+    }
     assert (both["lines_of_one_function"], both["part_of_large_units"]) == (120, 0.02)
     assert [each["error"] for each in numbers["failed"]] == ["lost"]
     page = report.markdown(numbers)

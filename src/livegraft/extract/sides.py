@@ -169,6 +169,23 @@ class Sides:
             return repr(text)
         return meaning.name or self.unit(side).section(meaning).name
 
+    def entry_code(self, side: int, entry: Entity) -> bytes:
+        """What a table's entry says beside its references, a line number left out."""
+        unit = self.unit(side)
+        data, table = unit.masked(entry), unit.arch.table_of(entry.name)
+        if table is not None and table.ignored:
+            blank = bytes(len(table.ignored))
+            data = data[: table.ignored.start] + blank + data[table.ignored.stop :]
+        return data[: table.length] if table is not None and table.length else data
+
+    def is_same_use(self, use: Use, owner: Entity, other: Use, another: Entity) -> bool:
+        """Whether two references mean the same, wherever they are."""
+        same = self.unit(FIRST).arch.same_meaning
+        kinds = [same.get(each.type, each.type) for each in (use, other)]
+        if kinds[0] != kinds[1] or use.delta != other.delta:
+            return False
+        return _Check(self).is_same_meaning(use, owner, other, another)
+
     def mismatch(self, first: Entity, second: Entity) -> str:
         """Where two functions differ first; empty if they are the same."""
         return _Check(self).function(FIRST, first, SECOND, second)
@@ -226,6 +243,12 @@ class _Check:
             return ""
         return f"{called[0]} and {called[1]}"
 
+    def is_same_meaning(self, use: Use, owner: Entity, other: Use, another: Entity) -> bool:
+        one = self._sides.meaning(FIRST, use, owner)
+        two = self._sides.meaning(SECOND, other, another)
+        is_branch = self._sides.unit(FIRST).is_branch(use, owner.section)
+        return self._is_same_meaning(FIRST, one, SECOND, two, is_branch)
+
     def _is_same_meaning(self, a: int, one: Meaning, b: int, two: Meaning, is_branch: bool) -> bool:
         if isinstance(one, str) or isinstance(two, str):
             return one == two
@@ -277,7 +300,8 @@ class _Check:
             int(self._sides.unit(side).section(each).flags) & SectionFlag.WRITE
             for side, each in ((a, first), (b, second))
         ]
-        return names.base(first.name) == names.base(second.name) and flags[0] == flags[1]
+        same = names.family(first.name) == names.family(second.name)
+        return same and flags[0] == flags[1]
 
     def _entries(self, a: int, first: Entity, b: int, second: Entity) -> str:
         """Whether the same entries of tables speak of two functions, as the kernel reads them."""
@@ -300,11 +324,6 @@ class _Check:
         unit = self._sides.unit(side)
         found = []
         for entry in function.entries:
-            data, table = unit.masked(entry), unit.arch.table_of(entry.name)
-            if table is not None and table.ignored:
-                blank = bytes(len(table.ignored))
-                data = data[: table.ignored.start] + blank + data[table.ignored.stop :]
-            if table is not None and table.length:
-                data = data[: table.length]
+            data = self._sides.entry_code(side, entry)
             found.append((entry.name, unit.place(entry), data, entry))
         yield from sorted(found, key=itemgetter(0, 1))

@@ -27,6 +27,7 @@ from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.unit import Unit
 from livegraft.errors import CompileError, Reason
+from livegraft.extract.blocks import are_same_blocks
 from livegraft.extract.clones import Clones
 from livegraft.extract.listing import Line, listing, side_by_side
 from livegraft.extract.sides import FIRST, SECOND, Row, Sides
@@ -56,6 +57,8 @@ class Class(StrEnum):
     """One calls, or is, a clone (``foo.isra.0``) where the other has the function itself."""
     INLINING = "inlining"
     """A callee is inlined in one and called in the other."""
+    LAYOUT = "layout"
+    """The same blocks of code in another order."""
     UNKNOWN = "unknown"
     """None of these, as far as can be shown."""
 
@@ -220,6 +223,9 @@ class _Classifier:
         brought = {row.name for row in rows if row.brought[SECOND]}
         for row in rows:
             self._close_missing(row, brought)
+        for row in list(self._open.values()):
+            if row.pair is not None and are_same_blocks(self._sides, *row.pair):
+                self._note(row, Class.LAYOUT, "walked in step, both do the same", ())
         try:
             if self._open:
                 self._build_again()
@@ -296,7 +302,7 @@ class _Classifier:
         unproved = {name for name in kept if not _is_same_in_both(sides, name)}
         for name, row in list(self._open.items()):
             again = rows.get(name)
-            if again is None or again.pair is None or _mismatch(sides, again):
+            if again is None or again.pair is None or not _is_same(sides, again.pair):
                 continue
             if not unproved.isdisjoint(inlined[name]):
                 continue
@@ -329,7 +335,11 @@ class _Classifier:
             ]
             return {each for each in found[0] ^ found[1] if names.base(each) == base != each}
         used = [
-            {each for each in self._targets(side, entity) if names.base(each) != each}
+            {
+                names.family(each)
+                for each in self._targets(side, entity, frozenset({Kind.FUNCTION}))
+                if names.base(each) != each
+            }
             for side, entity in enumerate(row.pair)
         ]
         return used[0] ^ used[1]
@@ -339,15 +349,16 @@ class _Classifier:
         declared = self._apart.opaque | self._apart.shared
         if row.pair is None:
             return set()
-        return {names.base(each) for each in self._targets(FIRST, row.pair[0])} & declared
+        used = self._targets(FIRST, row.pair[0], NAMED)
+        return {names.base(each) for each in used} & declared
 
-    def _targets(self, side: int, function: Entity) -> Iterator[str]:
+    def _targets(self, side: int, function: Entity, kinds: Collection[Kind]) -> Iterator[str]:
         unit = self._sides.unit(side)
         for part in (function, *function.parts):
             for use in unit.uses(part):
                 if isinstance(use.target, str):
                     yield use.target
-                elif use.target.kind in NAMED and use.target.top is not function:
+                elif use.target.kind in kinds and use.target.top is not function:
                     yield use.target.top.name
 
     def _apart_in_one(self, compare: Build, extract: Build) -> frozenset[str]:
@@ -372,7 +383,11 @@ class _Classifier:
 def _is_same_in_both(sides: Sides, name: str) -> bool:
     """Whether a function is the same in two builds, whether or not the payloads bring it."""
     first, second = (sides.function(side, name) for side in (FIRST, SECOND))
-    return first is not None and second is not None and not sides.mismatch(first, second)
+    return first is not None and second is not None and _is_same(sides, (first, second))
+
+
+def _is_same(sides: Sides, pair: tuple[Entity, Entity]) -> bool:
+    return not sides.mismatch(*pair) or are_same_blocks(sides, *pair)
 
 
 def _bases(found: Iterable[str]) -> set[str]:
