@@ -22,6 +22,7 @@ from livegraft.survey.workers import Workers
 pytestmark = [pytest.mark.guest, pytest.mark.build]
 
 UNIT = "fs/proc/cmdline.c"
+RDS = "net/rds/send.c"
 CARD = "drivers/media/pci/ivtv/ivtvfb.c"
 INCLUDE = "#include <linux/seq_file.h>\n"
 BODY = ("seq_putc(m, '\\n')", 'seq_puts(m, "\\n")')
@@ -112,6 +113,23 @@ def test_a_module_without_its_hardware_is_read_back_all_the_same(
     assert (found["object_loaded"], found["without_init"]) == ({"ivtvfb": True}, ["ivtvfb"])
     assert found["read_back"] == "all", found
     assert found["relocations"]["right"] >= 5 and not found["relocations"]["absent"]
+
+
+def test_a_modules_variable_of_each_processor_is_found(
+    one_kernel: Kernel, place: Workplace, tmp_path: Path
+) -> None:
+    """sysfs does not tell where rds_stats is."""
+    candidate = Candidate("each-processor", (RDS,), True)
+    edit = (
+        "		rds_stats_inc(s_send_lock_contention);\n",
+        "		rds_stats_inc(s_send_lock_contention);\n		cond_resched();\n",
+    )
+    write_fix(one_kernel, {RDS: edit}, tmp_path).rename(place.fix(candidate))
+    assert build(place, candidate)["objects"] == ["rds"]
+    found = load_one(place.release, place.cache_root, load_of(place, candidate, ("rds",)))
+    kept_guest(place.release, place.cache_root).give_up()
+    assert b".klp.sym.rds.rds_stats," in place.module(candidate).read_bytes()
+    assert (found["outcome"], found["read_back"]) == (Outcome.LOADED, "all"), found
 
 
 def load_of(place: Workplace, candidate: Candidate, targets: tuple[str, ...]) -> Load:

@@ -14,7 +14,7 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest, GuestCommandFailed
 from livegraft.lab.modules import ModuleFolder
-from livegraft.survey.objectfile import without_init
+from livegraft.survey.objectfile import Elf, without_init
 from livegraft.survey.running import (
     PER_CPU,
     Running,
@@ -67,10 +67,12 @@ class Inhabited:
             sections: where its sections are, as far as sysfs tells.
         """
         content = self.folder.content(module)
-        lines = self.guest.run(["grep", "-F", f"[{module}]", "/proc/kallsyms"])
-        base = per_cpu_base(content, lines.text)
-        there = {} if base is None else {PER_CPU: base}
-        return running_module(content, {**sections, **there})
+        if PER_CPU in Elf.read(content).names:
+            # Listing all symbols takes an emulated kernel seconds.
+            lines = self.guest.run(["grep", "-F", f"[{module}]", "/proc/kallsyms"])
+            base = per_cpu_base(content, lines.text)
+            sections = {**sections, **({} if base is None else {PER_CPU: base})}
+        return running_module(content, sections)
 
     def bring(self, module: str) -> None:
         """Insert a module that is to be patched, and what it needs.
