@@ -364,3 +364,19 @@ def test_a_type_that_was_overlooked_is_taken_at_the_second_try() -> None:
     (reason,) = error.value.reasons
     assert reason.rule == "cut-differs"
     assert "struct near" in reason.message
+
+
+def test_directives_of_branches_that_do_not_hold_are_left_out() -> None:
+    text = "#ifdef NOWHERE\n#error impossible\n#endif\n#ifndef NOWHERE\n#pragma pack(4)\n#endif\n"
+    text += "int patched(void)\n{\n\treturn 1;\n}\n"
+    found = kept(text, "patched")
+    assert "#error" not in found
+    assert "#ifndef NOWHERE\n#pragma pack(4)\n#endif" in found
+
+
+def test_a_head_with_a_condition_is_not_declared_but_carried() -> None:
+    text = "static int helper(int a\n#ifdef NOWHERE\n\t, int b\n#endif\n\t)\n{\n\treturn a;\n}\n"
+    text += "int patched(void)\n{\n\treturn helper(1);\n}\n"
+    found = kept(text, "patched", running=["helper"])
+    assert "extern" not in found
+    assert "return a;" in found

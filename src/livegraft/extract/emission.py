@@ -45,23 +45,27 @@ def write(
         text: the patched file.
     """
     parts = [f"// SPDX-License-Identifier: {_license(text)}\n/* Cut out of {unit}. */\n"]
-    groups = _groups(segments, selection)
+    groups = _groups(segments, selection, text)
     declared: set[str] = set()
+    is_behind_definition = False
     for segment in segments:
-        found = ""
-        if segment.kind in (Kind.INCLUDE, Kind.DIRECTIVE) or segment in selection.whole:
+        is_definition = segment in selection.whole and segment.kind in (Kind.FUNCTION, Kind.OTHER)
+        if segment in selection.whole or segment.kind is Kind.INCLUDE or _is_pragma(segment, text):
             found = text[segment.comment : segment.end]
         elif segment.kind is Kind.CONDITION:
-            if segment.groups[-1] in groups:
-                found = text[segment.start : segment.end]
+            is_kept = segment.groups[-1] in groups
+            found = text[segment.start : segment.end] if is_kept else ""
         else:
             found = _declarations(segment, text, syntax, selection, declared)
         if not found:
             continue
-        if segment in selection.whole and segment.kind in (Kind.FUNCTION, Kind.OTHER):
+        if is_definition or is_behind_definition:
+            parts.append("\n")
+        if is_definition and syntax.declared.get(segment):
             first = segment.line - text.count("\n", segment.comment, segment.start)
-            parts.append(f"\n#line {first}\n")
+            parts.append(f"#line {first}\n")
         parts.append(f"{found.rstrip()}\n")
+        is_behind_definition = is_definition
     parts.append("\n#include <livegraft.h>\n")
     parts += [f"{PATCHES}({name});\n" for name in sorted(wanted.patched)]
     return "".join(parts)
@@ -72,13 +76,17 @@ def _license(text: str) -> str:
     return found[1].strip() if found is not None else "GPL-2.0"
 
 
-def _groups(segments: Sequence[Segment], selection: Selection) -> Collection[int]:
+def _is_pragma(segment: Segment, text: str) -> bool:
+    is_directive = segment.kind is Kind.DIRECTIVE
+    return is_directive and "pragma" in text[segment.start : segment.end]
+
+
+def _groups(segments: Sequence[Segment], selection: Selection, text: str) -> Collection[int]:
     """The conditions that stay; definitions stand alone, for one branch holds in this kernel."""
     found: set[int] = set()
     for segment in segments:
-        if segment.kind is Kind.INCLUDE or (
-            segment.kind is Kind.MACRO and segment in selection.whole
-        ):
+        is_macro = segment.kind is Kind.MACRO and segment in selection.whole
+        if segment.kind is Kind.INCLUDE or is_macro or _is_pragma(segment, text):
             found.update(segment.groups)
     return found
 

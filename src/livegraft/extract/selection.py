@@ -195,8 +195,10 @@ def is_declarable(declaration: Declaration, text: str, syntax: Syntax) -> bool:
         return bool(declaration.type) or declaration.is_in_header
     if declaration.is_in_header:
         return True
+    head = text[segment.start : segment.body]
     return (
         segment.kind is Kind.FUNCTION
+        and "#" not in head  # a condition in it
         and segment.name == declaration.name
         and len(syntax.declared[segment]) == 1
     )
