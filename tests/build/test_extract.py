@@ -22,6 +22,7 @@ pytestmark = pytest.mark.build
 FixOf = Callable[[dict[str, tuple[str, str] | str]], Path]
 
 SAMPLE = Path(__file__).parents[2] / "demo/sample.patch"
+OBJECTS = Path(__file__).parents[1] / "data/authors/objects.patch"
 CMDLINE = "fs/proc/cmdline.c"
 VERSION = "fs/proc/version.c"
 EVENTFD = "fs/eventfd.c"
@@ -166,6 +167,17 @@ def test_units_share_what_the_fix_adds(kernel: Kernel, fix_of: FixOf, tmp_path: 
     built = pipeline.build([fix], kernel, output=output, method=Method.EXTRACT)
     states = {f.target.name: f.state for f in built.outcome.functions}
     assert states == {"cmdline_proc_show": State.CHANGED, "lg_shared": State.NEW}
+
+
+def test_callbacks_and_what_the_file_declares_itself(kernel: Kernel) -> None:
+    """A fix of four files with callbacks, states, and functions that one file gives the others."""
+    outcome = extracted(kernel, OBJECTS)
+    compared = pipeline.check([OBJECTS], kernel)
+    assert outcome.changes is not None
+    assert compared.changes is not None
+    assert outcome.changes.callbacks == compared.changes.callbacks
+    assert outcome.changes.states == compared.changes.states
+    assert changed(outcome) == changed(compared)
 
 
 def test_an_edited_folder_is_built_and_the_module_says_so(kernel: Kernel, tmp_path: Path) -> None:

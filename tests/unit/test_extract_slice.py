@@ -380,3 +380,11 @@ def test_a_head_with_a_condition_is_not_declared_but_carried() -> None:
     found = kept(text, "patched", running=["helper"])
     assert "extern" not in found
     assert "return a;" in found
+
+
+def test_what_the_file_itself_declares_of_other_units_stays() -> None:
+    text = "extern int shared(void);\nextern int no(void);\n"
+    text += "int patched(void)\n{\n\treturn shared();\n}\n"
+    found = kept(text, "patched")
+    assert "extern int shared(void);" in found
+    assert "no(void)" not in found

@@ -140,24 +140,24 @@ class _Selector:
             self._define(name, name)
             return
         definition = self._syntax.definition(name)
+        if definition is None:
+            # Defined by another unit, or by a file that is included: as the text declares it.
+            for each in self._syntax.by_name[name]:
+                self._take(each.segment)
+            return
         if name not in self._wanted.running:
-            if definition is not None:
-                self._define(name, host)
-            else:
-                self._declare(name)
+            self._define(name, host)
             return
         known = self._wanted.referred.get(host)
         is_copyable = definition is not None and (definition.is_function or definition.is_constant)
         if is_copyable and known is not None and name not in known:
             self._define(name, host)
         else:
-            self._declare(name)
+            self._declare(name, definition)
 
-    def _declare(self, name: str) -> None:
+    def _declare(self, name: str, best: Declaration) -> None:
         if name in self._result.declared:
             return
-        first = self._syntax.by_name[name][0]
-        best = self._syntax.definition(name) or first
         if not is_declarable(best, self._text, self._syntax):
             self._define(name, "")
             return
