@@ -42,7 +42,7 @@ def cut(
     """
     known = {name: set(running) for name in patched} if referred is None else referred
     wanted = Wanted(set(patched), set(shared), {*patched, *changed}, set(running), known)
-    return slice_unit(UNIT, text, preprocess(text), wanted, preprocess)
+    return slice_unit(UNIT, text, preprocess(text), wanted, preprocess, print)
 
 
 def kept(text: str, *patched: str, **more: Collection[str]) -> str:
@@ -346,21 +346,19 @@ def test_a_type_that_was_overlooked_is_taken_at_the_second_try() -> None:
     text = "struct far { int a; };\nint patched(void)\n{\n\treturn 1;\n}\n"
     tried: list[str] = []
 
-    def fussy(written: str) -> Preprocessed:
+    def fussy(written: str) -> None:
         tried.append(written)
         if "struct far" not in written:
             raise CompileError(UNIT, "does not compile: struct far", "correct the fix")
-        return preprocess(written)
 
-    wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
-    slice_unit(UNIT, text, preprocess(text), wanted, fussy)
-    assert len(tried) == 2
-
-    def never(written: str) -> Preprocessed:
+    def never(written: str) -> None:
         raise CompileError(UNIT, "does not compile: struct near", "correct the fix")
 
+    wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
+    slice_unit(UNIT, text, preprocess(text), wanted, preprocess, fussy)
+    assert len(tried) == 2
     with pytest.raises(Refused) as error:
-        slice_unit(UNIT, text, preprocess(text), wanted, never)
+        slice_unit(UNIT, text, preprocess(text), wanted, preprocess, never)
     (reason,) = error.value.reasons
     assert reason.rule == "cut-differs"
     assert "struct near" in reason.message

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from livegraft.extract.slice import Slice, slice_unit
 from livegraft.extract.twoways import Difference, Equal
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
-from livegraft.kbuild.compile import Object, Variant, compile_unit, preprocess, side_by_side
+from livegraft.kbuild.compile import Variant, compile_unit, preprocess
 from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kbuild.target import KernelTree
 
@@ -99,38 +98,19 @@ def extract(
             source,
             _preprocessed(kernel, each, shadow),
             wanted(comparison),
-            partial(_try, kernel, each, shadow, output),
+            partial(_preprocess, kernel, each, shadow),
+            partial(_compile, kernel, each, shadow, output),
         )
         text = cut.text
     else:
-        with _in_place(kernel, each, shadow, text) as place:
-            _compile(kernel, each, place, output)
+        _compile(kernel, each, shadow, output, text)
     extracted = deliver(comparison, elf.read(output), unit)
     return Extracted(unit, each.unit.object, text, cut, extracted)
 
 
-def _try(
-    kernel: KernelTree, each: Compiled, shadow: Shadow, output: Path, text: str
-) -> Preprocessed:
-    """Compile a text in the unit's place, and say what the preprocessor makes of it.
-
-    Raises:
-        CompileError: it does not compile.
-    """
+def _preprocess(kernel: KernelTree, each: Compiled, shadow: Shadow, text: str) -> Preprocessed:
     with _in_place(kernel, each, shadow, text) as place:
-        return _preprocessed_and_compiled(kernel, each, place, output)
-
-
-def _preprocessed_and_compiled(
-    kernel: KernelTree, each: Compiled, place: Shadow, output: Path
-) -> Preprocessed:
-    tasks: list[Callable[[], Preprocessed | Object]] = [
-        partial(_compile, kernel, each, place, output),
-        partial(_preprocessed, kernel, each, place),
-    ]
-    _, found = side_by_side(tasks)
-    assert isinstance(found, Preprocessed)
-    return found
+        return _preprocessed(kernel, each, place)
 
 
 def _preprocessed(kernel: KernelTree, each: Compiled, shadow: Shadow) -> Preprocessed:
@@ -145,6 +125,7 @@ def _in_place(
     return shadow_of(kernel.source, {**shadow.changes, each.unit.path: text.encode("latin-1")})
 
 
-def _compile(kernel: KernelTree, each: Compiled, place: Shadow, output: Path) -> Object:
+def _compile(kernel: KernelTree, each: Compiled, shadow: Shadow, output: Path, text: str) -> None:
     flags = Variant.SECTIONS.flags
-    return compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)
+    with _in_place(kernel, each, shadow, text) as place:
+        compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)

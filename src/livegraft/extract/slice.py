@@ -39,7 +39,12 @@ class Slice:
 
 
 def slice_unit(
-    unit: str, text: str, preprocessed: Preprocessed, wanted: Wanted, preprocess: Preprocess
+    unit: str,
+    text: str,
+    preprocessed: Preprocessed,
+    wanted: Wanted,
+    preprocess: Preprocess,
+    compiles: Callable[[str], None],
 ) -> Slice:
     """Cut a unit.
 
@@ -48,8 +53,8 @@ def slice_unit(
         text: its patched text.
         preprocessed: what the preprocessor makes of it.
         wanted: what has to be in the patch.
-        preprocess: asks the preprocessor what it makes of the cut file; it may raise CompileError
-            as well, for one that does not compile.
+        preprocess: asks the preprocessor what it makes of the cut file.
+        compiles: compiles the cut file; raises CompileError if it does not compile.
 
     Raises:
         Refused: it cannot be parsed (rule ``not-parsed``), or reads differently when it is cut out
@@ -64,6 +69,8 @@ def slice_unit(
         try:
             different = differences(preprocessed, preprocess(written), selection.whole)
             reasons = [_reason(unit, text, each) for each in different]
+            if not reasons:
+                compiles(written)
         except CompileError as error:
             reasons = [_does_not_compile(unit, error)]
         if not reasons:
