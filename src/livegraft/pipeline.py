@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -35,6 +35,7 @@ from livegraft.errors import (
 from livegraft.extract.delivery import own_names
 from livegraft.extract.extraction import Extracted
 from livegraft.extract.folder import Folder
+from livegraft.extract.reasons import Why, explain_all
 from livegraft.extract.work import Extraction
 from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
@@ -65,6 +66,7 @@ from livegraft.module.inspect import Inspection
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime.returning import NEEDED, cautions
+from livegraft.verdict.globals import defined_twice
 from livegraft.verdict.inlining import inlining
 from livegraft.verdict.judge import judge_all, judge_delivered
 from livegraft.verdict.marks import decisions_of, states_of
@@ -111,6 +113,7 @@ class Outcome:
         fix: the fix.
         extracted: what was cut out of the source, if that was asked for.
         second: with both methods, what extract's module is made of; `changes` is compare's then.
+        whys: by unit, why each function is in the set, if asked for; of extracted ones, see there.
     """
 
     verdict: Verdict
@@ -121,6 +124,7 @@ class Outcome:
     fix: Fix
     extracted: tuple[Extracted, ...] = ()
     second: ChangeSet | None = None
+    whys: Mapping[str, tuple[Why, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ def check(
         proof: prove that the unpatched units are the shipped code.
         method: how the patch is prepared.
         folder: take the texts of an extracted patch, instead of cutting them out.
-        why: say of each function of an extracted patch why it is in it.
+        why: find out why each function is in the set, which takes two more compilations.
         keep: a folder for the object files of what is changed (:mod:`livegraft.fix.kept`).
         progress: told of the steps.
 
@@ -225,22 +229,33 @@ def check(
             work = Extraction(kernel, changes, folder, why, method is Method.BOTH, progress)
             extracted = _extract_all(work, compiled, comparisons, reasons)
 
+        whys: dict[str, tuple[Why, ...]] = {}
+        if why and method is Method.COMPARE:
+            pairs = zip(compiled, comparisons, strict=True)
+            brought = [each for each in pairs if _is_brought(each[1])]
+            whys = explain_all(kernel, changes, brought, progress)
+
     def conclude(taken: Method) -> Outcome:
         parts = extracted if taken is Method.EXTRACT else {}
         known = (list(reasons), list(warnings))
-        return _conclude(fix, kernel, compiled, comparisons, parts, taken, *known, proof, progress)
+        units = (kernel, compiled, comparisons)
+        return replace(_conclude(fix, *units, parts, taken, *known, proof, progress), whys=whys)
 
     if method is not Method.BOTH:
         return conclude(method)
-    first, cut_out = conclude(Method.COMPARE), conclude(Method.EXTRACT)
-    judged = first if first.verdict is not Verdict.PATCHABLE else cut_out
+    return _joined(conclude(Method.COMPARE), conclude(Method.EXTRACT), extracted)
+
+
+def _joined(first: Outcome, second: Outcome, extracted: Mapping[str, Extracted]) -> Outcome:
+    """What both methods say of a fix: it has to be patchable by each."""
+    judged = first if first.verdict is not Verdict.PATCHABLE else second
     return replace(
         first,
         verdict=judged.verdict,
         reasons=judged.reasons,
-        warnings=tuple(dict.fromkeys((*first.warnings, *cut_out.warnings))),
+        warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
         extracted=tuple(extracted.values()),
-        second=cut_out.changes,
+        second=second.changes,
     )
 
 
@@ -393,7 +408,7 @@ def _conclude(
                 continue  # what is known already is worth more than nothing
             raise
         reasons += inlining(plain, comparison)
-        reasons += _defined_twice(places, comparison)
+        reasons += defined_twice(places, comparison)
         with progress.step("cut"):
             try:
                 own = own_names(comparison) if taken is not comparison else frozenset[str]()
@@ -428,20 +443,6 @@ def _cautions(kernel: Kernel, pieces: Iterable[Piece], progress: Progress) -> tu
     modules = sorted({each.owner for piece in pieces for each in piece.references} - {VMLINUX})
     symbols = open_shipped(kernel, VMLINUX, progress).symbols
     return cautions(modules) if modules and not symbols.places(NEEDED) else ()
-
-
-def _defined_twice(places: Placement, comparison: Comparison) -> list[Reason]:
-    """New globals that the running object has from another unit, which would stay in use."""
-    return [
-        Reason(
-            "symbol-exists",
-            name,
-            f"is defined in the running {places.object} by another unit, and that one stays in use",
-            "change it where it is defined",
-        )
-        for name in sorted(comparison.new_globals)
-        if any(entry.is_global is not False for entry in places.symbols.entries(name))
-    ]
 
 
 def _places(

@@ -19,6 +19,12 @@ EXITS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     target.add_fixes(parser)
+    parser.add_argument(
+        "--why",
+        action="store_true",
+        help="say of each function why it is in the set: the hunk that changes it, what is inlined "
+        "in it, a clone, a folded twin; the touched files are compiled twice more",
+    )
 
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -34,7 +40,11 @@ def _judge(arguments: argparse.Namespace, context: Context) -> Judgement:
     try:
         kernel = target.kernel(arguments, context, arguments.kernel)
         outcome = pipeline.check(
-            fixes, kernel, proof=not arguments.no_proof, progress=context.progress
+            fixes,
+            kernel,
+            proof=not arguments.no_proof,
+            why=arguments.why,
+            progress=context.progress,
         )
     except JUDGEMENTS as error:
         return Judgement.of_error(error)
@@ -47,7 +57,10 @@ VERB = Verb(
 Say whether a fix can be applied to a running kernel, and which functions it changes. All files
 given are one fix. The level of file names ('patch -p') is found out. The touched files are compiled
 with and without the fix; no module is built. The kernel is prepared first if it is not.""",
-    examples=("livegraft check fix.patch -k 6.1.0-55-amd64",),
+    examples=(
+        "livegraft check fix.patch -k 6.1.0-55-amd64",
+        "livegraft check fix.patch -k 6.1.0-55-amd64 --why",
+    ),
     configure=configure,
     run=run,
     exits={Exit.DONE: "the fix can be applied live", **EXITS},

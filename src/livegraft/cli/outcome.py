@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from livegraft.cli import failure
@@ -15,6 +15,7 @@ from livegraft.errors import Exit, LivegraftError, NothingChanged, ProofFailed, 
 if TYPE_CHECKING:
     from livegraft.changeset import Function
     from livegraft.extract.extraction import Extracted
+    from livegraft.extract.reasons import Why
     from livegraft.pipeline import Outcome
 
 VERDICTS = {
@@ -38,6 +39,7 @@ class Judgement:
         warnings: what the user should know although it is no reason to refuse.
         reasons: why it is refused.
         extracted: what was cut out of the source.
+        whys: by unit, why each function is in the set, if that was asked for.
     """
 
     verdict: str
@@ -45,6 +47,7 @@ class Judgement:
     warnings: Sequence[str]
     reasons: Sequence[Reason]
     extracted: Sequence[Extracted] = ()
+    whys: Mapping[str, Sequence[Why]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, outcome: Outcome) -> Judgement:
@@ -55,6 +58,7 @@ class Judgement:
             outcome.warnings,
             outcome.reasons,
             outcome.extracted,
+            outcome.whys,
         )
 
     @classmethod
@@ -78,7 +82,13 @@ class Judgement:
             for each in self.extracted
             if each.ways
         ]
-        return ({"ways": ways} if ways else {}) | {
+        why = [
+            {"unit": unit, "functions": [each.as_json() for each in found]}
+            for unit, found in self.whys.items()
+            if found
+        ]
+        asked = {"ways": ways, "why": why}
+        return {name: found for name, found in asked.items() if found} | {
             "verdict": self.verdict,
             "functions": [
                 {
@@ -107,6 +117,11 @@ class Judgement:
         if self.reasons:
             parts.append(failure.reasons(tuple(self.reasons), paint))
         parts += [f"{paint.warning('warning:')} {warning}" for warning in self.warnings]
+        whys = [
+            (each.function, each.cause.value, str(each)) for w in self.whys.values() for each in w
+        ]
+        if whys:
+            parts.append(table(("FUNCTION", "CAUSE", "WHY"), whys, paint))
         found = [one for each in self.extracted for one in each.ways]
         if found:
             texts = [one.text() for one in found if not one.is_equal]

@@ -26,7 +26,7 @@ from livegraft.extract.hunks import Place, SourceChanges, source_changes
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
 from livegraft.kbuild.compile import Variant, compile_unit, side_by_side
-from livegraft.kbuild.shadow import Shadow
+from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
 from livegraft.kbuild.target import KernelTree
 from livegraft.progress import SILENT, Progress
 
@@ -146,6 +146,25 @@ def explain(
 
     changes = source_changes(before, after)
     return reasons(comparison, changes, (clones[0], clones[1]), relative)
+
+
+def explain_all(
+    kernel: KernelTree,
+    changes: Changes,
+    units: Iterable[tuple[Compiled, Comparison]],
+    progress: Progress = SILENT,
+) -> dict[str, tuple[Why, ...]]:
+    """:func:`explain`, for all units of a fix.
+
+    Args:
+        changes: what the fix changes.
+        units: those that the patch brings something of, compared.
+    """
+    with shadow_of(kernel.source, changes) as shadow:
+        return {
+            each.unit.path: explain(kernel, each, comparison, shadow, progress)
+            for each, comparison in units
+        }
 
 
 def _text(file: Path) -> str:
