@@ -226,13 +226,10 @@ class _Walk:
             return False
         for entry, other in zip(*listed, strict=True):
             codes = self._sides.entry_code(FIRST, entry), self._sides.entry_code(SECOND, other)
-            uses = [
-                list(code.unit.uses(each))
-                for code, each in zip(self._codes, (entry, other), strict=True)
-            ]
+            uses = self._sides.entry_uses(FIRST, entry), self._sides.entry_uses(SECOND, other)
             if codes[0] != codes[1] or len(uses[0]) != len(uses[1]):
                 return False
-            pairs = list(zip(uses[0], uses[1], strict=True))[1:]
+            pairs = zip(*uses, strict=True)
             if not all(self._is_same_use(a, entry, b, other) for a, b in pairs):
                 return False
         return True

@@ -20,6 +20,7 @@ from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.inclusion import Inclusion
 from livegraft.compare.pairing import Pairs
 from livegraft.compare.unit import Unit, Use
+from livegraft.elf.arch import x86_64
 from livegraft.elf.header import SectionFlag
 
 FIRST, SECOND, RUNNING = 0, 1, 2
@@ -178,6 +179,19 @@ class Sides:
             data = data[: table.ignored.start] + blank + data[table.ignored.stop :]
         return data[: table.length] if table is not None and table.length else data
 
+    def entry_uses(self, side: int, entry: Entity) -> list[Use]:
+        """What a table's entry refers to, the place that it speaks of aside.
+
+        An alternative without instructions refers to whatever follows in their section.
+        """
+        unit = self.unit(side)
+        uses = list(unit.uses(entry))[1:]
+        data = unit.masked(entry)
+        length_at = x86_64.REPLACED_LENGTH_AT.get(len(data))
+        if entry.name == x86_64.ALTERNATIVES and length_at is not None and not data[length_at + 1]:
+            return []  # struct alt_instr: u8 instrlen, u8 replacementlen
+        return uses
+
     def is_same_use(self, use: Use, owner: Entity, other: Use, another: Entity) -> bool:
         """Whether two references mean the same, wherever they are."""
         same = self.unit(FIRST).arch.same_meaning
@@ -311,10 +325,10 @@ class _Check:
             called = ", ".join(sorted({name for name, _, _ in odd})) or "in another order"
             return f"{first.name} has other entries in tables ({called})"
         for (name, _, _, entry), (*_, other) in zip(*found, strict=True):
-            uses = [list(self._sides.unit(s).uses(e)) for s, e in ((a, entry), (b, other))]
+            uses = [self._sides.entry_uses(s, e) for s, e in ((a, entry), (b, other))]
             if len(uses[0]) != len(uses[1]):
                 return f"{first.name} has other references in {name}"
-            for use, another in list(zip(*uses, strict=True))[1:]:
+            for use, another in zip(*uses, strict=True):
                 if told := self._use(a, entry, use, b, other, another):
                     return f"{first.name}, {name}: {told}"
         return ""

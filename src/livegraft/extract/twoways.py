@@ -363,8 +363,13 @@ class _Classifier:
 
     def _apart_in_one(self, compare: Build, extract: Build) -> frozenset[str]:
         """The functions that are inlined in only one of two builds of what is open, and those that
-        the payload brings: what is known of their callers differs."""
+        the payload brings: what is known of their callers differs.
+
+        What is out of line in neither of them went along with what it is inlined in, and may have
+        to be inlined always.
+        """
         found: set[str] = set()
+        outside: set[str] = set()
         for name in self._open:
             first, second = (_bases(build.clones.inlined(name)) for build in (compare, extract))
             self._inlined.setdefault(name, set()).update(first ^ second)
@@ -373,11 +378,14 @@ class _Classifier:
         for name, row in self._open.items():
             if row.pair is None and names.base(name) in everywhere[0] ^ everywhere[1]:
                 self._inlined[name].add(names.base(name))
-        unit = self._sides.unit(SECOND)
-        for each in unit.functions():
-            if each.parent is None and self._sides.brings(SECOND, each):
-                found.add(names.base(each.name))
-        return frozenset(found)
+        for build in (compare, extract):
+            outside |= {names.base(each.name) for each in build.comparison.patched.functions()}
+        own = {
+            names.base(each.name)
+            for each in self._sides.unit(SECOND).functions()
+            if each.parent is None and self._sides.brings(SECOND, each)
+        }
+        return frozenset((found & outside) | own)
 
 
 def _is_same_in_both(sides: Sides, name: str) -> bool:
