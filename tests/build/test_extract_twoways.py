@@ -14,6 +14,7 @@ from tests.fixes import Edits, write_fix
 from livegraft import pipeline
 from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.elf import object as elf
+from livegraft.extract.emission import Text
 from livegraft.extract.extraction import Extracted, extract
 from livegraft.extract.folder import read_folder, write_folder
 from livegraft.extract.rebuilding import rebuilder
@@ -50,7 +51,8 @@ class Both:
     shadow: Shadow
 
     def extract(self, given: str | None = None) -> Extracted:
-        return extract(self.kernel, self.compiled, self.comparison, self.shadow, given)
+        text = Text(given) if given is not None else None
+        return extract(self.kernel, self.compiled, self.comparison, self.shadow, text)
 
     def differences(self, extracted: Extracted) -> tuple[Equal | Difference, ...]:
         again = rebuilder(self.kernel, self.compiled, self.comparison, self.shadow, extracted)

@@ -28,6 +28,7 @@ def folder(tmp_path: Path) -> Path:
         "files": [
             {
                 "file": "fs-stat.c",
+                "header": "",
                 "unit": "fs/stat.c",
                 "object": "vmlinux",
                 "functions": ["a"],
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_was_written_is_read_back_byte_for_byte(folder: Path) -> None:
     found = read_folder(folder)
-    assert found.texts["fs/stat.c"].encode("latin-1") == TEXT
+    assert found.texts["fs/stat.c"].main.encode("latin-1") == TEXT
     assert found.fixes == (folder / "1-fix.patch",)
     assert not found.edited
 

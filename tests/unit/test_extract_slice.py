@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from livegraft.errors import CompileError, Refused
+from livegraft.extract.emission import Text, header_name
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.segments import Kind, segments
 from livegraft.extract.selection import Wanted
@@ -18,13 +19,17 @@ from livegraft.extract.slice import Slice, slice_unit
 UNIT = "dir/unit.c"
 
 
-def preprocess(text: str) -> Preprocessed:
+def preprocess(cut_out: Text | str) -> Preprocessed:
     """What the preprocessor makes of a text; livegraft.h, which needs a kernel, is left out."""
+    text = cut_out if isinstance(cut_out, str) else cut_out.main
+    if isinstance(cut_out, Text) and cut_out.header:
+        lines = f'# 1 "header.h" 1\n{cut_out.header}\n# 4 "<stdin>" 2\n'
+        text = text.replace(f'#include "{header_name(UNIT)}"\n', lines)
     text = text.replace("#include <livegraft.h>", "").split("LIVEGRAFT_PATCHES(")[0]
     done = subprocess.run(
         ["gcc", "-E", "-x", "c", "-"], input=text, capture_output=True, text=True, check=True
     )
-    return Preprocessed(done.stdout, "<stdin>")
+    return Preprocessed(done.stdout, "<stdin>", UNIT)
 
 
 def cut(
@@ -47,7 +52,7 @@ def cut(
 
 def kept(text: str, *patched: str, **more: Collection[str]) -> str:
     """The cut text without white space at the ends of lines and without its marks."""
-    written = cut(text, *patched, **more).text  # type: ignore[arg-type]
+    written = cut(text, *patched, **more).text.main  # type: ignore[arg-type]
     return written.split("#include <livegraft.h>")[0]
 
 
@@ -105,7 +110,7 @@ def test_lines_are_those_of_the_unit() -> None:
 
 
 def test_the_functions_that_are_replaced_are_marked() -> None:
-    written = cut(HELPER, "patched", "other", running=["helper"]).text
+    written = cut(HELPER, "patched", "other", running=["helper"]).text.main
     assert written.endswith("LIVEGRAFT_PATCHES(other);\nLIVEGRAFT_PATCHES(patched);\n")
 
 
@@ -346,12 +351,12 @@ def test_a_type_that_was_overlooked_is_taken_at_the_second_try() -> None:
     text = "struct far { int a; };\nint patched(void)\n{\n\treturn 1;\n}\n"
     tried: list[str] = []
 
-    def fussy(written: str) -> None:
-        tried.append(written)
-        if "struct far" not in written:
+    def fussy(written: Text) -> None:
+        tried.append(written.main)
+        if "struct far" not in written.main:
             raise CompileError(UNIT, "does not compile: struct far", "correct the fix")
 
-    def never(written: str) -> None:
+    def never(written: Text) -> None:
         raise CompileError(UNIT, "does not compile: struct near", "correct the fix")
 
     wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
@@ -386,3 +391,19 @@ def test_what_the_file_itself_declares_of_other_units_stays() -> None:
     found = kept(text, "patched")
     assert "extern int shared(void);" in found
     assert "no(void)" not in found
+
+
+def test_what_the_fix_does_not_change_goes_into_a_header_if_it_is_long() -> None:
+    before = "static int helper(int a)\n{\n" + "\ta++;\n" * 150 + "\treturn a;\n}\n\n"
+    before += "static int calls(int);\nstatic int late(int a)\n{\n\treturn calls(a);\n}\n\n"
+    before += "static int calls(int a)\n{\n\treturn helper(a);\n}\n\n"
+    before += "int patched(int a)\n{\n\treturn helper(a) + late(a);\n}\n"
+    text = before.replace("return helper(a);", "return helper(a) + 1;")
+    wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
+    found = slice_unit(UNIT, text, preprocess(text), wanted, preprocess, print, before).text
+    assert found.header.count("a++;") == 150
+    assert f'#line 1 "{UNIT}"' in found.header
+    assert "a++;" not in found.main
+    for body in ("return helper(a) + 1;", "return calls(a);", "return helper(a) + late(a);"):
+        assert body in found.main  # it is patched, changed by the fix, or needs what is
+    assert found.main.index(header_name(UNIT)) < found.main.index("return calls(a);")

@@ -97,6 +97,7 @@ def _files(written: tuple[Extracted, ...]) -> list[dict[str, object]]:
             "unit": each.unit,
             "object": each.object,
             "lines": each.text.count("\n"),
+            "header_lines": each.header.count("\n"),
             "patched": list(each.patched),
             "carried": list(each.carried),
             "running": list(each.running),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from livegraft.extract.segments import Kind, Segment
 from livegraft.extract.selection import Selection, Wanted
@@ -30,6 +31,25 @@ PATCHES = "LIVEGRAFT_PATCHES"
 """The mark of livegraft.h for a function that the running kernel is led to."""
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What was cut out of a unit.
+
+    Args:
+        main: the C file.
+        header: the header beside it, which holds what the fix does not change; empty if all of it
+            is in the C file.
+    """
+
+    main: str
+    header: str = ""
+
+
+def header_name(unit: str) -> str:
+    """The header's file name: ``fs-ext4-mballoc-unchanged.h``."""
+    return f"{unit.replace('/', '-').removesuffix('.c')}-unchanged.h"
+
+
 def write(
     unit: str,
     text: str,
@@ -37,18 +57,24 @@ def write(
     syntax: Syntax,
     selection: Selection,
     wanted: Wanted,
-) -> str:
-    """The file's text.
+    apart: Collection[Segment] = (),
+) -> Text:
+    """The text of what is cut out.
 
     Args:
         unit: the unit's path.
         text: the patched file.
+        apart: what alone is to be in the C file; all else goes into a header. None: no header.
     """
-    parts = [f"// SPDX-License-Identifier: {_license(text)}\n/* Cut out of {unit}. */\n"]
+    file, header = [_top(unit, text)], [_top(unit, text)]
+    header.append("/* The fix changes nothing here. */\n")
+    if apart:
+        file.append(f'#include "{header_name(unit)}"\n')
     groups = _groups(segments, selection, text)
     declared: set[str] = set()
     is_behind_definition = False
     for segment in segments:
+        parts = header if apart and segment not in apart else file
         is_definition = segment in selection.whole and segment.kind in (Kind.FUNCTION, Kind.OTHER)
         if segment in selection.whole or segment.kind is Kind.INCLUDE or _is_pragma(segment, text):
             found = text[segment.comment : segment.end]
@@ -63,12 +89,17 @@ def write(
             parts.append("\n")
         if is_definition and syntax.declared.get(segment):
             first = segment.line - text.count("\n", segment.comment, segment.start)
-            parts.append(f"#line {first}\n")
+            # In the header the messages of WARN() have to name the unit as well.
+            parts.append(f'#line {first} "{unit}"\n' if parts is header else f"#line {first}\n")
         parts.append(f"{found.rstrip()}\n")
         is_behind_definition = is_definition
-    parts.append("\n#include <livegraft.h>\n")
-    parts += [f"{PATCHES}({name});\n" for name in sorted(wanted.patched)]
-    return "".join(parts)
+    file.append("\n#include <livegraft.h>\n")
+    file += [f"{PATCHES}({name});\n" for name in sorted(wanted.patched)]
+    return Text("".join(file), "".join(header) if apart else "")
+
+
+def _top(unit: str, text: str) -> str:
+    return f"// SPDX-License-Identifier: {_license(text)}\n/* Cut out of {unit}. */\n"
 
 
 def _license(text: str) -> str:

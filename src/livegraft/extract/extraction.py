@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from livegraft.compare.comparison import Comparison
 from livegraft.elf import object as elf
 from livegraft.extract.delivery import deliver
+from livegraft.extract.emission import Text, header_name
 from livegraft.extract.functions import wanted
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.reasons import Why
@@ -31,6 +33,7 @@ class Extracted:
         unit: the translation unit.
         object: the object that it is linked into.
         text: the C file.
+        header: the header beside it; empty if there is none.
         slice: how it was cut; None if the text was given.
         comparison: of the original object with what was compiled of the text; not judged.
         whys: why each function is in the set, if that was asked for.
@@ -41,11 +44,17 @@ class Extracted:
     unit: str
     object: str
     text: str
+    header: str
     slice: Slice | None
     comparison: Comparison
     whys: tuple[Why, ...] = ()
     edited: bool = False
     ways: tuple[Equal | Difference, ...] = ()
+
+    @property
+    def beside(self) -> Mapping[str, bytes]:
+        """The header's content by its place in the source, if there is one."""
+        return _beside(self.unit, self.header)
 
     @property
     def patched(self) -> tuple[str, ...]:
@@ -70,7 +79,7 @@ def extract(
     each: Compiled,
     comparison: Comparison,
     shadow: Shadow,
-    given: str | None = None,
+    given: Text | None = None,
 ) -> Extracted:
     """Cut the live patch of a unit out of its patched text, and compile it.
 
@@ -100,32 +109,45 @@ def extract(
             wanted(comparison),
             partial(_preprocess, kernel, each, shadow),
             partial(_compile, kernel, each, shadow, output),
+            text_of(_original(kernel, unit)),
         )
         text = cut.text
     else:
         _compile(kernel, each, shadow, output, text)
     extracted = deliver(comparison, elf.read(output), unit)
-    return Extracted(unit, each.unit.object, text, cut, extracted)
+    return Extracted(unit, each.unit.object, text.main, text.header, cut, extracted)
 
 
-def _preprocess(kernel: KernelTree, each: Compiled, shadow: Shadow, text: str) -> Preprocessed:
+def _original(kernel: KernelTree, unit: str) -> bytes:
+    file = kernel.source / unit
+    return file.read_bytes() if file.is_file() else b""
+
+
+def _preprocess(kernel: KernelTree, each: Compiled, shadow: Shadow, text: Text) -> Preprocessed:
     with _in_place(kernel, each, shadow, text) as place:
         return _preprocessed(kernel, each, place)
 
 
 def _preprocessed(kernel: KernelTree, each: Compiled, shadow: Shadow) -> Preprocessed:
     output = preprocess(kernel, each.command, shadow)
-    return Preprocessed(output, shadow.translate(each.command.source))
+    return Preprocessed(output, shadow.translate(each.command.source), each.unit.path)
 
 
 def _in_place(
-    kernel: KernelTree, each: Compiled, shadow: Shadow, text: str
+    kernel: KernelTree, each: Compiled, shadow: Shadow, text: Text
 ) -> AbstractContextManager[Shadow]:
     """The source with a text in the place of the unit's."""
-    return shadow_of(kernel.source, {**shadow.changes, each.unit.path: text.encode("latin-1")})
+    unit = each.unit.path
+    changes = {**shadow.changes, unit: text.main.encode("latin-1"), **_beside(unit, text.header)}
+    return shadow_of(kernel.source, changes)
 
 
-def _compile(kernel: KernelTree, each: Compiled, shadow: Shadow, output: Path, text: str) -> None:
+def _beside(unit: str, header: str) -> dict[str, bytes]:
+    folder = unit.rpartition("/")[0]
+    return {f"{folder}/{header_name(unit)}": header.encode("latin-1")} if header else {}
+
+
+def _compile(kernel: KernelTree, each: Compiled, shadow: Shadow, output: Path, text: Text) -> None:
     flags = Variant.SECTIONS.flags
     with _in_place(kernel, each, shadow, text) as place:
         compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from livegraft.errors import FixError
+from livegraft.extract.emission import Text, header_name
 from livegraft.extract.extraction import Extracted
 from livegraft.extract.reasons import table
 
@@ -31,14 +32,14 @@ class Folder:
         path: the folder.
         release: the kernel that it was made for.
         fixes: the fix that it was made of.
-        texts: the C file of each unit.
+        texts: the C file of each unit, and its header.
         edited: units whose file is not as it was written.
     """
 
     path: Path
     release: str
     fixes: tuple[Path, ...]
-    texts: dict[str, str]
+    texts: dict[str, Text]
     edited: frozenset[str]
 
 
@@ -58,17 +59,22 @@ def read_folder(path: Path) -> Folder:
         if index["format"] != FORMAT:
             problem = f"has format {index['format']}, and {FORMAT} is known here"
             raise FixError(str(path / INDEX), problem, "extract the patch again")
-        texts: dict[str, str] = {}
+        texts: dict[str, Text] = {}
         edited = set()
         for each in index["files"]:
             data = (path / each["file"]).read_bytes()
-            texts[each["unit"]] = data.decode(_ENCODING)
-            if hashlib.sha256(data).hexdigest() != each["sha256"]:
+            header = (path / each["header"]).read_bytes() if each["header"] else b""
+            texts[each["unit"]] = Text(data.decode(_ENCODING), header.decode(_ENCODING))
+            if _digest(data, header) != each["sha256"]:
                 edited.add(each["unit"])
         fixes = tuple(path / name for name in index["fixes"])
         return Folder(path, index["kernel"], fixes, texts, frozenset(edited))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FixError(str(path), f"is damaged: {error!r}", "extract the patch again") from error
+
+
+def _digest(file: bytes, header: bytes) -> str:
+    return hashlib.sha256(file + header).hexdigest()
 
 
 def file_name(unit: str) -> str:
@@ -99,14 +105,18 @@ def write_folder(
     files = []
     for each in listed:
         data = each.text.encode(_ENCODING)
+        header = each.header.encode(_ENCODING)
         (path / file_name(each.unit)).write_bytes(data)
+        if header:
+            (path / header_name(each.unit)).write_bytes(header)
         files.append(
             {
                 "file": file_name(each.unit),
+                "header": header_name(each.unit) if header else "",
                 "unit": each.unit,
                 "object": each.object,
                 "functions": list(each.patched),
-                "sha256": hashlib.sha256(data).hexdigest(),
+                "sha256": _digest(data, header),
             }
         )
     index = {
@@ -160,6 +170,10 @@ def _readme(release: str, sha256: str, extracted: Sequence[Extracted]) -> str:
         parts.append(f"## {file_name(each.unit)}")
         lines = each.text.count("\n")
         parts.append(f"{lines} lines, of `{each.unit}`, which is linked into `{each.object}`.")
+        if each.header:
+            more = each.header.count("\n")
+            name = header_name(each.unit)
+            parts.append(f"`{name}` holds what the fix does not change: {more} lines.")
         patched = ", ".join(f"`{name}`" for name in each.patched)
         parts.append(f"Replaced in the running kernel: {patched}.")
         if each.carried:

@@ -21,10 +21,11 @@ class Preprocessed:
 
     Args:
         text: all of it.
-        file: the name of the unit's own file, as it was given to the compiler.
+        files: the names of the unit's own file, as it was given to the compiler and as ``#line``
+            names it.
     """
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, *files: str) -> None:
         self.text = text
         self._newlines = [found.start() for found in re.finditer("\n", text)]
         self._stretches: list[_Stretch] = []
@@ -32,7 +33,7 @@ class Preprocessed:
             if self._stretches:
                 self._stretches[-1].end = marker.start()
             name = marker[2].replace('\\"', '"').replace("\\\\", "\\")
-            line = int(marker[1]) if name == file else 0
+            line = int(marker[1]) if name in files else 0
             start = marker.end() + 1
             self._stretches.append(_Stretch(start, len(text), line, self._count(start)))
         self._starts = [each.start for each in self._stretches]

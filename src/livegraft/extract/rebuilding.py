@@ -46,7 +46,11 @@ def rebuilder(
         text = texts[way] + apart.suffix()
         with tempfile.TemporaryDirectory(prefix="livegraft-again-") as folder:
             output, dump = Path(folder, "unit.o"), Path(folder, "clones")
-            changes = {**shadow.changes, each.unit.path: text.encode("latin-1")}
+            changes = {
+                **shadow.changes,
+                **extracted.beside,
+                each.unit.path: text.encode("latin-1"),
+            }
             with shadow_of(kernel.source, changes) as place:
                 compile_unit(
                     kernel,

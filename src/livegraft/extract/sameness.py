@@ -28,12 +28,9 @@ def differences(
     Args:
         unit: the unit, preprocessed.
         cut: the cut file, preprocessed.
-        taken: in any order.
+        taken: in the order of the cut file.
     """
-    wanted = sorted(
-        (each for each in taken if each.kind in (Kind.FUNCTION, Kind.OTHER)),
-        key=lambda each: each.start,
-    )
+    wanted = [each for each in taken if each.kind in (Kind.FUNCTION, Kind.OTHER)]
     lines = _by_line(unit)
     stream = "".join(f"{_plain(word)}{_END}" for _, word in cut.words())
     at = 0

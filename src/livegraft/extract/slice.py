@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from livegraft.errors import CompileError, Reason, Refused
 from livegraft.extract import emission
+from livegraft.extract.emission import Text
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.sameness import differences
 from livegraft.extract.segments import Segment, segments
-from livegraft.extract.selection import Selection, Wanted, select
+from livegraft.extract.selection import Selection, Wanted, of_the_fix, select
 from livegraft.extract.syntax import Syntax
 
 MARKS = "LIVEGRAFT_"
 """What the marks of livegraft.h begin with."""
 
-Preprocess = Callable[[str], Preprocessed]
+PAGE = 150
+"""Lines of a file above which what the fix does not change goes into a header."""
+
+Preprocess = Callable[[Text], Preprocessed]
 """Preprocesses a text in the unit's place."""
 
 
@@ -26,13 +30,13 @@ class Slice:
     """A file that was cut out.
 
     Args:
-        text: its content.
+        text: its content, and that of the header beside it.
         wanted: what the objects wanted in it.
         selection: what was taken.
         defined: functions that it defines.
     """
 
-    text: str
+    text: Text
     wanted: Wanted
     selection: Selection
     defined: frozenset[str]
@@ -44,7 +48,8 @@ def slice_unit(
     preprocessed: Preprocessed,
     wanted: Wanted,
     preprocess: Preprocess,
-    compiles: Callable[[str], None],
+    compiles: Callable[[Text], None],
+    original: str = "",
 ) -> Slice:
     """Cut a unit.
 
@@ -55,6 +60,7 @@ def slice_unit(
         wanted: what has to be in the patch.
         preprocess: asks the preprocessor what it makes of the cut file.
         compiles: compiles the cut file; raises CompileError if it does not compile.
+        original: the file before the fix.
 
     Raises:
         Refused: it cannot be parsed (rule ``not-parsed``), or reads differently when it is cut out
@@ -63,16 +69,17 @@ def slice_unit(
     found = segments(text, {line for line, _ in preprocessed.words()})
     syntax = Syntax(unit, preprocessed, found)
     reasons: list[Reason] = []
-    for generous in (False, True):
+    for generous, may_part in ((False, True), (False, False), (True, False)):
         selection = select(text, found, syntax, wanted, MARKS, generous=generous)
         written = emission.write(unit, text, found, syntax, selection, wanted)
-        try:
-            different = differences(preprocessed, preprocess(written), selection.whole)
-            reasons = [_reason(unit, text, each) for each in different]
-            if not reasons:
-                compiles(written)
-        except CompileError as error:
-            reasons = [_does_not_compile(unit, error)]
+        order = sorted(selection.whole, key=lambda each: each.start)
+        if may_part:
+            if written.main.count("\n") <= PAGE:
+                continue
+            apart = of_the_fix(text, original, syntax, selection, wanted)
+            written = emission.write(unit, text, found, syntax, selection, wanted, apart)
+            order.sort(key=lambda each: each in apart)
+        reasons = _wrong(unit, text, preprocessed, written, order, preprocess, compiles)
         if not reasons:
             defined = {
                 each.name
@@ -82,6 +89,25 @@ def slice_unit(
             }
             return Slice(written, wanted, selection, frozenset(defined))
     raise Refused(unit, reasons)
+
+
+def _wrong(
+    unit: str,
+    text: str,
+    preprocessed: Preprocessed,
+    written: Text,
+    order: Sequence[Segment],
+    preprocess: Preprocess,
+    compiles: Callable[[Text], None],
+) -> list[Reason]:
+    """What is wrong with a text that was cut out."""
+    try:
+        different = list(differences(preprocessed, preprocess(written), order))
+        if not different:
+            compiles(written)
+    except CompileError as error:
+        return [_does_not_compile(unit, error)]
+    return [_reason(unit, text, each) for each in different]
 
 
 def _does_not_compile(unit: str, error: CompileError) -> Reason:
