@@ -394,7 +394,10 @@ def test_what_the_file_itself_declares_of_other_units_stays() -> None:
 
 
 def test_what_the_fix_does_not_change_goes_into_a_header_if_it_is_long() -> None:
-    before = "static int helper(int a)\n{\n" + "\ta++;\n" * 150 + "\treturn a;\n}\n\n"
+    before = "enum mode { ON, OFF };\nstatic enum mode mode;\n"
+    before += (
+        "static int helper(int a)\n{\n\tmode = ON;\n" + "\ta++;\n" * 150 + "\treturn a;\n}\n\n"
+    )
     before += "static int calls(int);\nstatic int late(int a)\n{\n\treturn calls(a);\n}\n\n"
     before += "static int calls(int a)\n{\n\treturn helper(a);\n}\n\n"
     before += "int patched(int a)\n{\n\treturn helper(a) + late(a);\n}\n"
@@ -402,7 +405,8 @@ def test_what_the_fix_does_not_change_goes_into_a_header_if_it_is_long() -> None
     wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
     found = slice_unit(UNIT, text, preprocess(text), wanted, preprocess, print, before).text
     assert found.header.count("a++;") == 150
-    assert f'#line 1 "{UNIT}"' in found.header
+    assert f'#line 3 "{UNIT}"' in found.header
+    assert "enum mode { ON, OFF };" in found.header
     assert "a++;" not in found.main
     for body in ("return helper(a) + 1;", "return calls(a);", "return helper(a) + late(a);"):
         assert body in found.main  # it is patched, changed by the fix, or needs what is

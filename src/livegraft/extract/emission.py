@@ -87,7 +87,7 @@ def write(
             continue
         if is_definition or is_behind_definition:
             parts.append("\n")
-        if is_definition and syntax.declared.get(segment):
+        if is_definition and (parts is header or syntax.declared.get(segment)):
             first = segment.line - text.count("\n", segment.comment, segment.start)
             # In the header the messages of WARN() have to name the unit as well.
             parts.append(f'#line {first} "{unit}"\n' if parts is header else f"#line {first}\n")
