@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,27 @@ def test_dependency_files_are_read_with_their_escapes() -> None:
     )
     with pytest.raises(BuildError):
         parse_dependencies("nonsense", "x")
+
+
+def test_a_shadow_stays_as_it_is_while_a_compiler_reads_it(source: Path, tmp_path: Path) -> None:
+    shadow = Shadow(source, {"top.c": b"new"}, tmp_path / "shadow")
+    reading, done = threading.Event(), threading.Event()
+
+    def compile_unit() -> bool:
+        with shadow.read():
+            reading.set()
+            return done.wait(0.3)  # long enough for a directory to be made real
+
+    def make_real() -> None:
+        reading.wait()
+        shadow.make_real("include/linux")
+        done.set()
+
+    with ThreadPoolExecutor(3) as pool:
+        compiled = pool.submit(compile_unit)
+        # Two that want the same at once; one of them finds it done.
+        changed = [pool.submit(make_real) for _ in range(2)]
+        assert not compiled.result()
+        assert [each.result() for each in changed] == [None, None]
+    assert not (shadow.root / "include/linux").is_symlink()
+    assert listing(shadow.root) == listing(source) | {"top.c": "new"}

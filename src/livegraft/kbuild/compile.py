@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -188,7 +189,8 @@ def _preprocessed(
     if shadow is not None:
         shadow.prepare(command.argv)
     try:
-        return run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS).stdout
+        with _reading(shadow):
+            return run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS).stdout
     except RunFailed as error:
         raise _compile_error(kernel, command, shadow, error) from error
 
@@ -237,10 +239,15 @@ def _compile(
     argv[at + 1] = str(output)
     argv[-1:-1] = extra_flags
     try:
-        run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS)
+        with _reading(shadow):
+            run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS)
     except RunFailed as error:
         raise _compile_error(kernel, command, shadow, error) from error
     return read_dependencies(depfile)
+
+
+def _reading(shadow: Shadow | None) -> AbstractContextManager[None]:
+    return nullcontext() if shadow is None else shadow.read()
 
 
 def _translated(command: Command, shadow: Shadow | None) -> list[str]:

@@ -6,7 +6,8 @@ themselves, and symbolic links to the source tree for everything else. It costs 
 
 Its one trap: gcc opens ``linux/../foo.h`` below a *linked* directory ``linux``, and the kernel
 resolves that to the original's parent, past the shadow. The dependency file tells; then that
-directory is made real too (:meth:`Shadow.make_real`) and the unit compiled again.
+directory is made real too (:meth:`Shadow.make_real`) and the unit compiled again. That waits until
+no other compiler reads the shadow: for a moment a part of it is not there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -42,14 +44,35 @@ class Shadow:
         self.changes = dict(changes)
         self.root = folder
         self._real: set[str] = set()
+        self._turn = threading.Condition()
+        self._readers = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.make_real("")
         for path, content in self.changes.items():
             self._change(path, content)
 
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """While a compiler runs in it, it stays as it is."""
+        with self._turn:
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._readers -= 1
+                self._turn.notify_all()
+
     def make_real(self, directory: str) -> None:
         """Make `directory` (and those above it) a real one with links to its entries."""
-        for path in _lineage(directory):
+        if self._real.issuperset(lineage := _lineage(directory)):
+            return
+        with self._turn:
+            self._turn.wait_for(lambda: self._readers == 0)
+            self._make_real(lineage)
+
+    def _make_real(self, lineage: Iterable[str]) -> None:
+        for path in lineage:
             if path in self._real:
                 continue
             place, original = self.root / path, self.source / path
