@@ -218,6 +218,16 @@ def test_a_renamed_member_and_a_longer_enumeration_are_remarked(tmp_path: Path) 
     assert text.startswith("enum kind: NR_KINDS was 2 and would be 3")
 
 
+def test_remarks_have_one_order(tmp_path: Path) -> None:
+    """They come into the module's manifest, which the same fix makes the same, byte by byte."""
+    names = [f"s{number}" for number in range(9)]
+    text = "struct NAME { int x; }; int fNAME(struct NAME *p) { return p->x; }\n"
+    before = "".join(text.replace("NAME", name) for name in names)
+    after = before.replace("int x;", "int y;").replace("p->x", "p->y")
+    found = compared(before, after, tmp_path, TYPES).warnings
+    assert list(found) == [f"struct {name}: x is called y by the fix" for name in names]
+
+
 def test_who_uses_a_structure_is_named_and_what_holds_it(tmp_path: Path) -> None:
     after = edited("struct inner { int a;", "struct inner { int a, c, d;")
     (reason,) = reasons(compared(edited("", ""), after, tmp_path, TYPES))

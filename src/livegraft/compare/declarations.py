@@ -81,7 +81,7 @@ def declared_differently(
 def _layouts(before: Types, after: Types, remarks: list[str]) -> Iterator[Change]:
     changed: dict[str, list[str]] = {}
     moved: dict[str, list[str]] = {}
-    for name in before.structures.keys() & after.structures.keys():
+    for name in sorted(before.structures.keys() & after.structures.keys()):
         old, new = before.structures[name], after.structures[name]
         own = list(_changed_members(old, new, remarks))
         rest = list(_moved_members(old, new))
