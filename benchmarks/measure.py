@@ -66,12 +66,13 @@ class Cost:
 
 
 def livegraft(*arguments: str | Path, cache: Path | None = None) -> Cost:
-    """Run ``livegraft ARGUMENTS --json``.
+    """Run ``livegraft ARGUMENTS --json``, with the bytecode that an earlier run has left.
 
     Raises:
         RuntimeError: it ended with another status than 0.
     """
     environment = dict(os.environ)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
     if cache is not None:
         environment["XDG_CACHE_HOME"] = str(cache)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,6 @@ version and configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -38,6 +37,11 @@ _ALLOC, _CODE, _MERGE, _STRINGS, _COMPRESSED = (
 )
 """As plain numbers: operations on enums take ten times as long, and objects have many sections."""
 
+_UNDIVIDED = (int(SectionType.NULL), int(SectionType.GROUP))
+
+_BEGINNING = 3
+"""Characters of a section's name that tell most sections from those with a meaning of their own."""
+
 _MOST_PARTS = 1 << 20
 """Strings or constants of a section; each takes memory for a hundred bytes of a file."""
 
@@ -65,11 +69,15 @@ def symbols_by_section(obj: ElfObject, arch: Architecture) -> dict[int, NamedSym
     return found
 
 
+def _special(arch: Architecture) -> frozenset[str]:
+    """How the names of all sections begin that are not told by flags and symbols alone."""
+    names = (*arch.tables, *arch.table_prefixes, *arch.snippets, *arch.constants)
+    return frozenset(name[:_BEGINNING] for name in (*names, *sections.WITHOUT_MEANING))
+
+
 def is_considered(section: Section, arch: Architecture) -> bool:
     """Whether a section takes part in the comparison."""
-    if section.type in (SectionType.NULL, SectionType.GROUP) or sections.is_without_meaning(
-        section.name
-    ):
+    if section.type in _UNDIVIDED or sections.is_without_meaning(section.name):
         return False
     return bool(
         int(section.flags) & _ALLOC
@@ -89,13 +97,16 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
         ElfError: a section that no compiler writes.
     """
     named = symbols_by_section(obj, arch)
+    special = _special(arch)
     divided: dict[int, list[Entity]] = {}
     for index, section in enumerate(obj.sections):
-        if not is_considered(section, arch) or arch.is_snippet(section.name):
-            continue
-        table, flags = arch.table_of(section.name), int(section.flags)
+        table, flags = None, int(section.flags)
+        if section.name[:_BEGINNING] in special or not flags & _ALLOC or section.type in _UNDIVIDED:
+            if not is_considered(section, arch) or arch.is_snippet(section.name):
+                continue
+            table = arch.table_of(section.name)
         if table is not None:
-            found = list(_entries(index, section, table, oddities))
+            found = _entries(index, section, table, oddities)
         elif flags & _MERGE and flags & _STRINGS:
             found = _strings(index, section)
         elif flags & _MERGE and section.entry_size:
@@ -103,7 +114,9 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
         elif section.name in arch.constants:
             found = _constants(index, section, arch.constants[section.name])
         elif index in named:
-            found = _symbols(index, section, named[index], oddities)
+            listed = named[index]
+            found = _only_symbol(index, section, listed) if len(listed) == 1 else []
+            found = found or _symbols(index, section, listed, oddities)
             if arch.has_subsections:
                 _add_tail(index, section, found)
         elif section.size:
@@ -119,6 +132,17 @@ def divide(obj: ElfObject, arch: Architecture, oddities: list[Oddity]) -> dict[i
 def _rank(symbol: Symbol) -> int:
     is_second = symbol.name.startswith(_SECOND_NAMES)
     return 4 if is_second else _RANK.get(symbol.binding, 3)
+
+
+def _only_symbol(index: int, section: Section, listed: NamedSymbols) -> list[Entity]:
+    """A section that is one function or variable, as most are; nothing if it is not so simple."""
+    ((number, symbol),) = listed
+    value, end = symbol.value, symbol.value + symbol.size
+    if end > section.size or not symbol.size:
+        return []
+    if int(section.flags) & _CODE:
+        return [Entity(symbol.name, Kind.FUNCTION, index, 0, value, end, number)]
+    return [Entity(symbol.name, Kind.DATA, index, value, value, end, number)]
 
 
 def _symbols(
@@ -174,7 +198,8 @@ def _strings(index: int, section: Section) -> list[Entity]:
     bounds = [0, *ends.tolist()]
     if bounds[-1] < section.size:
         bounds.append(section.size)
-    return [Entity("", Kind.STRING, index, start, start, end) for start, end in pairwise(bounds)]
+    kind = Kind.STRING
+    return [Entity("", kind, index, start, start, end) for start, end in pairwise(bounds)]
 
 
 def _check_count(section: Section, count: int) -> None:
@@ -200,17 +225,14 @@ def snippets(index: int, start: int, end: int, starts: set[int]) -> list[Entity]
     return [Entity("", Kind.SNIPPET, index, start, start, end) for start, end in pairwise(bounds)]
 
 
-def _entries(
-    index: int, section: Section, table: Table, oddities: list[Oddity]
-) -> Iterator[Entity]:
+def _entries(index: int, section: Section, table: Table, oddities: list[Oddity]) -> list[Entity]:
     bounds = _entry_bounds(section, table)
     if bounds is None:
         text = "its entries are laid out in a way that is not known"
         oddities.append(Oddity("unknown-section", section.name, text))
-        yield Entity("", Kind.ANONYMOUS, index, 0, 0, section.size)
-        return
-    for start, end in pairwise(bounds):
-        yield Entity(section.name, Kind.ENTRY, index, start, start, end)
+        return [Entity("", Kind.ANONYMOUS, index, 0, 0, section.size)]
+    name, kind = section.name, Kind.ENTRY
+    return [Entity(name, kind, index, start, start, end) for start, end in pairwise(bounds)]
 
 
 def _entry_bounds(section: Section, table: Table) -> list[int] | None:

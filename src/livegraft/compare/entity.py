@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from livegraft.compare import names
 
 
-class Kind(Enum):
-    """What an entity is."""
+class Kind(IntEnum):
+    """What an entity is; a number, so that arrays can hold it."""
 
     FUNCTION = auto()
     DATA = auto()

@@ -23,6 +23,9 @@ from livegraft.errors import ElfError
 _PLACE_IN_SOURCE = re.compile(rb"(\.[chS]:)\d+")
 """A line number in a string: ``fs/ext4/super.c:123``."""
 
+_ROW = 4 * 8
+"""Bytes of a relocation as it is compared: four numbers."""
+
 _DEEPEST = 100
 """Constants that refer to one another, from one that code refers to."""
 
@@ -43,11 +46,16 @@ class Meanings:
         self._units = (original, patched)
         self._numbers: dict[Hashable, int] = {}
         self._depth = 0
-        self._known: tuple[dict[Entity, int], dict[Entity, int]] = ({}, {})
-        for old, new in pairs.of_original.items():
-            self._known[0][old] = self._known[1][new] = self._number(("pair", old))
+        paired = range(1, 1 + len(pairs.of_original))
+        self._first = paired.stop
+        """The first number that means no pair."""
+        self._known = (
+            dict(zip(pairs.of_original, paired, strict=True)),
+            dict(zip(pairs.of_original.values(), paired, strict=True)),
+        )
         self._moved = self._moved_sections() if original.arch.has_anchors else frozenset()
-        self._rows = tuple(self._rows_of(side) for side in (0, 1))
+        self._rows = tuple(self._rows_of(side).tobytes() for side in (0, 1))
+        self._shapes: dict[str, tuple[slice, int | None]] = {}
 
     def code(self, side: int, entity: Entity) -> bytes:
         """An entity's bytes, relocations and line numbers blanked."""
@@ -67,7 +75,8 @@ class Meanings:
 
     def relocations(self, side: int, entity: Entity) -> bytes:
         """An entity's relocations: distance, type, meaning and delta of each."""
-        return self._rows[side][self._units[side].span(entity)].tobytes()
+        first = self._units[side].first
+        return self._rows[side][_ROW * first[entity.number] : _ROW * first[entity.number + 1]]
 
     def have_same_entries(self, original: Entity, patched: Entity) -> bool:
         """Whether the same table entries speak of two entities.
@@ -75,7 +84,20 @@ class Meanings:
         Tables may list places in another order, but not the entries of one place: of alternatives
         that fit the processor the last one stays.
         """
+        old, new = original.entries, patched.entries
+        if len(old) == len(new) and all(map(self._is_same_entry, old, new)):
+            return True
         return self._entries(0, original) == self._entries(1, patched)
+
+    def _is_same_entry(self, old: Entity, new: Entity) -> bool:
+        before, after = self._units
+        return old.name == new.name and (
+            old.name in before.arch.ftrace_tables
+            or (
+                self._entry_code(before, old) == self._entry_code(after, new)
+                and self.relocations(0, old) == self.relocations(1, new)
+            )
+        )
 
     def _entries(self, side: int, entity: Entity) -> list[tuple[str, int, bytes, bytes]]:
         """All entries by their tables and places, those of one place in the table's order."""
@@ -94,16 +116,22 @@ class Meanings:
 
     def _entry_code(self, unit: Unit, entry: Entity) -> bytes:
         data = unit.masked(entry)
-        table = unit.arch.table_of(entry.name)
-        if table is not None and table.ignored:
-            blank = bytes(len(table.ignored))
-            data = data[: table.ignored.start] + blank + data[table.ignored.stop :]
-        if table is not None and table.length:
-            return data[: table.length]  # padding follows, which the last entry lacks
-        return data
+        shape = self._shapes.get(entry.name)
+        if shape is None:
+            table = unit.arch.table_of(entry.name)
+            ignored = table.ignored if table is not None else range(0)
+            length = table.length if table is not None else 0
+            # Padding follows the length, which the last entry lacks.
+            shape = slice(ignored.start, ignored.stop), length or None
+            self._shapes[entry.name] = shape
+        ignored_bytes, counted = shape
+        if ignored_bytes.stop:
+            blank = bytes(ignored_bytes.stop - ignored_bytes.start)
+            data = data[: ignored_bytes.start] + blank + data[ignored_bytes.stop :]
+        return data[:counted]
 
     def _number(self, token: Hashable) -> int:
-        return self._numbers.setdefault(token, len(self._numbers) + 1)
+        return self._numbers.setdefault(token, self._first + len(self._numbers))
 
     def _rows_of(self, side: int) -> Numbers:
         unit = self._units[side]
@@ -116,6 +144,10 @@ class Meanings:
         table = np.zeros(len(unit.entities) + len(unit.externals), dtype="i8")
         is_used = np.zeros(len(table), dtype=bool)
         is_used[unit.target - lowest] = True
+        known = self._known[side]
+        places = np.fromiter((each.number for each in known), dtype="i8", count=len(known)) - lowest
+        table[places] = np.fromiter(known.values(), dtype="i8", count=len(known))
+        is_used[places] = False
         for number in np.flatnonzero(is_used).tolist():
             table[number] = self._meaning(side, number + lowest)
         meanings = table[unit.target - lowest]
@@ -154,15 +186,18 @@ class Meanings:
         return [int(each) for each in found[is_moved[sections[unit.target[found]]]]]
 
     def _meaning(self, side: int, target: int) -> int:
-        found = self._units[side].target_of(target)
-        if isinstance(found, str):
-            return self._number(("external", found))
-        return self._identity(side, found)
+        unit = self._units[side]
+        if target < 0:
+            return self._number(("external", unit.externals[-1 - target]))
+        return self._identity(side, unit.entities[target])
 
     def _identity(self, side: int, entity: Entity) -> int:
         known = self._known[side]
         number = known.get(entity)
         if number is None:
+            if entity.kind is Kind.STRING:
+                number = known[entity] = self._number(self._string(side, entity))
+                return number
             if self._depth == _DEEPEST:
                 subject = entity.name or self._units[side].section(entity).name
                 raise ElfError(subject, f"is the end of a chain of {_DEEPEST} constants")
@@ -172,13 +207,15 @@ class Meanings:
             self._depth -= 1
         return number
 
+    def _string(self, side: int, entity: Entity) -> Hashable:
+        text = self._units[side].masked(entity)
+        return ("string", _PLACE_IN_SOURCE.sub(rb"\1", text) if b":" in text else text)
+
     def _token(self, side: int, entity: Entity) -> Hashable:
         """What an entity is that has no pair."""
         if entity.kind in NAMED and not entity.is_always_new:
             return ("alone", side, entity)
         code = self.code(side, entity)
-        if entity.kind is Kind.STRING:
-            return ("string", _PLACE_IN_SOURCE.sub(rb"\1", code) if b":" in code else code)
         uses = tuple(
             (
                 use.offset - entity.value,

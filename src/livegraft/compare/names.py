@@ -25,6 +25,9 @@ _ALWAYS_NEW = re.compile(
 ``net_get_random_once()`` renew a secret that is in use.
 """
 
+_ALWAYS_NEW_STARTS = ("__", "_rs", "_entry", "CSWTCH", "descriptor")
+"""Most names are told from these without the expression above."""
+
 _DYNAMIC_DEBUG = re.compile(r"^(?:descriptor|__ddebug|__UNIQUE_ID_ddebug\d+)(?:\.\d+)*$")
 _PRINTK_INDEX = re.compile(r"^_entry(?:\.\d+)*$")
 _WITH_LINE = ("descriptor", "__ddebug", "__UNIQUE_ID_ddebug", "_entry")
@@ -60,7 +63,7 @@ def is_numbered(name: str) -> bool:
 
 def is_always_new(name: str) -> bool:
     """Whether new code brings its own copy of the variable (``__func__.3``)."""
-    return bool(_ALWAYS_NEW.match(name))
+    return name.startswith(_ALWAYS_NEW_STARTS) and bool(_ALWAYS_NEW.match(name))
 
 
 def parent(name: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,8 +63,8 @@ class _Group:
 def pair(original: Unit, patched: Unit) -> Pairs:
     """Pair the functions and variables of two objects of one unit."""
     pairs = Pairs()
-    functions = _pair_names(original, patched, Kind.FUNCTION, pairs)
-    variables = _pair_names(original, patched, Kind.DATA, pairs)
+    functions = _pair_names(original.functions(), patched.functions(), pairs)
+    variables = _pair_names(original.variables(), patched.variables(), pairs)
     for group in functions:
         _pair_clones(group, original, patched, pairs)
     before, after = Users(original), Users(patched)
@@ -73,18 +73,20 @@ def pair(original: Unit, patched: Unit) -> Pairs:
     return pairs
 
 
-def _pair_names(original: Unit, patched: Unit, kind: Kind, pairs: Pairs) -> list[_Group]:
+def _pair_names(
+    original: Iterable[Entity], patched: Iterable[Entity], pairs: Pairs
+) -> list[_Group]:
     """Pair by names that the compiler did not choose; returns the rest by families."""
     families: dict[str, _Group] = defaultdict(_Group)
     plain: dict[str, list[Entity]] = defaultdict(list)
-    for entity in original.entities:
-        if entity.kind is kind and not entity.is_always_new:
+    for entity in original:
+        if not entity.is_always_new:
             if names.is_numbered(entity.name):
                 families[names.family(entity.name)].old.append(entity)
             else:
                 plain[entity.name].append(entity)
-    for entity in patched.entities:
-        if entity.kind is kind and not entity.is_always_new:
+    for entity in patched:
+        if not entity.is_always_new:
             twins = plain.get(entity.name)
             if names.is_numbered(entity.name):
                 families[names.family(entity.name)].new.append(entity)
@@ -212,10 +214,8 @@ class Users:
         self._unit = unit
         self._users: dict[int, set[str]] = defaultdict(set)
         self._positions: dict[int, list[int]] = defaultdict(list)
-        numbered = np.array(
-            [each.kind is Kind.DATA and names.is_numbered(each.name) for each in unit.entities],
-            dtype=bool,
-        )
+        numbered = np.zeros(len(unit.entities), dtype=bool)
+        numbered[[each.number for each in unit.variables() if names.is_numbered(each.name)]] = True
         is_static = (unit.target >= 0) & numbered[np.maximum(unit.target, 0)]
         for position in np.flatnonzero(is_static).tolist():
             target = int(unit.target[position])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from livegraft.elf.header import SectionFlag
 
-_WITHOUT_MEANING = (
+WITHOUT_MEANING = (
     *(".comment", ".note", ".debug", ".eh_frame", ".llvm_addrsig", ".gnu.", ".stab"),
     *(".discard.addressable", ".discard.sym_func_", ".export_symbol", ".modinfo"),
     # The marks of livegraft.h, which livegraft.compare.marks reads.
@@ -26,6 +26,8 @@ _INITIAL = (".init.", ".exit.", ".initcall", ".con_initcall")
 _COPYABLE = (".data", ".bss", ".rodata", ".ref.data", "__dyndbg", ".text", ".meminit.data")
 """Sections whose contents mean the same in a module of their own, or whose copies the module
 loader finds there (``__dyndbg``, ``.data..percpu``, ``.data..ro_after_init``)."""
+
+_COPYABLE_PARTS = tuple(f"{name}." for name in _COPYABLE)
 
 PER_CPU = ".data..percpu"
 
@@ -55,7 +57,7 @@ def storage(name: str, flags: int) -> str:
 
 def is_without_meaning(name: str) -> bool:
     """Whether nothing that runs depends on it."""
-    return name.startswith(_WITHOUT_MEANING)
+    return name.startswith(WITHOUT_MEANING)
 
 
 def is_export(name: str) -> bool:
@@ -70,7 +72,7 @@ def is_initial(name: str) -> bool:
 
 def is_copyable(name: str) -> bool:
     """Whether a variable in it may be brought along by a payload."""
-    return any(name == each or name.startswith(f"{each}.") for each in _COPYABLE)
+    return name in _COPYABLE or name.startswith(_COPYABLE_PARTS)
 
 
 def is_read_mostly(name: str) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain, pairwise, repeat
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +24,14 @@ from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Instruction, Reference, Table, Undecodable
 from livegraft.elf.arch.registry import architecture
 from livegraft.elf.header import SHN_LORESERVE, SHN_XINDEX, SectionFlag
-from livegraft.elf.object import LARGEST_SECTION, RELOCATION, ElfObject, Section, SymbolType
+from livegraft.elf.object import RELOCATION, ElfObject, Section, SymbolType
+from livegraft.elf.section_table import LARGEST_SECTION
 
 Numbers = npt.NDArray[np.int64]
 
-Decoded = dict[tuple[int, bytes], list[Instruction]]
-"""Instructions by the offset in their section and the bytes that they were decoded from."""
+Decoded = dict[tuple[int, bytes], tuple[list[Instruction], list[Reference]]]
+"""Instructions, and those of their references without relocations that lead out of the code, by the
+offset in their section and the bytes that they were decoded from."""
 
 _SECTION_SHIFT = 40
 """A place is one number: the section's number above 40 bits of offset."""
@@ -72,7 +76,7 @@ class Unit:
         self.externals: list[str] = []
         """Names of undefined symbols; a target of -1 - n is the n-th."""
         self.decoded: Decoded = {} if decoded is None else decoded
-        self._instructions: dict[Entity, list[Instruction]] = {}
+        self._codes: dict[Entity, tuple[list[Instruction], list[Reference]]] = {}
         self._is_snippet = np.array([self.arch.is_snippet(each.name) for each in obj.sections])
         self._divided = divide(obj, self.arch, self.oddities)
         self._read_symbols()
@@ -91,11 +95,11 @@ class Unit:
 
     def functions(self) -> Iterator[Entity]:
         """All functions, cold parts included."""
-        return (each for each in self.entities if each.kind is Kind.FUNCTION)
+        return iter(self._functions)
 
     def variables(self) -> Iterator[Entity]:
         """All variables and named constants."""
-        return (each for each in self.entities if each.kind is Kind.DATA)
+        return iter(self._variables)
 
     def span(self, entity: Entity) -> slice:
         """Where an entity's relocations are in the arrays."""
@@ -134,17 +138,29 @@ class Unit:
 
         What cannot be decoded has none, and is noted as odd.
         """
-        if entity not in self._instructions:
+        return self._code(entity)[0]
+
+    def _code(self, entity: Entity) -> tuple[list[Instruction], list[Reference]]:
+        known = self._codes.get(entity)
+        if known is None:
             data = self.obj.sections[entity.section].data
             key = (entity.value, data[entity.value : entity.end])
-            if key not in self.decoded:
+            known = self.decoded.get(key)
+            if known is None:
                 try:
-                    self.decoded[key] = list(self.arch.decode(data, entity.value, entity.end))
+                    known = self.decoded[key] = self._decode(data, entity)
                 except Undecodable as error:
                     name = entity.name or self.section(entity).name
                     self.oddities.append(Oddity("undecodable", name, str(error), entity))
-            self._instructions[entity] = self.decoded.get(key, [])
-        return self._instructions[entity]
+                    known = [], []
+            self._codes[entity] = known
+        return known
+
+    def _decode(self, data: bytes, entity: Entity) -> tuple[list[Instruction], list[Reference]]:
+        listed = list(self.arch.decode(data, entity.value, entity.end))
+        found = (self.arch.reference(each, data) for each in listed)
+        inside = range(entity.value, entity.end)
+        return listed, [each for each in found if each is not None and each.place not in inside]
 
     def is_branch(self, use: Use, section: int) -> bool:
         """Whether a relocation is that of a direct call or jump."""
@@ -156,8 +172,10 @@ class Unit:
     def _read_symbols(self) -> None:
         """Columns of the symbol table, and which symbols name an entity."""
         symbols = self.obj.symbols
-        sections = np.array([each.section for each in symbols], dtype="i8")
-        values = np.array([each.value for each in symbols], dtype="u8").astype("i8")
+        count = len(symbols)
+        sections = np.fromiter(map(attrgetter("section"), symbols), dtype="i8", count=count)
+        values = np.fromiter(map(attrgetter("value"), symbols), dtype="u8", count=count)
+        values = values.astype("i8")
         is_inside = (sections > 0) & ((sections < SHN_LORESERVE) | (sections > SHN_XINDEX))
         self._symbol_section = np.where(is_inside, sections, 0)
         self._symbol_value = np.where(is_inside, values, 0)
@@ -260,12 +278,18 @@ class Unit:
         near = (section << _SECTION_SHIFT) + offset
         far = near + self.arch.longest_immediate
         differs = (self._locate(near) != self._locate(far)) | self._is_snippet[section]
-        for number in places[differs].tolist():
-            place, kind = int(self._place[number]), int(self.type[number])
-            correction[number] = self._distance_to_end(place, kind)
+        places = places[differs]
+        owners = self._locate(self._place[places])
+        columns = (places, self._place[places], self.type[places], owners)
+        for number, place, kind, owner in zip(*(each.tolist() for each in columns), strict=True):
+            correction[number] = self._distance_to_end(place, kind, owner)
 
-    def _distance_to_end(self, place: int, kind: int) -> int:
-        """From a field to the end of its instruction: what the processor adds to it."""
+    def _distance_to_end(self, place: int, kind: int, number: int) -> int:
+        """From a field to the end of its instruction: what the processor adds to it.
+
+        Args:
+            number: of the entity that the field lies in, if there is one.
+        """
         index, offset = place >> _SECTION_SHIFT, place & ((1 << _SECTION_SHIFT) - 1)
         section = self.obj.sections[index]
         usual = self.arch.pc_relative[kind]
@@ -274,7 +298,7 @@ class Unit:
         if self.arch.is_last is not None and self.arch.is_last(section.data, offset):
             return usual
         if index in self._divided:
-            owner = self.entities[int(self._locate(np.array([place]))[0])]
+            owner = self.entities[number]
         else:
             owner = Entity("", Kind.SNIPPET, index, 0, 0, section.size)
         listed = self.instructions(owner)
@@ -295,29 +319,33 @@ class Unit:
             mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
             starts = set(mine.tolist())
             for entity in listed:
-                starts.update(found.place for found in self._references(entity))
+                starts.update(found.place for found in self._code(entity)[1])
             start = listed.pop().start if listed else 0
             self._divided[index] = [*listed, *snippets(index, start, section.size, starts)]
         self._number_entities()
+        self.values = self._column("value")
+        """Where the symbol of each entity points, in its section."""
+        self.kinds = self._column("kind")
+        """The :class:`Kind` of each entity."""
+        self._functions = self._of_kind(Kind.FUNCTION)
+        self._variables = self._of_kind(Kind.DATA)
 
-    def _references(self, entity: Entity) -> Iterator[Reference]:
-        """References of code without relocation to what lies outside of it."""
-        data = self.obj.sections[entity.section].data
-        for each in self.instructions(entity):
-            found = self.arch.reference(each, data)
-            if found is not None and not entity.value <= found.place < entity.end:
-                yield found
+    def _of_kind(self, kind: Kind) -> list[Entity]:
+        return [self.entities[number] for number in np.flatnonzero(self.kinds == kind).tolist()]
 
     def _number_entities(self) -> None:
-        self.entities = [each for index in sorted(self._divided) for each in self._divided[index]]
+        order = sorted(self._divided)
+        listed = [self._divided[index] for index in order]
+        self.entities = list(chain.from_iterable(listed))
         for number, entity in enumerate(self.entities):
             entity.number = number
-        counts = [len(self._divided[index]) for index in sorted(self._divided)]
-        self._sections = np.repeat(np.array(sorted(self._divided), dtype="i8"), counts)
-        starts = np.array([each.start for each in self.entities], dtype="i8")
-        self._starts = (self._sections << _SECTION_SHIFT) + starts
-        self.values = np.array([each.value for each in self.entities], dtype="i8")
-        """Where the symbol of each entity points, in its section."""
+        self.sections = np.repeat(np.array(order, dtype="i8"), list(map(len, listed)))
+        """The number of each entity's section."""
+        self._starts = (self.sections << _SECTION_SHIFT) + self._column("start")
+
+    def _column(self, name: str) -> Numbers:
+        values = map(attrgetter(name), self.entities)
+        return np.fromiter(values, dtype="i8", count=len(self.entities))
 
     def _locate(self, places: Numbers) -> Numbers:
         """The numbers of the entities at places; -1 where nothing is."""
@@ -325,9 +353,9 @@ class Unit:
             return np.full(len(places), -1, dtype="i8")
         found = np.searchsorted(self._starts, places, side="right") - 1
         section = places >> _SECTION_SHIFT
-        is_before = (found < 0) | (self._sections[found] != section)
+        is_before = (found < 0) | (self.sections[found] != section)
         found = np.where(is_before, np.minimum(found + 1, len(self.entities) - 1), found)
-        return np.where(self._sections[found] == section, found, -1)
+        return np.where(self.sections[found] == section, found, -1)
 
     def _connect(self) -> None:
         """Who has which relocation, and what it refers to."""
@@ -368,7 +396,7 @@ class Unit:
 
     def _note_unknown_types(self) -> None:
         known = np.isin(self.type, list(self.arch.fields))
-        ends = np.array([each.end for each in self.entities], dtype="i8")
+        ends = self._column("end")
         last = self.offset.copy()
         for kind, bits in self.arch.fields.items():
             last[self.type == kind] += max(len(bits), 1) - 1
@@ -392,38 +420,40 @@ class Unit:
                     rows += self._hidden_branches(index, entity)
         if not rows:
             return
-        added = np.array(rows, dtype="i8").T
-        columns = [
-            np.concatenate([old, new]) for old, new in zip(self._columns(), added, strict=True)
-        ]
-        order = np.lexsort((columns[1], columns[0]))
+        owner, offset, kind, place, addend = np.array(sorted(rows), dtype="i8").T
+        target = self._locate(place)
+        delta = addend - self.values[target]
+        added = (owner, offset, kind, target, delta, np.zeros(len(rows), dtype="i8"))
+        old, new = ((each[0] << _SECTION_SHIFT) + each[1] for each in (self._columns(), added))
+        at = np.searchsorted(old, new)
         self.owner, self.offset, self.type, self.target, self.delta, self.by_name = (
-            column[order] for column in columns
+            np.insert(*columns) for columns in zip(self._columns(), repeat(at), added)
         )
         self._index_owners()
 
     def _hidden_branches(self, index: int, entity: Entity) -> Iterator[tuple[int, ...]]:
-        covered = set(self.offset[self.span(entity)].tolist())
-        for found in self._references(entity):
-            if found.field in covered:
-                continue
-            place = (index << _SECTION_SHIFT) + max(found.place, 0)
-            number = int(self._locate(np.array([place]))[0])
-            addend = found.place - self.arch.pc_relative.get(found.type, 0)
-            delta = addend - self.entities[number].value
-            yield entity.number, found.field, found.type, number, delta, 0
+        """Whose, where, of which type, to which place and with which addend."""
+        references = self._code(entity)[1]
+        covered = set(self.offset[self.span(entity)].tolist()) if references else set()
+        for found in references:
+            if found.field not in covered:
+                place = (index << _SECTION_SHIFT) + max(found.place, 0)
+                addend = found.place - self.arch.pc_relative.get(found.type, 0)
+                yield entity.number, found.field, found.type, place, addend
 
     def _find_families(self) -> None:
         """Entries to those that they speak of, cold parts to their functions."""
         targets = np.append(self.target, -1)[self.first]
         targets[np.diff(self.first, append=0) <= 0] = -1  # those without relocations
         self._described: list[int] = targets.tolist()
-        entries: dict[int, list[Entity]] = {}
-        for entity, target in zip(self.entities, self._described, strict=False):
-            if entity.kind is Kind.ENTRY and target >= 0 and target != entity.number:
-                entries.setdefault(target, []).append(entity)
-        for number, listed in entries.items():
-            self.entities[number].entries = tuple(listed)
+        targets = targets[:-1]
+        is_meant = (self.kinds == Kind.ENTRY) & (targets >= 0)
+        found = np.flatnonzero(is_meant & (targets != np.arange(len(targets))))
+        found = found[targets[found].argsort(kind="stable")]
+        listed = [self.entities[number] for number in found.tolist()]
+        bounds = np.flatnonzero(np.diff(targets[found], prepend=-1, append=-1)).tolist()
+        for first, end in pairwise(bounds):
+            self.entities[self._described[listed[first].number]].entries = tuple(listed[first:end])
         functions = {each.name: each for each in self.functions()}
         parts: dict[Entity, list[Entity]] = {}
         for entity in functions.values():
@@ -431,8 +461,8 @@ class Unit:
             if parent is not None:
                 entity.parent = parent
                 parts.setdefault(parent, []).append(entity)
-        for parent, found in parts.items():
-            parent.parts = tuple(found)
+        for parent, children in parts.items():
+            parent.parts = tuple(children)
 
     def described(self, entry: Entity) -> Entity | None:
         """What a table's entry speaks of: that which its first relocation refers to."""
@@ -457,7 +487,7 @@ class Unit:
         masked = np.frombuffer(bytearray(b"".join(parts)) + bytes(8), dtype="u1")
         bases = np.zeros(len(self.obj.sections), dtype="i8")
         bases[list(self._base)] = list(self._base.values())
-        places = self.offset + bases[self._sections[self.owner]]
+        places = self.offset + bases[self.sections[self.owner]]
         for kind, bits in self.arch.fields.items():
             found = places[self.type == kind]
             if len(found) and bits:

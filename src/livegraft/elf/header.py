@@ -9,10 +9,11 @@ and <elf.h> for the names.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from itertools import count, repeat
 from typing import Literal, NamedTuple
 
 from livegraft.errors import ElfError
@@ -137,8 +138,36 @@ class File:
         return None if section is None else self.bytes_of(section)
 
 
+NAMES_MISSING = "its section name table does not exist"
+_TABLE_OUTSIDE = "its section header table lies outside the file (truncated?)"
+
+_HEADER_OF: Callable[[type[SectionHeader], tuple[object, ...]], SectionHeader] = tuple.__new__
+
 _MOST_CHARACTERS = 1 << 28
 """Of all names of a table together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a 64-bit ELF file says of itself, its section headers as they lie there.
+
+    Args:
+        data: the whole file.
+        byte_order: ``<`` or ``>``, as :mod:`struct` writes it.
+        machine: ``e_machine``.
+        type: ``e_type``.
+        flags: ``e_flags``.
+        table: the section headers, 64 bytes each.
+        names: the number of the section with their names.
+    """
+
+    data: memoryview
+    byte_order: ByteOrder
+    machine: int
+    type: int
+    flags: int
+    table: memoryview
+    names: int
 
 
 def parse(data: bytes | memoryview, subject: str = "object") -> File:
@@ -151,6 +180,18 @@ def parse(data: bytes | memoryview, subject: str = "object") -> File:
     Raises:
         ElfError: not ELF, not 64 bit, truncated, or with headers that point outside the file.
     """
+    head = parse_head(data, subject)
+    raw = list(_layout(head.byte_order).iter_unpack(head.table))
+    sections = _with_names(head.data, raw, head.names, subject)
+    return File(head.data, head.byte_order, head.machine, head.type, head.flags, sections)
+
+
+def parse_head(data: bytes | memoryview, subject: str = "object") -> Head:
+    """Find the section headers of a 64-bit ELF file.
+
+    Raises:
+        ElfError: not ELF, not 64 bit, or truncated.
+    """
     view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
     if len(view) < 64 or bytes(view[:4]) != b"\x7fELF":
         raise ElfError(subject, "is not an ELF file" if len(view) >= 4 else "is too short for ELF")
@@ -161,26 +202,24 @@ def parse(data: bytes | memoryview, subject: str = "object") -> File:
     kind, machine, _, _, _, table, flags, header_size, _, _, entry, count, names = fields
     if header_size != 64:
         raise ElfError(subject, f"has an ELF header of {header_size} bytes")
-    raw = _raw_headers(view, order, table, entry, count, subject)
-    if names == SHN_XINDEX:
-        names = raw[0][6] if raw else 0
-    sections = _with_names(view, raw, names, subject)
-    return File(view, order, machine, kind, flags, sections)
-
-
-def _raw_headers(
-    view: memoryview, order: ByteOrder, table: int, entry: int, count: int, subject: str
-) -> list[tuple[int, ...]]:
     if table == 0:
-        return []
-    if entry != 64 or table + 64 > len(view):
-        raise ElfError(subject, "its section header table lies outside the file (truncated?)")
-    layout = struct.Struct(order + "IIQQQQIIQQ")
+        return Head(view, order, machine, kind, flags, view[:0], 0)
+    layout = _layout(order)
+    if entry != layout.size or table + layout.size > len(view):
+        raise ElfError(subject, _TABLE_OUTSIDE)
+    first = layout.unpack_from(view, table)
     if count == 0:  # 65,280 sections and more: the number is in the null section's sh_size
-        count = layout.unpack_from(view, table)[5]
-    if table + 64 * count > len(view):
-        raise ElfError(subject, "its section header table lies outside the file (truncated?)")
-    return list(layout.iter_unpack(view[table : table + 64 * count]))
+        count = first[5]
+    end = table + layout.size * count
+    if end > len(view):
+        raise ElfError(subject, _TABLE_OUTSIDE)
+    if names == SHN_XINDEX:
+        names = first[6] if count else 0
+    return Head(view, order, machine, kind, flags, view[table:end], names)
+
+
+def _layout(order: ByteOrder) -> struct.Struct:
+    return struct.Struct(order + "IIQQQQIIQQ")
 
 
 def _with_names(
@@ -189,17 +228,21 @@ def _with_names(
     if not raw:
         return ()
     if not 0 < names < len(raw):
-        raise ElfError(subject, "its section name table does not exist")
+        raise ElfError(subject, NAMES_MISSING)
     length = len(view)
     for index, fields in enumerate(raw):
         if fields[4] + fields[5] > length and fields[1] not in _WITHOUT_CONTENTS:
-            raise ElfError(subject, f"section {index} lies outside the file (truncated?)")
+            raise outside_file(subject, index)
     strings = bytes(view[raw[names][4] : raw[names][4] + raw[names][5]])
-    found = strings_at(strings, [fields[0] for fields in raw], subject)
-    return tuple(
-        SectionHeader(number, name, *fields[1:])
-        for number, (name, fields) in enumerate(zip(found, raw, strict=True))
-    )
+    offsets, *columns = zip(*raw, strict=True)
+    found = strings_at(strings, offsets, subject)
+    # Without a call of Python's for each: objects have many sections.
+    return tuple(map(_HEADER_OF, repeat(SectionHeader), zip(count(), found, *columns)))
+
+
+def outside_file(subject: str, section: int) -> ElfError:
+    """What is wrong with a section that is not in the file."""
+    return ElfError(subject, f"section {section} lies outside the file (truncated?)")
 
 
 def strings_at(table: bytes, offsets: Sequence[int], subject: str = "object") -> list[str]:

@@ -10,11 +10,9 @@ renumbering. Source of the format: System V ABI (gABI), chapter 4; Elf64_Sym and
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,15 @@ from livegraft.elf.header import (
     FileType,
     SectionFlag,
     SectionType,
+)
+from livegraft.elf.section_table import (
+    GROUP,
+    NOBITS,
+    RELA,
+    RESERVED,
+    STRTAB,
+    SYMTAB_SHNDX,
+    SectionTable,
 )
 from livegraft.errors import ElfError
 
@@ -94,23 +101,9 @@ RELOCATION = np.dtype([("offset", "u8"), ("type", "u4"), ("symbol", "u4"), ("add
 
 Relocations = npt.NDArray[np.void]
 
-_NULL, _NOBITS, _REL, _RELA, _STRTAB, _SYMTAB_SHNDX = (
-    int(each)
-    for each in (
-        *(SectionType.NULL, SectionType.NOBITS, SectionType.REL, SectionType.RELA),
-        *(SectionType.STRTAB, SectionType.SYMTAB_SHNDX),
-    )
-)
-_LIVEPATCH = int(SectionFlag.RELA_LIVEPATCH)
 _LINKS = int(SectionFlag.INFO_LINK | SectionFlag.LINK_ORDER)
+_COMPRESSED = int(SectionFlag.COMPRESSED)
 """As plain numbers: operations on enums take ten times as long, and objects have many sections."""
-
-LARGEST_SECTION = 1 << 28
-"""Bytes; the whole kernel has less."""
-
-_RESERVED = SHN_XINDEX + 1 - SHN_LORESERVE
-"""Numbers that no section of an object has, so that one number says what a symbol's section is: an
-object of 65,280 sections and more has empty ones there."""
 
 _ANYWHERE = (1 << 64) - 1
 """A limit for the offsets of relocations of a section that stands for itself."""
@@ -222,151 +215,93 @@ def parse(data: bytes | memoryview, subject: str = "object") -> ElfObject:
     Raises:
         ElfError: malformed, not ET_REL, REL relocations, more than one symbol table, or none.
     """
-    file = header.parse(data, subject)
-    if file.type != FileType.REL:
-        raise ElfError(subject, f"is not a relocatable object (e_type {file.type})")
-    tables = [section for section in file.sections if section.type == SectionType.SYMTAB]
-    if len(tables) != 1:
-        raise ElfError(subject, f"has {len(tables)} symbol tables, one is expected")
-    table = tables[0]
-    _check_sections(file, table, subject)
-    numbers = _kept_sections(file, table)
-    result = ElfObject(file.machine, file.byte_order, file.flags)
-    result.symbols = _read_symbols(file, table, numbers, subject)
-    for section in file.sections[1:]:
-        if numbers[section.number]:
-            if len(result.sections) == SHN_LORESERVE:
-                result.sections += [Section("", SectionType.NULL, alignment=0)] * _RESERVED
-            result.sections.append(_read_section(file, section, numbers))
-        if section.type == _REL:
-            raise ElfError(subject, f"{section.name}: REL relocations are not supported")
-    _check_values(result, subject)
-    _read_relocations(file, numbers, result, subject)
+    head = header.parse_head(data, subject)
+    if head.type != FileType.REL:
+        raise ElfError(subject, f"is not a relocatable object (e_type {head.type})")
+    table = SectionTable(head, subject)
+    result = ElfObject(head.machine, head.byte_order, head.flags)
+    result.sections = _read_sections(data if isinstance(data, bytes) else bytes(data), table)
+    result.symbols = _read_symbols(head.byte_order, table, subject)
+    _read_relocations(head.byte_order, table, result, subject)
     for kept in result.sections:
-        if kept.type == SectionType.GROUP:
+        if kept.type == GROUP:
             if kept.info >= len(result.symbols):
                 raise ElfError(subject, f"{kept.name}: its signature is a symbol that is none")
-            kept.data = _renumber_group(file, kept.data, numbers, subject)
+            kept.data = _renumber_group(head.byte_order, kept.data, table.numbers, subject)
     return result
 
 
-def _check_sections(file: header.File, table: header.SectionHeader, subject: str) -> None:
-    """What holds for the sections of any object, whatever they are for."""
-    end = 0
-    for section in sorted(file.sections, key=lambda each: each.offset):
-        kind, alignment = section.type, section.alignment
-        if section.size > LARGEST_SECTION:
-            raise ElfError(subject, f"{section.name}: claims to have {section.size} bytes")
-        if alignment & (alignment - 1) or alignment > LARGEST_SECTION:
-            raise ElfError(subject, f"{section.name}: has an alignment of {alignment}")
-        if section.size and kind not in (_NULL, _NOBITS):
-            if section.offset < end:
-                raise ElfError(subject, f"{section.name}: overlaps another section in the file")
-            end = section.offset + section.size
-        if kind in (_RELA, _SYMTAB_SHNDX) and section.link != table.number:
-            raise ElfError(subject, f"{section.name}: is linked to section {section.link}")
-
-
-def _kept_sections(file: header.File, table: header.SectionHeader) -> list[int]:
-    """File's section number -> number in the object; 0 for those that are written anew."""
-    numbers = [0] * len(file.sections)
-    count = 0
-    for section in file.sections[1:]:
-        kind = section.type
-        own = section.flags & _LIVEPATCH
-        is_anew = (
-            (kind == _RELA and not own)
-            or (kind == _STRTAB and section.name == ".shstrtab")
-            or kind in (_SYMTAB_SHNDX, _NULL)
-            or section.number in (table.number, table.link)
-        )
-        if not is_anew:
-            count += 1 if count + 1 != SHN_LORESERVE else 1 + _RESERVED
-            numbers[section.number] = count
-    return numbers
-
-
-def _read_section(
-    file: header.File, section: header.SectionHeader, numbers: Sequence[int]
-) -> Section:
-    links = section.flags & _LINKS
-    is_rela = section.type == _RELA
-    return Section(
-        section.name,
-        section.type,
-        section.flags,
-        b"" if is_rela else bytes(file.bytes_of(section)),
-        0 if is_rela else section.size,
-        section.alignment,
-        section.entry_size,
-        _renumbered(section.link, numbers) if links and not is_rela else 0,
-        _renumbered(section.info, numbers) if links or is_rela else section.info,
-    )
-
-
-def _renumbered(section: int, numbers: Sequence[int]) -> int:
-    return numbers[section] if section < len(numbers) else 0
+def _read_sections(data: bytes, table: SectionTable) -> list[Section]:
+    """The sections that an object keeps, without their relocations."""
+    kept = np.flatnonzero(table.numbers)
+    is_rela = table.type[kept] == RELA
+    is_linked = table.flags[kept] & _LINKS != 0
+    link = np.where(is_linked & ~is_rela, table.renumbered(table.link[kept]), 0)
+    info = np.where(is_linked | is_rela, table.renumbered(table.info[kept]), table.info[kept])
+    size = np.where(is_rela, 0, table.size[kept])
+    is_empty = is_rela | (table.type[kept] == NOBITS)
+    start = table.offset[kept]
+    ends = np.where(is_empty, start, start + size)
+    contents = map(data.__getitem__, map(slice, start.tolist(), ends.tolist()))
+    columns = (table.type[kept], table.flags[kept], size, table.alignment[kept])
+    kind, flags, sizes, alignment = (column.tolist() for column in columns)
+    rest = (column.tolist() for column in (table.entry_size[kept], link, info))
+    read = list(map(Section, table.names_of(kept), kind, flags, contents, sizes, alignment, *rest))
+    null = Section("", SectionType.NULL, alignment=0)
+    first = SHN_LORESERVE - 1
+    if len(read) <= first:
+        return [null, *read]
+    return [null, *read[:first], *([null] * RESERVED), *read[first:]]
 
 
 def _read_relocations(
-    file: header.File, numbers: Sequence[int], result: ElfObject, subject: str
+    order: ByteOrder, table: SectionTable, result: ElfObject, subject: str
 ) -> None:
     """All relocations at once, then each section's share of them."""
-    tables = [section for section in file.sections if section.type == _RELA]
-    for section in tables:
-        if section.entry_size != 24 or section.size % 24:
-            raise ElfError(subject, f"{section.name}: entries are not Elf64_Rela")
+    tables = np.flatnonzero(table.type == RELA)
+    size = table.size[tables]
+    for section in tables[(table.entry_size[tables] != 24) | (size % 24 != 0)].tolist():
+        raise table.error(section, "entries are not Elf64_Rela")
     raw = np.frombuffer(
-        b"".join(file.bytes_of(section) for section in tables),
-        dtype=np.dtype([("offset", "u8"), ("info", "u8"), ("addend", "i8")]).newbyteorder(
-            file.byte_order
-        ),
+        b"".join(map(table.contents, tables.tolist())),
+        dtype=np.dtype([("offset", "u8"), ("info", "u8"), ("addend", "i8")]).newbyteorder(order),
     )
     entries = np.empty(len(raw), dtype=RELOCATION)
     entries["offset"] = raw["offset"]
     entries["type"] = raw["info"] & 0xFFFFFFFF
     entries["symbol"] = raw["info"] >> 32
     entries["addend"] = raw["addend"]
-    ends = list(accumulate(section.size // 24 for section in tables))
-    unknown = np.flatnonzero(entries["symbol"] >= len(result.symbols))
-    if len(unknown):
-        section = tables[bisect_right(ends, int(unknown[0]))]
-        raise ElfError(subject, f"{section.name}: refers to a symbol that does not exist")
+    ends = np.cumsum(size // 24)
+    for unknown in np.flatnonzero(entries["symbol"] >= len(result.symbols)).tolist():
+        section = int(tables[np.searchsorted(ends, unknown, side="right")])
+        raise table.error(section, "refers to a symbol that does not exist")
+    own = table.numbers[tables]
+    numbers = np.where(own > 0, own, table.renumbered(table.info[tables]))
+    for position in np.flatnonzero(numbers == 0).tolist():
+        section = int(table.info[tables[position]])
+        raise table.error(int(tables[position]), f"applies to section {section}, which is none")
     limits = []
     first = 0
-    for section, end in zip(tables, ends, strict=True):
-        limits.append(_apply(section, entries[first:end], numbers, result, subject))
+    columns = (tables, numbers, own, ends)
+    for position, number, is_own, end in zip(*(each.tolist() for each in columns), strict=True):
+        target = result.sections[number]
+        if target.type == NOBITS and end > first:
+            raise table.error(position, f"relocations of {target.name}, which is empty")
+        limits.append(_take(target, entries[first:end], bool(is_own)))
         first = end
-    outside = np.flatnonzero(
-        entries["offset"] >= np.repeat(np.array(limits, dtype="u8"), np.diff([0, *ends]))
-    )
-    if len(outside):
-        section = tables[bisect_right(ends, int(outside[0]))]
-        raise ElfError(subject, f"{section.name}: relocation outside of its section")
+    limit = np.repeat(np.array(limits, dtype="u8"), size // 24)
+    for outside in np.flatnonzero(entries["offset"] >= limit).tolist():
+        section = int(tables[np.searchsorted(ends, outside, side="right")])
+        raise table.error(section, "relocation outside of its section")
 
 
-def _apply(
-    section: header.SectionHeader,
-    entries: Relocations,
-    numbers: Sequence[int],
-    result: ElfObject,
-    subject: str,
-) -> int:
+def _take(target: Section, entries: Relocations, is_own: bool) -> int:
     """Give a section its relocations; returns what their offsets have to stay below."""
-    if numbers[section.number]:
-        result.sections[numbers[section.number]].relocations = entries
-        return _ANYWHERE
-    number = _renumbered(section.info, numbers)
-    if not number:
-        raise ElfError(subject, f"{section.name}: applies to section {section.info}, which is none")
-    target = result.sections[number]
-    if target.type == _NOBITS and len(entries):
-        raise ElfError(subject, f"{section.name}: relocations of {target.name}, which is empty")
-    if len(target.relocations):
+    if len(target.relocations) and not is_own:
         entries = np.concatenate([target.relocations, entries])
     target.relocations = entries
     # The offsets of a compressed section are those of what is in it.
-    return _ANYWHERE if target.flags & SectionFlag.COMPRESSED else target.size
+    return _ANYWHERE if is_own or target.flags & _COMPRESSED else target.size
 
 
 def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:
@@ -382,70 +317,66 @@ def _symbol_layout(order: ByteOrder) -> np.dtype[np.void]:
     ).newbyteorder(order)
 
 
-def _read_symbols(
-    file: header.File, table: header.SectionHeader, numbers: Sequence[int], subject: str
-) -> list[Symbol]:
-    if table.size % 24 or table.entry_size != 24 or table.size == 0:
+def _read_symbols(order: ByteOrder, table: SectionTable, subject: str) -> list[Symbol]:
+    symtab, strtab = table.symtab, int(table.link[table.symtab])
+    size = int(table.size[symtab])
+    if size % 24 or table.entry_size[symtab] != 24 or size == 0:
         raise ElfError(subject, "its symbol table's entries are not Elf64_Sym")
-    if table.link >= len(file.sections) or file.sections[table.link].type != _STRTAB:
+    if strtab >= len(table.type) or table.type[strtab] != STRTAB:
         raise ElfError(subject, "its symbol table has no string table")
-    raw = np.frombuffer(file.bytes_of(table), dtype=_symbol_layout(file.byte_order))
-    strings = bytes(file.bytes_of(file.sections[table.link]))
-    names = header.strings_at(strings, raw["name"].tolist(), subject)
-    sections = _sections_of_symbols(file, raw["section"].astype("u4"), names, numbers, subject)
+    raw = np.frombuffer(table.contents(symtab), dtype=_symbol_layout(order))
+    names = header.strings_at(bytes(table.contents(strtab)), raw["name"].tolist(), subject)
+    sections = _sections_of_symbols(order, raw, names, table, subject)
     info = raw["info"]
     columns = (sections, raw["value"], raw["size"], info >> 4, info & 0xF, raw["other"])
     return list(map(Symbol, names, *(column.tolist() for column in columns)))
 
 
 def _sections_of_symbols(
-    file: header.File,
-    sections: npt.NDArray[np.uint32],
+    order: ByteOrder,
+    raw: npt.NDArray[np.void],
     names: Sequence[str],
-    numbers: Sequence[int],
+    table: SectionTable,
     subject: str,
-) -> npt.NDArray[np.uint32]:
+) -> npt.NDArray[np.int64]:
     """The symbols' sections by the numbers that the object has; reserved indices stay."""
+    sections = raw["section"].astype("i8")
     is_wide = sections == SHN_XINDEX
     is_inside = (sections > 0) & ((sections < SHN_LORESERVE) | is_wide)
     if is_wide.any():
-        sections = np.where(is_wide, _extended(file, len(sections), subject), sections)
+        sections = np.where(is_wide, _extended(order, len(sections), table, subject), sections)
     inside = np.flatnonzero(is_inside)
-    for number in inside[sections[inside] >= len(numbers)].tolist():
+    found = sections[inside]
+    for number in inside[found >= len(table.numbers)].tolist():
         raise ElfError(subject, f"symbol {names[number]!r} lies in a section that does not exist")
-    renumbered = np.array(numbers, dtype="u4")[sections[inside]]
-    for number in inside[renumbered == 0].tolist():
+    sections[inside] = table.numbers[found]
+    for number in inside[sections[inside] == 0].tolist():
         raise ElfError(subject, f"symbol {names[number]!r} lies in no section of its own")
-    result = sections.copy()
-    result[inside] = renumbered
-    return result
+    size = np.where(table.type[found] == RELA, 0, table.size[found]).astype("u8")
+    for number in inside[raw["value"][inside] > size].tolist():
+        raise ElfError(subject, f"symbol {names[number]!r} lies beyond its section")
+    return sections
 
 
-def _extended(file: header.File, count: int, subject: str) -> npt.NDArray[np.uint32]:
+def _extended(
+    order: ByteOrder, count: int, table: SectionTable, subject: str
+) -> npt.NDArray[np.int64]:
     """The sections' numbers of symbols that have SHN_XINDEX instead."""
-    table = next((each for each in file.sections if each.type == _SYMTAB_SHNDX), None)
-    if table is None or table.size != 4 * count:
+    found = np.flatnonzero(table.type == SYMTAB_SHNDX)
+    if not len(found) or table.size[found[0]] != 4 * count:
         raise ElfError(subject, "has no table of extended section indices of its symbols' number")
-    return np.frombuffer(file.bytes_of(table), dtype=file.byte_order + "u4").astype("u4")
+    return np.frombuffer(table.contents(int(found[0])), dtype=order + "u4").astype("i8")
 
 
-def _check_values(result: ElfObject, subject: str) -> None:
-    sizes = np.array([section.size for section in result.sections], dtype="u8")
-    sections = np.array([symbol.section for symbol in result.symbols], dtype="i8")
-    values = np.array([symbol.value for symbol in result.symbols], dtype="u8")
-    is_inside = (sections > 0) & ((sections < SHN_LORESERVE) | (sections > SHN_XINDEX))
-    inside = np.flatnonzero(is_inside)
-    for number in inside[values[inside] > sizes[sections[inside]]].tolist():
-        raise ElfError(subject, f"symbol {result.symbols[number].name!r} lies beyond its section")
-
-
-def _renumber_group(file: header.File, data: bytes, numbers: Sequence[int], subject: str) -> bytes:
+def _renumber_group(
+    order: ByteOrder, data: bytes, numbers: npt.NDArray[np.int64], subject: str
+) -> bytes:
     """A section group's members by their new numbers; relocation sections follow their targets."""
     if len(data) % 4:
         raise ElfError(subject, "a section group's members are no words")
-    words = np.frombuffer(data, dtype=file.byte_order + "u4").copy()
+    words = np.frombuffer(data, dtype=order + "u4").copy()
     for position, member in enumerate(words[1:].tolist(), 1):
-        if member >= len(file.sections):
+        if member >= len(numbers):
             raise ElfError(subject, f"a section group names section {member}, which is none")
         words[position] = numbers[member]
     return words[np.r_[True, words[1:] != 0]].tobytes() if len(words) else data

@@ -22,7 +22,7 @@ def mark_target(comparison: Comparison) -> Iterator[Reason]:
         ("LIVEGRAFT_FORCE_CHANGED", marks.forced),
         ("LIVEGRAFT_IGNORE_FUNCTION", marks.ignored_functions),
     ):
-        for name in sorted(wanted - _functions_before(comparison)):
+        for name in sorted(wanted - _functions_before(comparison)) if wanted else ():
             text = f"is marked {mark}, and the running kernel has no such function in this unit"
             yield Reason("mark-target", name, text, CORRECT)
     for name in sorted(marks.forced & marks.ignored_functions):

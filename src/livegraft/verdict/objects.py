@@ -68,8 +68,8 @@ def runtime_constant(comparison: Comparison) -> Iterator[Reason]:
 
 def _places_in_functions(unit: Unit) -> Iterator[tuple[Entity, Entity]]:
     """Variables and sections that point into the middle of functions."""
-    owners = [each.kind in (Kind.DATA, Kind.ANONYMOUS) for each in unit.entities]
-    may_be = np.array(owners, dtype=bool)[unit.owner] & (unit.target >= 0) & (unit.delta != 0)
+    is_owner = np.isin(unit.kinds, (Kind.DATA, Kind.ANONYMOUS))
+    may_be = is_owner[unit.owner] & (unit.target >= 0) & (unit.delta != 0)
     for position in np.flatnonzero(may_be).tolist():
         target = unit.entities[unit.target[position]]
         if target.kind is Kind.FUNCTION:

@@ -8,7 +8,7 @@ Software Developer's Manual, volume 2, chapter 2 and appendix A (opcode maps).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from livegraft.elf.arch.architecture import Instruction, Undecodable
 
@@ -80,6 +80,42 @@ _CONTROL_REGISTERS = range(0x20, 0x24)
 """``mov`` from and to control and debug registers: the ModRM byte's mode is ignored."""
 
 
+def _immediate_size(kind: int, narrow: bool, wide: bool, short_address: bool) -> int:
+    if kind in (0, _BYTE, _WORD):
+        return kind
+    if kind == _NEAR:
+        return 4
+    if kind == _ENTER:
+        return 3
+    if kind == _OFFSET:
+        return 4 if short_address else 8
+    if kind == _VALUE and wide:
+        return 8
+    return 2 if narrow and not wide else 4
+
+
+_IS_PLAIN = bytearray(
+    not (_PREFIXES[byte] or _INVALID[byte] or 0x40 <= byte < 0x50)
+    and byte not in (0x0F, 0x62, 0x8F, 0xC4, 0xC5, 0xF6, 0xF7)
+    for byte in range(256)
+)
+"""One-byte opcodes that mean the same whatever follows."""
+
+_SIZE, _SIZE_WIDE = (
+    bytearray(_immediate_size(kind, False, wide, False) for kind in _IMMEDIATE)
+    for wide in (False, True)
+)
+"""Bytes of a one-byte opcode's immediate, without and with REX.W."""
+
+_MODRM_AND_SIB = bytearray(1 + (byte < 0xC0 and byte & 7 == 4) for byte in range(256))
+"""Bytes up to the displacement, by the ModRM byte."""
+
+_DISPLACEMENT = bytearray((4 if byte & 7 == 5 else 0, 1, 4, 0)[byte >> 6] for byte in range(256))
+"""Bytes of the displacement, by the ModRM byte; a SIB byte may ask for four more."""
+
+_MADE: Callable[[type[Instruction], tuple[int, ...]], Instruction] = tuple.__new__
+
+
 def decode(code: bytes, start: int = 0, end: int | None = None) -> Iterator[Instruction]:
     """Decode instruction after instruction.
 
@@ -93,15 +129,42 @@ def decode(code: bytes, start: int = 0, end: int | None = None) -> Iterator[Inst
     """
     stop = len(code) if end is None else end
     at = start
-    while at < stop:
-        try:
-            instruction = _decode_one(code, at)
-        except IndexError:
-            raise Undecodable(f"instruction at {at:#x} is cut off") from None
-        if instruction.end > stop:
-            raise Undecodable(f"instruction at {at:#x} is cut off")
-        yield instruction
-        at = instruction.end
+    try:
+        while at < stop:
+            instruction = _decode_plain(code, at) or _decode_one(code, at)
+            if instruction.end > stop:
+                raise IndexError
+            yield instruction
+            at = instruction.end
+    except IndexError:
+        raise Undecodable(f"instruction at {at:#x} is cut off") from None
+
+
+def _decode_plain(code: bytes, start: int) -> Instruction | None:
+    """Most instructions: an opcode of one byte without prefixes but REX; None for the others."""
+    at = start
+    byte = code[at]
+    wide = False
+    if byte & 0xF0 == 0x40:
+        wide = byte & 8 != 0
+        at += 1
+        byte = code[at]
+    if not _IS_PLAIN[byte]:
+        return None
+    at += 1
+    modrm = 0
+    displacement = at
+    if _MODRM[byte]:
+        modrm = at
+        operand = code[at]
+        displacement = at + _MODRM_AND_SIB[operand]
+        at = displacement + _DISPLACEMENT[operand]
+        if operand < 0x40 and operand & 7 == 4 and code[modrm + 1] & 7 == 5:
+            at += 4
+    end = at + (_SIZE_WIDE if wide else _SIZE)[byte]
+    if end > len(code):
+        raise IndexError
+    return _MADE(Instruction, (start, end, 0, byte, modrm, displacement, at))
 
 
 def _decode_one(code: bytes, start: int) -> Instruction:
@@ -141,20 +204,6 @@ def _decode_two_byte(code: bytes, start: int, at: int) -> Instruction:
     if opcode in _CONTROL_REGISTERS:
         return Instruction(start, at + 1, 1, opcode, at, at + 1, at + 1)
     return _finish(code, start, at, 1, opcode, not _PLAIN_0F[opcode], _BYTE_0F[opcode])
-
-
-def _immediate_size(kind: int, narrow: bool, wide: bool, short_address: bool) -> int:
-    if kind in (0, _BYTE, _WORD):
-        return kind
-    if kind == _NEAR:
-        return 4
-    if kind == _ENTER:
-        return 3
-    if kind == _OFFSET:
-        return 4 if short_address else 8
-    if kind == _VALUE and wide:
-        return 8
-    return 2 if narrow and not wide else 4
 
 
 def _decode_vector(code: bytes, start: int, at: int) -> Instruction:
