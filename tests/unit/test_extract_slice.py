@@ -411,3 +411,22 @@ def test_what_the_fix_does_not_change_goes_into_a_header_if_it_is_long() -> None
     for body in ("return helper(a) + 1;", "return calls(a);", "return helper(a) + late(a);"):
         assert body in found.main  # it is patched, changed by the fix, or needs what is
     assert found.main.index(header_name(UNIT)) < found.main.index("return calls(a);")
+
+
+@pytest.mark.parametrize("tag", ["foo", ""])
+def test_a_variable_beside_its_type_is_not_taken_for_a_constant(tag: str) -> None:
+    """Who writes it stays behind, so that the compiler would take its initial value for good."""
+    text = f"static struct {tag} {{ int a; }} state;\n" + (
+        "void set(int a) { state.a = a; }\nint patched(int a) { return state.a == a; }\n"
+    )
+    found = kept(text, "patched", running=("state", "set"))
+    assert "void set" not in found
+    made = subprocess.run(
+        ["gcc", "-O2", "-S", "-x", "c", "-", "-o", "-"],
+        input=found,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    body = made.stdout.partition("patched:")[2].partition(".cfi_endproc")[0]
+    assert "state" in body

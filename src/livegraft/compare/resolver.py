@@ -51,8 +51,6 @@ class OfPatch:
 
     def external(self, name: str) -> Target | None:
         """The symbol that an undefined one means; None if it is to stay an ordinary one."""
-        if name in self.brought:
-            return None
         if name in self.own:
             return self.kernel.referenced(name)
-        return self.kernel.external(name)
+        return None if name in self.brought else self.kernel.external(name)

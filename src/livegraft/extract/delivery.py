@@ -164,11 +164,16 @@ def _include(
 
 
 def own_names(comparison: Comparison) -> frozenset[str]:
-    """What the original unit defines: of the running kernel's object, not of another unit."""
+    """What the original unit defines: of the running kernel's object, not of another unit.
+
+    What the fix has the unit take from another one is not among it.
+    """
     symbols = comparison.original.obj.symbols
-    return frozenset(
+    elsewhere = {each.name for each in comparison.patched.obj.symbols if each.is_undefined}
+    own = {
         symbols[number].name
         for each in comparison.original.entities
         if each.kind in NAMED
         for number in (each.symbol, *each.aliases)
-    )
+    }
+    return frozenset(own - elsewhere)

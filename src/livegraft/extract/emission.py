@@ -92,10 +92,28 @@ def write(
             # In the header the messages of WARN() have to name the unit as well.
             parts.append(f'#line {first} "{unit}"\n' if parts is header else f"#line {first}\n")
         parts.append(f"{found.rstrip()}\n")
+        if segment in selection.whole:
+            parts += _kept(segment, syntax, wanted)
         is_behind_definition = is_definition
     file.append("\n#include <livegraft.h>\n")
     file += [f"{PATCHES}({name});\n" for name in sorted(wanted.patched)]
     return Text("".join(file), "".join(header) if apart else "")
+
+
+def _kept(segment: Segment, syntax: Syntax, wanted: Wanted) -> list[str]:
+    """Marks for the running kernel's variables that are defined beside their type.
+
+    Who writes them stays behind: without a mark the compiler takes their initial value for good.
+    """
+    return [
+        f"static typeof({each.name}) {each.name} __attribute__((used));\n"
+        for each in syntax.declared.get(segment, ())
+        if each.is_definition
+        and not each.is_function
+        and each.is_static
+        and not each.is_constant
+        and each.name in wanted.running
+    ]
 
 
 def _top(unit: str, text: str) -> str:

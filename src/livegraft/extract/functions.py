@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from livegraft.compare import names, sections
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.entity import NAMED, Entity, Kind
+from livegraft.compare.entity import NAMED, Entity
 from livegraft.compare.tracing import callers_of, is_tail_called, is_traced
 from livegraft.compare.unit import Unit
 from livegraft.errors import Reason, Refused
@@ -35,11 +35,6 @@ def wanted(comparison: Comparison) -> Wanted:
         if patched_one.kind in NAMED
         and patched_one.name == original.name
         and not is_clone(original.name)
-    }
-    running |= {
-        each.name
-        for each in comparison.original.entities
-        if each.kind is Kind.DATA and not names.is_numbered(each.name)
     }
     new_globals = comparison.new_globals
     return Wanted(

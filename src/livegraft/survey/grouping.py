@@ -116,6 +116,13 @@ class _Group:
             except Refused as error:
                 self.reasons = error.reasons
                 return ""
+            except CompileError as error:
+                # Of the vDSO, which is no unit: it was compiled to see whether it changes.
+                new = self._mentioned(str(error))
+                if not new:
+                    return str(error)
+                self.files += new
+                continue
             except LivegraftError as error:
                 return str(error)
             wanted = self._wanted(errors) if errors else self._defining()
@@ -199,6 +206,16 @@ class _Group:
             set(read),
         )
         return sorted(next((found for found in clues if found), ()))
+
+    def _mentioned(self, text: str) -> list[str]:
+        """The changed headers that speak of the first name that the compiler does not know."""
+        headers = [
+            path
+            for path in self._trees.changed
+            if path.endswith(_HEADERS) and path not in self.files
+        ]
+        known = changed_names(self._trees, _HEADERS)
+        return sorted(_mentioning(headers, known, " ".join(_QUOTED.findall(text)[:1])))
 
     def _read(self, unit: Unit) -> list[str]:
         """The changed headers that a unit reads with the fix so far."""
