@@ -148,6 +148,14 @@ def test_an_unterminated_string_table() -> None:
         elf.parse(bytes(file.data))
 
 
+def test_a_name_of_a_section_that_is_not_kept() -> None:
+    """Nobody needs the names of relocation sections, but a file with a wrong one is damaged."""
+    file = File()
+    file.set(file.of_type(SectionType.RELA), NAME, 1 << 30)
+    with pytest.raises(ElfError, match="no string at offset"):
+        elf.parse(bytes(file.data))
+
+
 @pytest.mark.parametrize("value", [0, 1, None, 0xFFFFFFFF])
 @pytest.mark.parametrize("kind", [SectionType.RELA, SectionType.SYMTAB])
 def test_links_to_nowhere_and_to_itself(kind: SectionType, value: int | None) -> None:

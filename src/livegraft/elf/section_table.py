@@ -74,6 +74,8 @@ class SectionTable:
         self._check_places(raw)
         self.offset, self.size = raw["offset"].astype("i8"), raw["size"].astype("i8")
         self._strings = self._contents(head.names) if len(raw) else b""
+        for section in np.flatnonzero(self._name > self._strings.rfind(b"\0")).tolist():
+            header.string_at(self._strings, int(self._name[section]), subject)  # raises
         self._check_numbers(raw)
         self.alignment = raw["alignment"].astype("i8")
         self.entry_size = raw["entry"].astype("u8")
