@@ -68,6 +68,7 @@ def test_a_file_that_nothing_helps_says_so(kernel: Kernel, tmp_path: Path) -> No
     "unit",
     [
         "net/ipv4/tcp_cubic.c",
+        "drivers/scsi/bfa/bfa_port.c",  # bfa_trc(): __bfa_trc(..., __LINE__, ...)
         "drivers/gpu/drm/radeon/radeon_kms.c",  # DRM_ERROR("... %s:%u", __func__, __LINE__)
     ],
 )
