@@ -20,6 +20,7 @@ from livegraft.survey.journal import Journal
 from livegraft.survey.oracle import Check, ReadBack, Verdict, read_back
 from livegraft.survey.plan import _meeting, shuffled
 from livegraft.survey.running import PER_CPU, per_cpu_base, running_module
+from livegraft.survey.sources import Trees, likely_functions, names_in_headers
 from livegraft.survey.workers import Failure, Task, Workers
 
 
@@ -99,6 +100,22 @@ def test_a_folder_keeps_to_its_survey(tmp_path: Path) -> None:
     _claim(tmp_path, replace(options, controls=200))
     with pytest.raises(UsageError, match=r"sample, seed differ.*name another folder"):
         _claim(tmp_path, Options("1", "2", "6.1.0-54-amd64", 13, 2, ("fs/*",)))
+
+
+def test_who_may_define_a_function_is_told_from_who_calls_it(tmp_path: Path) -> None:
+    """Hundreds of files call what a header of an update names; each would be read in full."""
+    texts = {
+        "defines.c": ("int f(void);\n", "int f(void);\nint\nlg_new(int x)\n{\n}\n"),
+        "calls.c": ("", "int g(void)\n{\n\tif (x)\n\t\treturn lg_new(1);\n}\n"),
+        "header.h": ("", "int lg_new(int x);\n"),
+    }
+    for path, sides in texts.items():
+        for folder, text in zip(("old", "new"), sides, strict=True):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / path).write_text(text)
+    trees = Trees(tmp_path / "old", tmp_path / "new", tuple(sorted(texts)))
+    assert likely_functions(trees) == {"calls.c": {"g"}, "defines.c": {"lg_new"}}
+    assert names_in_headers(trees) == {"header.h": {"int", "lg_new", "x"}}
 
 
 def test_names_are_fit_for_modules() -> None:

@@ -28,7 +28,7 @@ from livegraft.kbuild.objects import Unit, units_among
 from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
 from livegraft.kernel.kernel import Kernel, open_prepared
 from livegraft.survey.candidate import Candidate
-from livegraft.survey.sources import Trees, changed_names
+from livegraft.survey.sources import CALLED, HEADERS, Trees, likely_functions, names_in_headers
 
 ROUNDS = 12
 """Each brings at least one more file; the longest chain seen in an update has 4."""
@@ -39,7 +39,6 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 _SCENE = re.compile(r": In function |^In file included from|^ +from ")
 _SHOWN = re.compile(r"^ *\d+ \| (.*)", re.MULTILINE)
 _MISSING_FILE = re.compile(r"fatal error: (\S+): No such file")
-_CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _KEYWORDS = frozenset(
     " ".join(
         (
@@ -49,7 +48,6 @@ _KEYWORDS = frozenset(
         )
     ).split()
 )
-_HEADERS = (".h", ".inc", ".def")
 _TOO_MANY = "too-many-units"
 _READ_BY_TOO_MANY: dict[frozenset[str], tuple[Reason, ...]] = {}
 """Headers, and why a fix with them is refused whatever else is in it; of this process."""
@@ -139,7 +137,7 @@ class _Group:
         kept = list(new)
         for path in new:
             less = [each for each in kept if each != path]
-            if less and path.endswith(_HEADERS) and not self._complaint(unit, less):
+            if less and path.endswith(HEADERS) and not self._complaint(unit, less):
                 kept = less
         return kept
 
@@ -170,7 +168,7 @@ class _Group:
 
     def _units(self, changes: Changes) -> tuple[Unit, ...]:
         """The units to check; which headers are read by too many is found out once."""
-        headers = frozenset(path for path in self.files if path.endswith(_HEADERS))
+        headers = frozenset(path for path in self.files if path.endswith(HEADERS))
         for known, reasons in _READ_BY_TOO_MANY.items():
             if known <= headers:
                 raise Refused(self.files[0], reasons)
@@ -196,7 +194,7 @@ class _Group:
             ends = tuple(f"/{name.split('/')[-1]}" for name in missing)
             return [path for path in self._trees.changed if path.endswith(ends)]
         read = [path for path in self._read(unit) if path not in self.files]
-        known = changed_names(self._trees, _HEADERS)
+        known = names_in_headers(self._trees)
         lines = [line for line in text.split("\n") if not _SCENE.search(line)]
         named = "\n".join(lines)
         clues = (
@@ -212,15 +210,15 @@ class _Group:
         headers = [
             path
             for path in self._trees.changed
-            if path.endswith(_HEADERS) and path not in self.files
+            if path.endswith(HEADERS) and path not in self.files
         ]
-        known = changed_names(self._trees, _HEADERS)
+        known = names_in_headers(self._trees)
         return sorted(_mentioning(headers, known, " ".join(_QUOTED.findall(text)[:1])))
 
     def _read(self, unit: Unit) -> list[str]:
         """The changed headers that a unit reads with the fix so far."""
         changes = self._trees.content(self.files)
-        headers = frozenset(path for path in self._trees.changed if path.endswith(_HEADERS))
+        headers = frozenset(path for path in self._trees.changed if path.endswith(HEADERS))
         (command,) = learn(self._kernel, [unit]).values()
         with shadow_of(self._kernel.source, changes) as shadow:
             try:
@@ -233,22 +231,22 @@ class _Group:
 
     def _defining(self) -> list[str]:
         """Changed files that define what the group's headers newly declare and its units call."""
-        headers = [path for path in self.files if path.endswith(_HEADERS)]
+        headers = [path for path in self.files if path.endswith(HEADERS)]
         if not headers:
             return []
-        known = changed_names(self._trees, _HEADERS)
+        known = names_in_headers(self._trees)
         called: set[str] = set()
         for path in self.files:
             if path.endswith(".c"):
-                called |= set(_CALLED.findall(self._trees.after(path) or ""))
+                called |= set(CALLED.findall(self._trees.after(path) or ""))
         names = called & frozenset[str]().union(*(known[path] for path in headers))
         own = {n for p in self.files for n in _exported(self._trees.after(p) or "")}
         names -= own
         if not names:
             return []
-        known = changed_names(self._trees, (".c",))
+        defined = likely_functions(self._trees)
         others = sorted(self._built - set(self.files))
-        likely = [path for path in others if names & known[path]]
+        likely = [path for path in others if names & defined[path]]
         return [path for path in likely if names & _new_functions(self._trees, path)]
 
 

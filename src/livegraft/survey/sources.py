@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,8 @@ from livegraft.fix.between import between, file_diff, wanted
 from livegraft.progress import SILENT, Progress
 from livegraft.survey.candidate import Candidate
 
+HEADERS = (".h", ".inc", ".def")
+CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -86,18 +88,33 @@ def _text(path: Path) -> str | None:
         return None
 
 
-@lru_cache(maxsize=4)
-def changed_names(trees: Trees, suffixes: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
-    """The identifiers of the changed lines, by file.
+@lru_cache(maxsize=1)
+def names_in_headers(trees: Trees) -> Mapping[str, frozenset[str]]:
+    """The identifiers of the changed lines of headers, by header."""
+    return {
+        path: frozenset(_NAME.findall("\n".join(old ^ new)))
+        for path, old, new in _differing(trees, HEADERS)
+    }
 
-    Args:
-        suffixes: which files.
-    """
-    found = {}
+
+@lru_cache(maxsize=1)
+def likely_functions(trees: Trees) -> Mapping[str, frozenset[str]]:
+    """What the new lines of ``.c`` files may define, by file: names in front of a parenthesis, in
+    lines that are not indented."""
+    return {
+        path: frozenset(
+            name for line in new - old if line[:1].strip() for name in CALLED.findall(line)
+        )
+        for path, old, new in _differing(trees, (".c",))
+    }
+
+
+def _differing(
+    trees: Trees, suffixes: tuple[str, ...]
+) -> Iterator[tuple[str, frozenset[str], frozenset[str]]]:
+    """Changed files with the lines of both sides."""
     for path in trees.changed:
         if path.endswith(suffixes):
-            old, new = (
-                set((text or "").split("\n")) for text in (trees.before(path), trees.after(path))
-            )
-            found[path] = frozenset(_NAME.findall("\n".join(old ^ new)))
-    return found
+            sides = (trees.before(path), trees.after(path))
+            old, new = (frozenset((text or "").split("\n")) for text in sides)
+            yield path, old, new
