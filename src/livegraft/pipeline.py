@@ -194,13 +194,15 @@ def check(
         progress: told of the steps.
 
     Raises:
-        FixError: a diff cannot be used or does not apply.
+        FixError: a diff cannot be used or does not apply, or the folder is not of this fix.
         NothingChanged: it changes nothing in this kernel.
         Refused: it changes what can never be replaced.
         CompileError: it does not compile.
         ProofFailed: what is compiled here is not what was shipped.
     """
     fix = Fix.load(fixes)
+    if folder is not None:
+        folder.check_origin(fix.sha256, kernel.source_version)
     changes = fix.apply(kernel.source)
     touched = units_of(changes, kernel, progress)
     commands = learn(kernel, touched.units, progress)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from livegraft import pipeline
 from livegraft.changeset import VMLINUX, State, Target
 from livegraft.elf import object as elf
 from livegraft.elf.object import ElfObject
-from livegraft.errors import Refused
-from livegraft.extract.folder import read_folder, write_folder
+from livegraft.errors import FixError
+from livegraft.extract.folder import INDEX, read_folder, write_folder
 from livegraft.kernel.kernel import Kernel
 from livegraft.pipeline import Method, Outcome, Verdict
 
@@ -30,6 +31,7 @@ PROC = "fs/proc/root.c"
 NETFS = "fs/netfs/objects.c"
 MINIX = "fs/minix/itree_v2.c"
 KMOD = "kernel/kmod.c"
+PANIC = "kernel/panic.c"
 SHOW = "static int cmdline_proc_show(struct seq_file *m, void *v)\n{\n"
 
 
@@ -183,8 +185,8 @@ def test_callbacks_and_what_the_file_declares_itself(kernel: Kernel) -> None:
 def test_an_edited_folder_is_built_and_the_module_says_so(kernel: Kernel, tmp_path: Path) -> None:
     outcome = pipeline.check([SAMPLE], kernel, method=Method.EXTRACT, why=True)
     folder = tmp_path / "review"
-    release = str(kernel.release)
-    (name,) = write_folder(folder, release, [SAMPLE], outcome.fix.sha256, outcome.extracted)
+    release, source = str(kernel.release), kernel.source_version
+    (name,) = write_folder(folder, release, source, [SAMPLE], outcome.fix.sha256, outcome.extracted)
     assert "| `cmdline_proc_show` | hunk |" in (folder / "README.md").read_text()
     for edited in (False, True):
         if edited:
@@ -201,16 +203,63 @@ def test_an_edited_folder_is_built_and_the_module_says_so(kernel: Kernel, tmp_pa
         assert (b"livegraft.sample=2" in output.read_bytes()) is edited
 
 
+def review(kernel: Kernel, fix: Path, folder: Path) -> Path:
+    """An extracted live patch of one unit: its C file."""
+    outcome = extracted(kernel, fix)
+    digest, source = outcome.fix.sha256, kernel.source_version
+    (name,) = write_folder(folder, kernel.release, source, [fix], digest, outcome.extracted)
+    return folder / name
+
+
+def edited(kernel: Kernel, file: Path, text: str) -> Outcome:
+    """What a folder is to the kernel with another text in it."""
+    file.write_text(text)
+    found = read_folder(file.parent)
+    return pipeline.check(found.fixes, kernel, method=Method.EXTRACT, folder=found)
+
+
+def reasons(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(each.rule, each.object) for each in outcome.reasons]
+
+
 def test_an_edit_that_replaces_what_is_not_there_is_refused(kernel: Kernel, tmp_path: Path) -> None:
-    outcome = pipeline.check([SAMPLE], kernel, method=Method.EXTRACT)
-    folder = tmp_path / "review"
-    (name,) = write_folder(folder, str(kernel.release), [SAMPLE], "0" * 64, outcome.extracted)
+    file = review(kernel, SAMPLE, tmp_path / "review")
     more = "\nstatic void added(void)\n{\n}\nLIVEGRAFT_PATCHES(added);\n"
-    (folder / name).write_text((folder / name).read_text() + more)
+    assert reasons(edited(kernel, file, file.read_text() + more)) == [("not-extracted", "added")]
+
+
+def test_an_edit_that_would_not_be_in_force_is_refused(
+    kernel: Kernel, fix_of: FixOf, tmp_path: Path
+) -> None:
+    """The negative control of the rule; what is said to be replaced is."""
+    note = "\tif (oops_in_progress == 4711)\n\t\tdump_stack();\n"
+    function = "int test_taint(unsigned flag)\n{\n"
+    fix = fix_of({PANIC: (function, f"{function}{note}")})
+    file = review(kernel, fix, tmp_path / "review")
+    text = file.read_text()
+    helper = "\nbool oops_may_print(void)\n{\n\treturn false;\n}\n"
+    rule = "edited-beyond"
+    outcome = edited(kernel, file, text + helper)
+    assert reasons(outcome) == [(rule, "oops_may_print")]
+    assert "LIVEGRAFT_PATCHES(oops_may_print)" in outcome.reasons[0].remedy
+    mark = "LIVEGRAFT_PATCHES(oops_may_print);\n"
+    outcome = edited(kernel, file, text + helper + mark)
+    assert [name for _, name, _ in changed(outcome)] == ["oops_may_print", "panic", "test_taint"]
+    for variable in ("int panic_on_oops = 717;", "int panic_on_oops __ro_after_init;"):
+        outcome = edited(kernel, file, f"{text}\n{variable}\n")
+        assert reasons(outcome) == [(rule, "panic_on_oops")]
+    assert edited(kernel, file, f"{text}\n/* Seen. */\n").verdict is Verdict.PATCHABLE
+
+
+def test_a_folder_of_another_fix_or_without_a_unit_is_an_error(
+    kernel: Kernel, fix_of: FixOf, tmp_path: Path
+) -> None:
+    folder = review(kernel, SAMPLE, tmp_path / "review").parent
     found = read_folder(folder)
-    with pytest.raises(Refused) as refused:
-        pipeline.build(
-            found.fixes, kernel, output=tmp_path / "x.ko", method=Method.EXTRACT, folder=found
-        )
-    (reason,) = refused.value.reasons
-    assert (reason.rule, reason.object) == ("not-extracted", "added")
+    other = fix_of({CMDLINE: (SHOW, f'{SHOW}\tseq_puts(m, "x");\n')})
+    with pytest.raises(FixError, match="was extracted from a fix"):
+        pipeline.check([other], kernel, method=Method.EXTRACT, folder=found)
+    index = json.loads((folder / INDEX).read_text()) | {"files": []}
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(FixError, match=f"has no file for {CMDLINE}"):
+        pipeline.check(found.fixes, kernel, method=Method.EXTRACT, folder=read_folder(folder))

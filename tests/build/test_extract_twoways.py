@@ -112,7 +112,8 @@ def test_what_differs_for_no_known_reason_is_refused(kernel: Kernel, tmp_path: P
     fix = edited(kernel, CMDLINE, tmp_path)
     right = pipeline.check([fix], kernel, method=Method.EXTRACT)
     review = tmp_path / "review"
-    write_folder(review, str(kernel.release), [fix], right.fix.sha256, right.extracted)
+    source = kernel.source_version
+    write_folder(review, str(kernel.release), source, [fix], right.fix.sha256, right.extracted)
     folder = read_folder(review)
     assert pipeline.check([fix], kernel, method=Method.BOTH, folder=folder).second is not None
     (file,) = review.glob("*.c")

@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         return _answer(Judgement.of_error(error), (), arguments, context)
     if outcome.verdict is pipeline.Verdict.PATCHABLE:
         release = str(kernel.release)
-        write_folder(folder, release, fixes, outcome.fix.sha256, outcome.extracted)
+        source = kernel.source_version
+        write_folder(folder, release, source, fixes, outcome.fix.sha256, outcome.extracted)
     return _answer(Judgement.of(outcome), _written(outcome), arguments, context)
 
 

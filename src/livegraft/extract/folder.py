@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from livegraft.errors import FixError
 from livegraft.extract.emission import Text, header_name
 from livegraft.extract.extraction import Extracted
 from livegraft.extract.reasons import table
 
+T = TypeVar("T")
+
 INDEX = "extract.json"
-FORMAT = 1
+FORMAT = 2
+ANEW = "extract the patch anew: livegraft extract FIX... -k RELEASE -o DIR"
 _ENCODING = "latin-1"
 
 
@@ -31,16 +34,48 @@ class Folder:
     Args:
         path: the folder.
         release: the kernel that it was made for.
-        fixes: the fix that it was made of.
+        source_version: of that kernel's source package.
+        fix_sha256: of the fix that it was made of.
+        fixes: that fix's files.
         texts: the C file of each unit, and its header.
         edited: units whose file is not as it was written.
     """
 
     path: Path
     release: str
+    source_version: str
+    fix_sha256: str
     fixes: tuple[Path, ...]
     texts: dict[str, Text]
     edited: frozenset[str]
+
+    def check_origin(self, fix_sha256: str, source_version: str) -> None:
+        """Whether it was made of this fix and this source.
+
+        Raises:
+            FixError: it was not.
+        """
+        if self.fix_sha256 != fix_sha256:
+            problem = f"was extracted from a fix of SHA-256 {self.fix_sha256}, not {fix_sha256}"
+            raise FixError(str(self.path), problem, ANEW)
+        if self.source_version != source_version:
+            problem = f"was extracted from source {self.source_version}, not {source_version}"
+            raise FixError(str(self.path), problem, ANEW)
+
+    def check_units(self, brought: Collection[str]) -> None:
+        """Whether it has a text for each unit that the fix brings something of, and no other.
+
+        Raises:
+            FixError: it has not.
+        """
+        missing = sorted(set(brought) - set(self.texts))
+        more = sorted(set(self.texts) - set(brought))
+        if missing:
+            problem = f"has no file for {', '.join(missing)}, which the fix changes"
+            raise FixError(str(self.path), problem, ANEW)
+        if more:
+            problem = f"has a file for {', '.join(more)}, which the fix does not change"
+            raise FixError(str(self.path), problem, ANEW)
 
 
 def is_folder(path: Path) -> bool:
@@ -55,26 +90,52 @@ def read_folder(path: Path) -> Folder:
         FixError: it is not complete, or of another format.
     """
     try:
-        index: dict[str, Any] = json.loads((path / INDEX).read_text("utf-8"))
-        if index["format"] != FORMAT:
-            problem = f"has format {index['format']}, and {FORMAT} is known here"
-            raise FixError(str(path / INDEX), problem, "extract the patch again")
+        index = _typed(json.loads(_read(path, INDEX).decode("utf-8")), dict)
+        found = _typed(index["format"], int)
+        if found != FORMAT:
+            problem = f"has format {found}, and {FORMAT} is known here"
+            raise FixError(str(path / INDEX), problem, ANEW)
         texts: dict[str, Text] = {}
         edited = set()
-        for each in index["files"]:
-            data = (path / each["file"]).read_bytes()
-            header = (path / each["header"]).read_bytes() if each["header"] else b""
-            texts[each["unit"]] = Text(data.decode(_ENCODING), header.decode(_ENCODING))
-            if _digest(data, header) != each["sha256"]:
-                edited.add(each["unit"])
-        fixes = tuple(path / name for name in index["fixes"])
-        return Folder(path, index["kernel"], fixes, texts, frozenset(edited))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FixError(str(path), f"is damaged: {error!r}", "extract the patch again") from error
+        for each in _typed(index["files"], list):
+            entry = _typed(each, dict)
+            unit, header_file = _typed(entry["unit"], str), _typed(entry["header"], str)
+            if unit in texts:
+                raise ValueError(f"{unit} is there twice")
+            data = _read(path, _typed(entry["file"], str))
+            header = _read(path, header_file) if header_file else b""
+            texts[unit] = Text(data.decode(_ENCODING), header.decode(_ENCODING))
+            written = (_typed(entry["sha256"], str), _typed(entry["header_sha256"], str))
+            if (_digest(data), _digest(header)) != written:
+                edited.add(unit)
+        fixes = tuple(path / _typed(name, str) for name in _typed(index["fixes"], list))
+        for fix in fixes:
+            _read(path, str(fix.relative_to(path)))
+        release, source, digest = (
+            _typed(index[key], str) for key in ("kernel", "source_version", "fix_sha256")
+        )
+        return Folder(path, release, source, digest, fixes, texts, frozenset(edited))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FixError(str(path), f"is damaged: {error!r}", ANEW) from error
 
 
-def _digest(file: bytes, header: bytes) -> str:
-    return hashlib.sha256(file + header).hexdigest()
+def _typed(value: Any, kind: type[T]) -> T:
+    """A value of the index; ``True`` is no number here."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """A regular file of the folder itself, by its plain name."""
+    path = folder / name
+    if Path(name).name != name or path.is_symlink() or not path.is_file():
+        raise ValueError(f"{name!r} is not the name of a regular file in the folder")
+    return path.read_bytes()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_name(unit: str) -> str:
@@ -83,13 +144,19 @@ def file_name(unit: str) -> str:
 
 
 def write_folder(
-    path: Path, release: str, fixes: Sequence[Path], sha256: str, extracted: Iterable[Extracted]
+    path: Path,
+    release: str,
+    source_version: str,
+    fixes: Sequence[Path],
+    sha256: str,
+    extracted: Iterable[Extracted],
 ) -> tuple[str, ...]:
     """Write the folder of an extracted live patch.
 
     Args:
         path: an empty folder, or one that does not exist.
         release: the kernel's release.
+        source_version: of the kernel's source package.
         fixes: the fix's files, which are copied.
         sha256: of the fix.
         extracted: what was cut out, by units.
@@ -116,12 +183,14 @@ def write_folder(
                 "unit": each.unit,
                 "object": each.object,
                 "functions": list(each.patched),
-                "sha256": _digest(data, header),
+                "sha256": _digest(data),
+                "header_sha256": _digest(header),
             }
         )
     index = {
         "format": FORMAT,
         "kernel": release,
+        "source_version": source_version,
         "fix_sha256": sha256,
         "fixes": names,
         "files": files,

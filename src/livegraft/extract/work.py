@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from livegraft.compare.comparison import Comparison
 from livegraft.errors import Reason, Refused
+from livegraft.extract.edited import beyond
 from livegraft.extract.extraction import Extracted, extract
 from livegraft.extract.folder import Folder
 from livegraft.extract.reasons import explain
@@ -43,7 +44,7 @@ class Extraction:
     progress: Progress
 
     def run(
-        self, units: Iterable[tuple[Compiled, Comparison]]
+        self, units: Collection[tuple[Compiled, Comparison]]
     ) -> tuple[dict[str, Extracted], list[Reason]]:
         """Cut.
 
@@ -55,7 +56,10 @@ class Extraction:
 
         Raises:
             CompileError: what was cut out, or edited, does not compile.
+            FixError: the folder's texts are not of these units.
         """
+        if self.folder is not None:
+            self.folder.check_units([each.unit.path for each, _ in units])
         found: dict[str, Extracted] = {}
         reasons: list[Reason] = []
         step = self.progress.step("cut out of the source")
@@ -72,10 +76,14 @@ class Extraction:
 
     def _extract(self, each: Compiled, comparison: Comparison, shadow: Shadow) -> Extracted:
         unit = each.unit.path
-        given = self.folder.texts.get(unit) if self.folder is not None else None
+        given = self.folder.texts[unit] if self.folder is not None else None
         made = extract(self.kernel, each, comparison, shadow, given)
         if self.folder is not None and unit in self.folder.edited:
             made = replace(made, edited=True)
+            cut = extract(self.kernel, each, comparison, shadow)
+            reasons = tuple(beyond(cut.comparison, made.comparison, comparison))
+            if reasons:
+                raise Refused(unit, reasons)
         if self.why:
             made = replace(made, whys=explain(self.kernel, each, comparison, shadow))
         if self.both:
