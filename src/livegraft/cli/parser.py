@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The argparse tree: one parser per verb, of which only the one asked for is filled."""
+"""The argparse tree: one parser per verb, of which only the one asked for is made."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def build(filled: Sequence[str] = tuple(SUMMARIES)) -> tuple[Parser, dict[str, V
     """The command line's parser.
 
     Args:
-        filled: the verbs whose own arguments are wanted; the others are only named.
+        filled: the verbs that may be asked for.
 
     Returns:
         The parser, and the verbs that were imported for it.
@@ -71,24 +71,21 @@ def build(filled: Sequence[str] = tuple(SUMMARIES)) -> tuple[Parser, dict[str, V
     _add_global(root, top=True)
     choices = root.add_subparsers(dest="verb", metavar="VERB", help=argparse.SUPPRESS)
     verbs = {}
-    for name, summary in SUMMARIES.items():
-        if name in filled:
-            verb = verbs[name] = load(name)
-            parser = choices.add_parser(
-                name,
-                prog=f"{PROGRAM} {name}",
-                help=summary,
-                description=verb.description,
-                epilog=_verb_epilog(verb),
-                formatter_class=_Formatter,
-                allow_abbrev=False,
-            )
-            verb.configure(parser)
-            # The usage line shows the verb's own arguments; the shared options are listed below it.
-            parser.usage = parser.format_usage().removeprefix("usage: ").strip()
-            _add_global(parser, top=False)
-        else:
-            choices.add_parser(name, help=summary, add_help=False)
+    for name in filled:
+        verb = verbs[name] = load(name)
+        parser = choices.add_parser(
+            name,
+            prog=f"{PROGRAM} {name}",
+            help=SUMMARIES[name],
+            description=verb.description,
+            epilog=_verb_epilog(verb),
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
+        verb.configure(parser)
+        # The usage line shows the verb's own arguments; the shared options are listed below it.
+        parser.usage = parser.format_usage().removeprefix("usage: ").strip()
+        _add_global(parser, top=False)
     return root, verbs
 
 
