@@ -13,9 +13,9 @@ import pytest
 
 from livegraft.errors import UsageError
 from livegraft.survey import report
-from livegraft.survey.building import Outcome
+from livegraft.survey.building import Outcome, Workplace
 from livegraft.survey.candidate import Candidate
-from livegraft.survey.conduct import Findings, Options, _claim
+from livegraft.survey.conduct import Findings, Options, _claim, _loads
 from livegraft.survey.journal import Journal
 from livegraft.survey.oracle import Check, ReadBack, Verdict, read_back
 from livegraft.survey.plan import _meeting, shuffled
@@ -132,6 +132,20 @@ def test_names_are_fit_for_modules() -> None:
 def line(outcome: Outcome, body: bool, **more: object) -> dict[str, object]:
     base = {"id": f"{outcome}{body}", "files": ["a.c"], "body_only": body, "subject": ""}
     return {**base, "outcome": outcome, **more}
+
+
+def test_modules_with_the_same_target_are_loaded_one_after_the_other(tmp_path: Path) -> None:
+    targets = {"a.c": "amdgpu", "b.c": "vmlinux", "c.c": "xfs", "d.c": "amdgpu", "e.c": "vmlinux"}
+    candidates = [Candidate(path, (path,), True) for path in targets]
+    results = Journal(tmp_path / "results.jsonl")
+    for each in candidates:
+        results.add(each.as_json() | {"outcome": Outcome.BUILT, "objects": [targets[each.id]]})
+    place = Workplace("6.1.0-54-amd64", tmp_path, tmp_path)
+    assert [each.id for each in _loads(place, candidates, results)] == [
+        *("b.c", "e.c"),
+        *("a.c", "d.c"),
+        "c.c",
+    ]
 
 
 def test_the_report_counts() -> None:

@@ -254,7 +254,9 @@ def _build_again(
 def _loads(
     place: Workplace, candidates: Sequence[Candidate], results: Journal, *, second: bool = False
 ) -> list[Load]:
-    """The modules that wait to be loaded.
+    """The modules that wait to be loaded, those that patch the same modules one after the other.
+
+    A guest then inserts a large driver once for all of them.
 
     Args:
         second: those that were cut out of the source.
@@ -267,7 +269,7 @@ def _loads(
             module = place.second(each) if second else place.module(each)
             objects, targets = place.objects(each), tuple(line["objects"])
             loads.append(Load(each.id, each.name, module, objects, targets, second))
-    return loads
+    return sorted(loads, key=lambda load: load.modules)
 
 
 def _load(
