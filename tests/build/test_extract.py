@@ -32,6 +32,7 @@ NETFS = "fs/netfs/objects.c"
 MINIX = "fs/minix/itree_v2.c"
 KMOD = "kernel/kmod.c"
 PANIC = "kernel/panic.c"
+XFS = "fs/xfs/xfs_iops.c"
 SHOW = "static int cmdline_proc_show(struct seq_file *m, void *v)\n{\n"
 
 
@@ -130,6 +131,15 @@ def test_a_clone_that_is_left_for_good_is_refused(kernel: Kernel, fix_of: FixOf)
     (reason,) = outcome.reasons
     assert (reason.rule, reason.object) == ("clone-changed", "truncate")
     assert pipeline.check([fix], kernel).verdict is Verdict.PATCHABLE
+
+
+def test_a_function_whose_static_is_a_macro_is_declared(kernel: Kernel, fix_of: FixOf) -> None:
+    """``STATIC`` of XFS stands for ``static noinline``, and a comment behind the parameters."""
+    call = "\treturn xfs_generic_create(mnt_userns, dir, dentry, mode, 0, NULL);\n"
+    outcome = extracted(kernel, fix_of({XFS: (call, f"\tmode &= 07777;\n{call}")}))
+    assert changed(outcome) == [("xfs", "xfs_vn_create", 1)]
+    assert Target("xfs", "xfs_generic_create", 1) in targets(outcome)
+    assert "extern int\n\txfs_generic_create(\n" in text(outcome)
 
 
 def test_a_function_that_a_macro_makes(kernel: Kernel, fix_of: FixOf) -> None:

@@ -140,7 +140,10 @@ def test_variables_of_the_kernel_are_declared_with_their_types() -> None:
     running = ["table", "count", "factor", "call", "hook", "names", "unnamed"]
     text = kept(VARIABLES, "patched", running=running)
     for line in (
-        *("extern struct thing table[4];", "extern unsigned long long count;"),
+        *(
+            "extern struct thing table[4];",
+            "extern unsigned long long count __attribute__((aligned(64)));",
+        ),
         *("extern const int factor;", "extern callback call;"),
         *("extern typeof(int (*)(int, char *)) hook;", "extern const char *names[2];"),
         *("struct thing { int a; };", "typedef int (*callback)(int);", "static int times;"),
@@ -154,7 +157,7 @@ def test_variables_of_the_kernel_are_declared_with_their_types() -> None:
 def test_a_constant_that_was_folded_is_carried_and_a_variable_is_not() -> None:
     text = kept(VARIABLES, "patched", running=["factor", "count"], referred={"patched": []})
     assert "static const int factor = 3;" in text
-    assert "extern unsigned long long count;" in text
+    assert "extern unsigned long long count __attribute__((aligned(64)));" in text
 
 
 def test_new_variables_are_carried() -> None:
@@ -316,6 +319,56 @@ def test_attributes_that_callers_need_stay() -> None:
     text += "void patched(void)\n{\n\tstop(1);\n}\n"
     found = kept(text, "patched", running=["stop"])
     assert "extern __attribute__((noreturn)) void stop(int a);" in found
+
+
+HEADS = """\
+#define noinline __attribute__((__noinline__))
+#define inline inline __attribute__((gnu_inline)) __attribute__((unused))
+#define __init __attribute__((__section__(".init.text"))) __attribute__((__cold__)) noinline
+#define STATIC static noinline
+#define __user
+#define __must_check __attribute__((warn_unused_result))
+STATIC int a(int x, char __user *p) { return x; }
+static inline __must_check int b(int x) { return x; }
+STATIC __init int c(int x) { return x; }
+static int __attribute__((__noinline__)) __attribute__((pure, __noinline__)) d(int x) { return x; }
+static const char *e(int x) { return 0; }
+static int f(int x) __attribute__((const, unused)), unused(int);
+static int f(int x) { return x; }
+extern int g asm("other") __attribute__((section(".data.g")));
+int g __attribute__((aligned(64))) = 1, h[2] = { 2, 3 };
+int patched(int x)
+{
+	return a(x, 0) + b(x) + c(x) + d(x) + (e(x) != 0) + f(x) + g + h[1];
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "extern int a(int x, char __user *p);",
+        "extern __attribute__((warn_unused_result)) int b(int x);",
+        "extern __attribute__((__cold__)) int c(int x);",
+        "extern int __attribute__((pure)) d(int x);",
+        "extern int f(int x) __attribute__((const));",
+        'extern int g asm("other") __attribute__((aligned(64)));',
+        "extern int h[2];",
+        "extern const char *e(int x);",
+    ],
+)
+def test_a_declaration_says_what_callers_need_and_no_more(declared: str) -> None:
+    """``STATIC`` of XFS is a macro for ``static noinline``; attributes may be a prototype's."""
+    text = kept(HEADS, "patched", running="abcdefgh")
+    assert f"{declared}\n" in text
+    done = subprocess.run(
+        ["gcc", "-Werror", "-O2", "-S", "-x", "c", "-", "-o", "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
 
 
 def test_a_cleanup_function_is_needed() -> None:

@@ -7,23 +7,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from livegraft.extract.attributes import attributes_for_users, head_for_users
 from livegraft.extract.segments import Kind, Segment
 from livegraft.extract.selection import Selection, Wanted
 from livegraft.extract.syntax import Declaration, Syntax
 
-LEFT_OUT = frozenset(
-    (
-        *("static", "inline", "__inline", "__inline__", "__always_inline", "extern"),
-        *("noinline", "noinline_for_stack", "noinline_if_stackprotector", "__no_kstack_erase"),
-        *("__init", "__exit", "__ref", "__meminit", "__cpuinit", "__sched", "__used"),
-        *("__maybe_unused", "notrace", "noinstr", "__cpuidle", "__kprobes", "__nocfi"),
-        *("__init_or_module", "__weak", "__latent_entropy", "__noendbr"),
-    )
-)
-"""Words of a definition that say nothing to those who call it."""
-
-_WORD = re.compile(r"[A-Za-z_]\w*")
-_SECTION = re.compile(r"__section\s*\([^()]*\)\s*")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ARRAY = re.compile(r"^(.*[^\]])((?:\[\d+\])+)$")
 
@@ -153,7 +141,7 @@ def _declarations(
             continue
         declared.add(each.name)
         if not chosen.is_in_header:
-            parts.append(declaration(chosen, text))
+            parts.append(declaration(chosen, text, syntax))
     return "\n".join(parts)
 
 
@@ -162,15 +150,21 @@ def _is_taken(name: str, syntax: Syntax, selection: Selection) -> bool:
     return definition is not None and definition.segment in selection.whole
 
 
-def declaration(of: Declaration, text: str) -> str:
-    """A declaration of what the running kernel has."""
-    if not of.is_function:
-        return f"extern {_variable(of)};"
-    head = _COMMENT.sub(" ", text[of.segment.start : of.segment.body])
-    words = _WORD.sub(
-        lambda found: "" if found[0] in LEFT_OUT else found[0], _SECTION.sub("", head)
-    )
-    return f"extern {_tidy(words)};"
+def declaration(of: Declaration, text: str, syntax: Syntax) -> str:
+    """A declaration of what the running kernel has, with all that is declared of it."""
+    segments = {each.segment for each in syntax.by_name[of.name]} - {of.segment}
+    told = [syntax.words(each) for each in sorted(segments, key=lambda each: each.line)]
+    more = [one for words in told for one in attributes_for_users(words, of.name)]
+    words = syntax.words(of.segment)
+    own = attributes_for_users(words, of.name)
+    if of.is_function:
+        head = _COMMENT.sub(" ", text[of.segment.start : of.segment.body])
+        start = _tidy(head_for_users(head, words))
+        extra = [each for each in dict.fromkeys(more) if each not in own]
+    else:
+        start, extra = _variable(of), list(dict.fromkeys((*own, *more)))
+    extra.sort(key=lambda each: each.startswith("__attribute"))  # a label comes first
+    return f"extern {' '.join([start, *extra])};"
 
 
 def _tidy(text: str) -> str:

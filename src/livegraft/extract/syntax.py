@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 
 from clang import cindex
 from clang.cindex import CursorKind
@@ -99,6 +100,7 @@ class Syntax:
         self.declared: dict[Segment, list[Declaration]] = defaultdict(list)
         self.by_name: dict[str, list[Declaration]] = defaultdict(list)
         self._known: dict[int, Needs] = {}
+        self._words: dict[int, list[str]] = {}
         self._types: dict[str, Segment] = {}
         self._unit = _parse(unit, preprocessed)
         for cursor in self._unit.cursor.get_children():
@@ -144,6 +146,16 @@ class Syntax:
         return next((each for each in found if each.cursor.is_definition()), None) or (
             found[0] if found else None
         )
+
+    def words(self, segment: Segment) -> list[str]:
+        """What the preprocessor made of a segment, a function's body left out."""
+        if not self._words:
+            for line, word in self._preprocessed.words():
+                self._words.setdefault(line, []).append(word)
+        lines = range(segment.line, segment.last + 1)
+        found = [word for line in lines for word in self._words.get(line, ())]
+        is_function = segment.kind is Kind.FUNCTION
+        return list(takewhile(lambda word: word != "{", found)) if is_function else found
 
     def is_type(self, segment: Segment) -> bool:
         """Whether a segment declares types and nothing else."""
