@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fixes import Edits
 
 from livegraft import pipeline
 from livegraft.changeset import VMLINUX, State, Target
@@ -20,7 +21,7 @@ from livegraft.pipeline import Method, Outcome, Verdict
 
 pytestmark = pytest.mark.build
 
-FixOf = Callable[[dict[str, tuple[str, str] | str]], Path]
+FixOf = Callable[[Edits], Path]
 
 SAMPLE = Path(__file__).parents[2] / "demo/sample.patch"
 OBJECTS = Path(__file__).parents[1] / "data/authors/objects.patch"
@@ -190,6 +191,26 @@ def test_callbacks_and_what_the_file_declares_itself(kernel: Kernel) -> None:
     assert outcome.changes.callbacks == compared.changes.callbacks
     assert outcome.changes.states == compared.changes.states
     assert changed(outcome) == changed(compared)
+
+
+def test_a_function_that_is_left_may_be_declared_only(
+    kernel: Kernel, fix_of: FixOf, tmp_path: Path
+) -> None:
+    """What the mark names is looked for in the unit, not in what was cut out of it."""
+    note = "\tif (oops_in_progress == 4711)\n\t\tdump_stack();\n"
+    heads = ("int test_taint(unsigned flag)\n{\n", "bool oops_may_print(void)\n{\n")
+    include = "#include <asm/sections.h>\n"
+    mark = "LIVEGRAFT_IGNORE_FUNCTION(oops_may_print);\n"
+    edits = [(each, f"{each}{note}") for each in heads]
+    edits.append((include, f"{include}#include <livegraft.h>\n\n{mark}"))
+    file = review(kernel, fix_of({PANIC: edits}), tmp_path / "review")
+    text = file.read_text()
+    assert mark in text
+    assert "bool oops_may_print(void)\n{" not in text
+    outcome = edited(kernel, file, text)
+    assert "oops_may_print" not in [name for _, name, _ in changed(outcome)]
+    outcome = edited(kernel, file, text.replace(mark, mark.replace("oops_may", "oops_might")))
+    assert reasons(outcome) == [("mark-target", "oops_might_print")]
 
 
 def test_an_edited_folder_is_built_and_the_module_says_so(kernel: Kernel, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ DELIVERED: tuple[Rule, ...] = (
     objects.oddities,
     objects.unknown_section,
     objects.runtime_constant,
-    marks.mark_target,
+    marks.mark_target_delivered,
 )
 """What has to hold of an object that was cut out of the source, beside what its unit was judged
 for: it holds a part of the unit only, so nothing is said of what is not in it."""

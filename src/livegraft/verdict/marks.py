@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from livegraft.changeset import Decisions, SystemState
 from livegraft.compare import names
@@ -17,12 +17,24 @@ CORRECT = "name it as the source does, or take the mark out"
 
 def mark_target(comparison: Comparison) -> Iterator[Reason]:
     """A mark without effect is a mistake: ``LIVEGRAFT_FORCE_CHANGED(foo)``, and there is no foo."""
+    yield from _mark_target(comparison, _functions_before)
+
+
+def mark_target_delivered(comparison: Comparison) -> Iterator[Reason]:
+    """The same of what was cut out of a unit: a function that is left is declared there at most."""
+    yield from _mark_target(comparison, lambda each: _names(each.original.functions()))
+
+
+def _mark_target(
+    comparison: Comparison, left: Callable[[Comparison], Collection[str]]
+) -> Iterator[Reason]:
+    """Args: left: the functions that can be marked ``LIVEGRAFT_IGNORE_FUNCTION``."""
     marks = comparison.marks
-    for mark, wanted in (
-        ("LIVEGRAFT_FORCE_CHANGED", marks.forced),
-        ("LIVEGRAFT_IGNORE_FUNCTION", marks.ignored_functions),
+    for mark, wanted, known in (
+        ("LIVEGRAFT_FORCE_CHANGED", marks.forced, _functions_before),
+        ("LIVEGRAFT_IGNORE_FUNCTION", marks.ignored_functions, left),
     ):
-        for name in sorted(wanted - _functions_before(comparison)) if wanted else ():
+        for name in sorted(wanted.difference(known(comparison))) if wanted else ():
             text = f"is marked {mark}, and the running kernel has no such function in this unit"
             yield Reason("mark-target", name, text, CORRECT)
     for name in sorted(marks.forced & marks.ignored_functions):
@@ -91,8 +103,12 @@ def what_marks_do(comparison: Comparison) -> Iterator[str]:
 
 def _functions_before(comparison: Comparison) -> set[str]:
     """Functions of both objects, as the compiler and as the source names them."""
-    paired = [each.name for each in comparison.patched.functions() if comparison.original_of(each)]
-    return {*paired, *map(names.base, paired)}
+    return _names(each for each in comparison.patched.functions() if comparison.original_of(each))
+
+
+def _names(functions: Iterable[Entity]) -> set[str]:
+    found = [each.name for each in functions]
+    return {*found, *map(names.base, found)}
 
 
 def _has_data(unit: Unit, name: str) -> bool:
