@@ -4,57 +4,16 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
+from tests.cut import UNIT, cut, kept, preprocess
 
 from livegraft.errors import CompileError, Refused
-from livegraft.extract.emission import Text, header_name
-from livegraft.extract.preprocessed import Preprocessed
+from livegraft.extract.emission import Text
 from livegraft.extract.segments import Kind, segments
 from livegraft.extract.selection import Wanted
-from livegraft.extract.slice import Slice, slice_unit
-
-UNIT = "dir/unit.c"
-
-
-def preprocess(cut_out: Text | str) -> Preprocessed:
-    """What the preprocessor makes of a text; livegraft.h, which needs a kernel, is left out."""
-    text = cut_out if isinstance(cut_out, str) else cut_out.main
-    if isinstance(cut_out, Text) and cut_out.header:
-        lines = f'# 1 "header.h" 1\n{cut_out.header}\n# 4 "<stdin>" 2\n'
-        text = text.replace(f'#include "{header_name(UNIT)}"\n', lines)
-    text = text.replace("#include <livegraft.h>", "").split("LIVEGRAFT_PATCHES(")[0]
-    done = subprocess.run(
-        ["gcc", "-E", "-x", "c", "-"], input=text, capture_output=True, text=True, check=True
-    )
-    return Preprocessed(done.stdout, "<stdin>", UNIT)
-
-
-def cut(
-    text: str,
-    *patched: str,
-    changed: Collection[str] = (),
-    shared: Collection[str] = (),
-    running: Collection[str] = (),
-    referred: Mapping[str, Collection[str]] | None = None,
-) -> Slice:
-    """Cut functions out of a text.
-
-    Args:
-        referred: what a patched function's code refers to; by default all of `running`.
-    """
-    known = {name: set(running) for name in patched} if referred is None else referred
-    wanted = Wanted(set(patched), set(shared), {*patched, *changed}, set(running), known)
-    return slice_unit(UNIT, text, preprocess(text), wanted, preprocess, print)
-
-
-def kept(text: str, *patched: str, **more: Collection[str]) -> str:
-    """The cut text without white space at the ends of lines and without its marks."""
-    written = cut(text, *patched, **more).text.main  # type: ignore[arg-type]
-    return written.split("#include <livegraft.h>")[0]
-
+from livegraft.extract.slice import slice_unit
 
 HELPER = """\
 static int helper(int a)
@@ -321,56 +280,6 @@ def test_attributes_that_callers_need_stay() -> None:
     assert "extern __attribute__((noreturn)) void stop(int a);" in found
 
 
-HEADS = """\
-#define noinline __attribute__((__noinline__))
-#define inline inline __attribute__((gnu_inline)) __attribute__((unused))
-#define __init __attribute__((__section__(".init.text"))) __attribute__((__cold__)) noinline
-#define STATIC static noinline
-#define __user
-#define __must_check __attribute__((warn_unused_result))
-STATIC int a(int x, char __user *p) { return x; }
-static inline __must_check int b(int x) { return x; }
-STATIC __init int c(int x) { return x; }
-static int __attribute__((__noinline__)) __attribute__((pure, __noinline__)) d(int x) { return x; }
-static const char *e(int x) { return 0; }
-static int f(int x) __attribute__((const, unused)), unused(int);
-static int f(int x) { return x; }
-extern int g asm("other") __attribute__((section(".data.g")));
-int g __attribute__((aligned(64))) = 1, h[2] = { 2, 3 };
-int patched(int x)
-{
-	return a(x, 0) + b(x) + c(x) + d(x) + (e(x) != 0) + f(x) + g + h[1];
-}
-"""
-
-
-@pytest.mark.parametrize(
-    "declared",
-    [
-        "extern int a(int x, char __user *p);",
-        "extern __attribute__((warn_unused_result)) int b(int x);",
-        "extern __attribute__((__cold__)) int c(int x);",
-        "extern int __attribute__((pure)) d(int x);",
-        "extern int f(int x) __attribute__((const));",
-        'extern int g asm("other") __attribute__((aligned(64)));',
-        "extern int h[2];",
-        "extern const char *e(int x);",
-    ],
-)
-def test_a_declaration_says_what_callers_need_and_no_more(declared: str) -> None:
-    """``STATIC`` of XFS is a macro for ``static noinline``; attributes may be a prototype's."""
-    text = kept(HEADS, "patched", running="abcdefgh")
-    assert f"{declared}\n" in text
-    done = subprocess.run(
-        ["gcc", "-Werror", "-O2", "-S", "-x", "c", "-", "-o", "-"],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not done.returncode, done.stderr
-
-
 def test_a_cleanup_function_is_needed() -> None:
     text = "static void drop(int *a)\n{\n\t*a = 0;\n}\n\n"
     text += (
@@ -444,26 +353,6 @@ def test_what_the_file_itself_declares_of_other_units_stays() -> None:
     found = kept(text, "patched")
     assert "extern int shared(void);" in found
     assert "no(void)" not in found
-
-
-def test_what_the_fix_does_not_change_goes_into_a_header_if_it_is_long() -> None:
-    before = "enum mode { ON, OFF };\nstatic enum mode mode;\n"
-    before += (
-        "static int helper(int a)\n{\n\tmode = ON;\n" + "\ta++;\n" * 150 + "\treturn a;\n}\n\n"
-    )
-    before += "static int calls(int);\nstatic int late(int a)\n{\n\treturn calls(a);\n}\n\n"
-    before += "static int calls(int a)\n{\n\treturn helper(a);\n}\n\n"
-    before += "int patched(int a)\n{\n\treturn helper(a) + late(a);\n}\n"
-    text = before.replace("return helper(a);", "return helper(a) + 1;")
-    wanted = Wanted({"patched"}, set(), {"patched"}, set(), {})
-    found = slice_unit(UNIT, text, preprocess(text), wanted, preprocess, print, before).text
-    assert found.header.count("a++;") == 150
-    assert f'#line 3 "{UNIT}"' in found.header
-    assert "enum mode { ON, OFF };" in found.header
-    assert "a++;" not in found.main
-    for body in ("return helper(a) + 1;", "return calls(a);", "return helper(a) + late(a);"):
-        assert body in found.main  # it is patched, changed by the fix, or needs what is
-    assert found.main.index(header_name(UNIT)) < found.main.index("return calls(a);")
 
 
 @pytest.mark.parametrize("tag", ["foo", ""])

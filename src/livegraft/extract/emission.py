@@ -56,12 +56,15 @@ def write(
     """
     file, header = [_top(unit, text)], [_top(unit, text)]
     header.append("/* The fix changes nothing here. */\n")
-    if apart:
-        file.append(f'#include "{header_name(unit)}"\n')
+    top = max((each.start for each in apart if each.kind is Kind.INCLUDE), default=-1)
+    is_joined = not apart
     groups = _groups(segments, selection, text)
     declared: set[str] = set()
     is_behind_definition = False
     for segment in segments:
+        if not is_joined and segment.start > top:
+            file.append(f'#include "{header_name(unit)}"\n')
+            is_joined = True
         parts = header if apart and segment not in apart else file
         is_definition = segment in selection.whole and segment.kind in (Kind.FUNCTION, Kind.OTHER)
         if segment in selection.whole or segment.kind is Kind.INCLUDE or _is_pragma(segment, text):

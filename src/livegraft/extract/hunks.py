@@ -112,7 +112,7 @@ def source_changes(before: Mapping[str, str], after: Mapping[str, str]) -> Sourc
         old, new = (outline(text) for text in texts)
         words |= {each.name: words_of(each) for each in new.functions}
         if texts[0] != texts[1]:
-            blocks = list(_blocks(texts[0].splitlines(), texts[1].splitlines(), shift=1))
+            blocks = list(differing(texts[0].splitlines(), texts[1].splitlines(), shift=1))
             functions += _changed_functions(file, old, new, blocks)
             declarations += _changed_declarations(file, old, new)
     return SourceChanges(tuple(functions), tuple(declarations), words)
@@ -127,8 +127,12 @@ def _names(found: Iterable[Token]) -> frozenset[str]:
     return frozenset(token.text for token in found if token.kind is Kind.NAME) - _KEYWORDS
 
 
-def _blocks(old: Sequence[Any], new: Sequence[Any], shift: int) -> Iterator[Block]:
-    """Where two sequences differ, what they begin and end with alike left out."""
+def differing(old: Sequence[Any], new: Sequence[Any], shift: int) -> Iterator[Block]:
+    """Where two sequences differ: the stretches of both, which one of the two may be empty.
+
+    Args:
+        shift: the number of the first element.
+    """
     pairs = zip(old, new, strict=False)
     head = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     most = min(len(old), len(new)) - head
@@ -180,7 +184,7 @@ def _place(file: str, lines: range) -> Place:
 
 
 def _changed_declarations(file: str, old: Outline, new: Outline) -> Iterator[Declared]:
-    for first, second in _blocks(old.skeleton, new.skeleton, shift=0):
+    for first, second in differing(old.skeleton, new.skeleton, shift=0):
         found: dict[str, None] = {}
         for text, block in ((old, first), (new, second)):
             for line in sorted({text.lines[at] for at in block}):

@@ -202,35 +202,3 @@ def is_declarable(declaration: Declaration, text: str, syntax: Syntax) -> bool:
         and segment.name == declaration.name
         and len(syntax.declared[segment]) == 1
     )
-
-
-def of_the_fix(
-    text: str, original: str, syntax: Syntax, selection: Selection, wanted: Wanted
-) -> set[Segment]:
-    """What of a selection is the fix's: what is patched, what it changes, and what needs any of it.
-
-    Args:
-        text: the patched file.
-        original: the file before the fix.
-    """
-    own = {*wanted.patched, *wanted.shared}
-    order = sorted(selection.whole, key=lambda each: each.start)
-    rest = [each for each in order if each.kind in (Kind.FUNCTION, Kind.OTHER)]
-    found = {
-        each
-        for each in rest
-        if text[each.start : each.end] not in original
-        or any(one.is_definition and one.name in own for one in syntax.declared.get(each, ()))
-    }
-    while True:
-        names = {
-            one.name for each in found for one in syntax.declared.get(each, ()) if one.is_definition
-        }
-        more = set()
-        for each in rest:
-            needs = syntax.needs(each)
-            if each not in found and (needs.segments & found or needs.names & names):
-                more.add(each)
-        if not more:
-            return found
-        found |= more

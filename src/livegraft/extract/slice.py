@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from livegraft.errors import CompileError, Reason, Refused
 from livegraft.extract import emission
+from livegraft.extract.apart import of_the_fix
 from livegraft.extract.emission import Text
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.sameness import differences
 from livegraft.extract.segments import Segment, segments
-from livegraft.extract.selection import Selection, Wanted, of_the_fix, select
+from livegraft.extract.selection import Selection, Wanted, select
 from livegraft.extract.syntax import Syntax
 
 MARKS = "LIVEGRAFT_"
@@ -76,7 +77,7 @@ def slice_unit(
         if may_part:
             if written.main.count("\n") <= PAGE:
                 continue
-            apart = of_the_fix(text, original, syntax, selection, wanted)
+            apart = of_the_fix(text, original, found, syntax, selection, wanted)
             written = emission.write(unit, text, found, syntax, selection, wanted, apart)
             order.sort(key=lambda each: each in apart)
         reasons = _wrong(unit, text, preprocessed, written, order, preprocess, compiles)

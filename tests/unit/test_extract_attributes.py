@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What declarations of the running kernel's functions and variables say."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from tests.cut import kept
+
+HEADS = """\
+#define noinline __attribute__((__noinline__))
+#define inline inline __attribute__((gnu_inline)) __attribute__((unused))
+#define __init __attribute__((__section__(".init.text"))) __attribute__((__cold__)) noinline
+#define STATIC static noinline
+#define __user
+#define __must_check __attribute__((warn_unused_result))
+STATIC int a(int x, char __user *p) { return x; }
+static inline __must_check int b(int x) { return x; }
+STATIC __init int c(int x) { return x; }
+static int __attribute__((__noinline__)) __attribute__((pure, __noinline__)) d(int x) { return x; }
+static const char *e(int x) { return 0; }
+static int f(int x) __attribute__((const, unused)), unused(int);
+static int f(int x) { return x; }
+extern int g asm("other") __attribute__((section(".data.g")));
+int g __attribute__((aligned(64))) = 1, h[2] = { 2, 3 };
+int patched(int x)
+{
+	return a(x, 0) + b(x) + c(x) + d(x) + (e(x) != 0) + f(x) + g + h[1];
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "extern int a(int x, char __user *p);",
+        "extern __attribute__((warn_unused_result)) int b(int x);",
+        "extern __attribute__((__cold__)) int c(int x);",
+        "extern int __attribute__((pure)) d(int x);",
+        "extern int f(int x) __attribute__((const));",
+        'extern int g asm("other") __attribute__((aligned(64)));',
+        "extern int h[2];",
+        "extern const char *e(int x);",
+    ],
+)
+def test_a_declaration_says_what_callers_need_and_no_more(declared: str) -> None:
+    """``STATIC`` of XFS is a macro for ``static noinline``; attributes may be a prototype's."""
+    text = kept(HEADS, "patched", running="abcdefgh")
+    assert f"{declared}\n" in text
+    done = subprocess.run(
+        ["gcc", "-Werror", "-O2", "-S", "-x", "c", "-", "-o", "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
