@@ -8,7 +8,8 @@
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
-# make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference
+# make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference;
+#              make example: the extracted live patch of docs/example
 MAKEFLAGS += --no-builtin-rules
 PYTHON := .venv/bin/python
 KERNEL ?=
@@ -17,7 +18,7 @@ FUZZ_SECONDS ?= 600
 FLAVOURS ?= 6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64 \
 	6.12.117+deb12-cloud-amd64 6.12.107+deb12-rt-amd64
 
-.PHONY: soak setup demo test flavours golden fuzz bench bench-compare lint man reference lock clean
+.PHONY: soak setup demo test flavours golden fuzz bench bench-compare lint man reference example lock clean
 setup:
 	@setup/setup.sh
 
@@ -65,6 +66,10 @@ man: setup
 # Renews the pages of docs/reference that are made from the command line.
 reference: setup
 	@$(PYTHON) docs/build_reference.py
+
+# Renews docs/example, which is cut out of a kernel's source.
+example: setup
+	@$(PYTHON) docs/build_example.py
 
 # Renews the lock file from pyproject.toml; the one target that needs pip-tools.
 lock:

@@ -196,14 +196,29 @@ def write_folder(
         "files": files,
     }
     (path / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    (path / "README.md").write_text(_readme(release, sha256, listed), _ENCODING, "replace")
+    (path / "README.md").write_text(_readme(release, names, sha256, listed), _ENCODING, "replace")
     (path / "Kbuild").write_text(_kbuild(listed), "utf-8")
     (path / "Makefile").write_text(_makefile(release), "utf-8")
     return tuple(str(each["file"]) for each in files)
 
 
+_QUESTIONS = """\
+## What is left to a reviewer
+
+Checked by the tool: the unpatched code is the shipped code, what the files read to the compiler is
+what the patched source reads, types and exported interfaces stay, each reference leads to one
+object of the running kernel. Nobody but a reader can tell:
+
+- whether the fix is right, for this kernel;
+- whether old and new code may run at a time: between two functions of the set, and for what a task
+  began in the old code (a lock, a reference, a counter, a state) and ends in the new code;
+- whether objects that the old code made are sound for the new code;
+- whether another part of the fix, left out here or refused, is needed too."""
+
+
 def _makefile(release: str) -> str:
     return f"""\
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Builds the live patch of this folder, edited or not, for {release}.
 LIVEGRAFT ?= livegraft
 OUTPUT ?= livepatch.ko
@@ -218,7 +233,10 @@ FORCE:
 
 def _kbuild(extracted: Sequence[Extracted]) -> str:
     """For editors and checkers; the module also needs livegraft's relocations."""
-    lines = ["# The files as kbuild compiles them; 'make' builds the module (livegraft build)."]
+    lines = [
+        "# SPDX-License-Identifier: GPL-2.0-or-later",
+        "# The files as kbuild compiles them; 'make' builds the module (livegraft build).",
+    ]
     for each in extracted:
         name = file_name(each.unit).removesuffix(".c")
         folder = each.unit.rpartition("/")[0]
@@ -227,10 +245,11 @@ def _kbuild(extracted: Sequence[Extracted]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _readme(release: str, sha256: str, extracted: Sequence[Extracted]) -> str:
+def _readme(release: str, fixes: Sequence[str], sha256: str, extracted: Sequence[Extracted]) -> str:
+    named = ", ".join(f"`{name}`" for name in fixes)
     parts = [
         f"# A live patch for {release}",
-        f"Cut out of the patched source by livegraft. The fix has the SHA-256 `{sha256}`.",
+        f"Cut out of the patched source by livegraft. The fix is {named}, SHA-256 `{sha256}`.",
         "`make` builds the module, edited or not: `livegraft build . -k "
         f"{release} -o livepatch.ko`. An edited file is named in the module "
         "(`livegraft inspect`).",
@@ -258,4 +277,5 @@ def _readme(release: str, sha256: str, extracted: Sequence[Extracted]) -> str:
         if each.whys:
             parts.append("Why each function is in the set:")
             parts.append(table(each.whys).rstrip())
+    parts.append(_QUESTIONS)
     return "\n\n".join(parts) + "\n"
