@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from livegraft.cli import target
+from livegraft.cli import parser, target
 from livegraft.errors import FixError, UsageError
 from livegraft.extract.folder import INDEX, file_name, is_folder, read_folder
+from livegraft.pipeline import Method
 
 RELEASE = "6.1.0-55-amd64"
 TEXT = b"int a; /* \xe9 */\n"
@@ -77,6 +79,31 @@ def test_a_folder_for_another_kernel_or_beside_a_fix_is_not_built(folder: Path) 
         target.extracted([folder], "6.1.0-56-amd64")
     with pytest.raises(UsageError, match="built alone"):
         target.extracted([folder, folder / "fs-stat.c"], RELEASE)
+
+
+@pytest.mark.parametrize(
+    ("method", "of_fix", "of_folder"),
+    [
+        (None, Method.COMPARE, Method.EXTRACT),
+        ("extract", Method.EXTRACT, Method.EXTRACT),
+        ("both", Method.BOTH, Method.BOTH),
+    ],
+)
+def test_a_folder_is_built_as_it_was_cut_out(
+    method: str | None, of_fix: Method, of_folder: Method, folder: Path
+) -> None:
+    arguments = argparse.Namespace(method=method)
+    assert target.method(arguments, None) is of_fix
+    assert target.method(arguments, read_folder(folder)) is of_folder
+
+
+def test_a_folder_is_not_compared(folder: Path) -> None:
+    _, arguments = parser.parse(
+        ["build", str(folder), "-k", RELEASE, "-o", "x.ko", "--method", "compare"]
+    )
+    assert target.method(arguments, None) is Method.COMPARE
+    with pytest.raises(UsageError, match=r"a folder holds what was cut out.*leave --method out"):
+        target.method(arguments, read_folder(folder))
 
 
 def test_the_name_of_a_file_is_that_of_the_unit() -> None:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     folder = target.extracted(arguments.fixes, arguments.kernel)
     fixes = target.files(folder.fixes if folder else arguments.fixes, "a unified diff")
     output = target.writable(arguments.output)
-    method = "extract" if folder and arguments.method == "compare" else arguments.method
+    method = target.method(arguments, folder)
     from livegraft import pipeline
     from livegraft.module.name import check_name
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
             fixes,
             kernel,
             proof=not arguments.no_proof,
-            method=pipeline.Method(method),
+            method=method,
             folder=folder,
             progress=context.progress,
         )

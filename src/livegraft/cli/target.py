@@ -14,6 +14,7 @@ from livegraft.errors import UsageError
 if TYPE_CHECKING:
     from livegraft.extract.folder import Folder
     from livegraft.kernel.kernel import Kernel
+    from livegraft.pipeline import Method
 
 
 def add_path(parser: argparse.ArgumentParser) -> None:
@@ -67,11 +68,30 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("compare", "extract", "both"),
-        default="compare",
         help="how the patch is prepared: 'compare' takes what differs out of the compiled object, "
         "'extract' cuts it out of the source and compiles that, 'both' does both and compares each "
-        "function; extract's module is OUT.extract.ko then (default: %(default)s)",
+        "function; extract's module is OUT.extract.ko then (default: compare; of a folder that "
+        "'livegraft extract' has written, extract)",
     )
+
+
+def method(arguments: argparse.Namespace, given: Folder | None) -> Method:
+    """How the patch is to be prepared.
+
+    Args:
+        arguments: with ``method``.
+        given: the folder of an extracted live patch, if that is to be built.
+
+    Raises:
+        UsageError: a folder's patch is cut out of the source already.
+    """
+    from livegraft.pipeline import Method
+
+    if given is not None and arguments.method == "compare":
+        problem = "builds what is compiled of the whole units, and a folder holds what was cut out"
+        raise UsageError("--method compare", problem, "name the fix, or leave --method out")
+    default = Method.EXTRACT if given is not None else Method.COMPARE
+    return Method(arguments.method or default)
 
 
 def kernel(arguments: argparse.Namespace, context: Context, name: str) -> Kernel:

@@ -85,7 +85,8 @@ class Extraction:
             if reasons:
                 raise Refused(unit, reasons)
         if self.why:
-            made = replace(made, whys=explain(self.kernel, each, comparison, shadow))
+            whys = explain(self.kernel, each, comparison, shadow, self.progress)
+            made = replace(made, whys=whys)
         if self.both:
             again = rebuilder(self.kernel, each, comparison, shadow, made)
             with self.progress.step(COMPARING):
