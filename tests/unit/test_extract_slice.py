@@ -250,6 +250,15 @@ def test_the_branch_that_holds_is_taken() -> None:
     assert "if (!a) {" in text
 
 
+def test_a_branch_that_does_not_hold_may_have_branches_in_it() -> None:
+    """``#if defined(CONFIG_DEBUG_VM_MAPLE_TREE)`` of mm/mmap.c."""
+    text = "#ifdef NOWHERE\nstatic void no(void)\n{\n#ifdef NEVER\n\tint a;\n#endif\n\tno();\n}\n"
+    text += "#endif\nint patched(void)\n{\n\treturn 1;\n}\n"
+    found = segments(text, {line for line, _ in preprocess(text).words()})
+    code = [text[each.start : each.end] for each in found if each.kind is not Kind.CONDITION]
+    assert code == ["int patched(void)\n{\n\treturn 1;\n}"]
+
+
 def test_a_function_over_several_branches_is_one_segment() -> None:
     found = segments(CONDITIONS, {line for line, _ in preprocess(CONDITIONS).words()})
     functions = [each for each in found if each.kind is Kind.FUNCTION]

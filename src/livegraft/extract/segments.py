@@ -143,7 +143,7 @@ class _Reader:
         for at, (kind, start, end) in enumerate(self._tokens):
             if kind == "directive":
                 self._directive(start, end)
-                skip_to = self._skipped.get(start, skip_to)
+                skip_to = max(skip_to, self._skipped.get(start, 0))
             elif start < skip_to:
                 self._comment = None
             elif kind == "comment":
