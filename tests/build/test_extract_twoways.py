@@ -96,6 +96,19 @@ def test_one_more_word_is_found_out(kernel: Kernel, tmp_path: Path) -> None:
         assert any(line.first == "call seq_putc" for line in difference.lines)
 
 
+def test_a_helper_may_be_split_in_one_and_be_inlined_whole_in_the_other(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    """``do_oops_enter_exit.part.0``: the whole unit calls it twice, what was cut out only once."""
+    head = "void oops_exit(void)\n{\n"
+    fix = edited(kernel, {"kernel/panic.c": (head, f'{head}\tasm("nop");\n')}, tmp_path)
+    with prepared(kernel, fix, tmp_path) as both:
+        (difference,) = both.differences(both.extract())
+    assert isinstance(difference, Difference)
+    assert difference.kind is Class.CLONE
+    assert difference.names == ("do_oops_enter_exit.part.0",)
+
+
 def test_both_modules_are_built(kernel: Kernel, tmp_path: Path) -> None:
     fix = edited(kernel, CMDLINE, tmp_path)
     built = pipeline.build([fix], kernel, output=tmp_path / "out.ko", method=Method.BOTH)

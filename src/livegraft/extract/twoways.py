@@ -334,15 +334,15 @@ class _Classifier:
                 for side in (FIRST, SECOND)
             ]
             return {each for each in found[0] ^ found[1] if names.base(each) == base != each}
-        used = [
+        first, second = (
             {
-                names.family(each)
+                names.family(each): each
                 for each in self._targets(side, entity, frozenset({Kind.FUNCTION}))
                 if names.base(each) != each
             }
             for side, entity in enumerate(row.pair)
-        ]
-        return used[0] ^ used[1]
+        )
+        return {(first | second)[each] for each in first.keys() ^ second.keys()}
 
     def _callees(self, row: Row) -> set[str]:
         """What it refers to of what extract declares only."""
@@ -362,8 +362,9 @@ class _Classifier:
                     yield use.target.top.name
 
     def _apart_in_one(self, compare: Build, extract: Build) -> frozenset[str]:
-        """The functions that are inlined in only one of two builds of what is open, and those that
-        the payload brings: what is known of their callers differs.
+        """The functions that are inlined in only one of two builds of what is open, or of which
+        only one has a clone, and those that the payload brings: what is known of their callers
+        differs.
 
         What is out of line in neither of them went along with what it is inlined in, and may have
         to be inlined always.
@@ -374,6 +375,8 @@ class _Classifier:
             first, second = (_bases(build.clones.inlined(name)) for build in (compare, extract))
             self._inlined.setdefault(name, set()).update(first ^ second)
             found |= first ^ second
+        for row in self._open.values():
+            found |= _bases(self._clones(row))  # a part of it may be inlined in both
         everywhere = [_inlined(build.clones) for build in (compare, extract)]
         for name, row in self._open.items():
             if row.pair is None and names.base(name) in everywhere[0] ^ everywhere[1]:
