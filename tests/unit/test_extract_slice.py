@@ -381,3 +381,16 @@ def test_a_variable_beside_its_type_is_not_taken_for_a_constant(tag: str) -> Non
     )
     body = made.stdout.partition("patched:")[2].partition(".cfi_endproc")[0]
     assert "state" in body
+
+
+def test_nothing_is_exported_again() -> None:
+    """Neither what is defined, nor what assembly defines and this file exports (``memcpy``)."""
+    text = "#define EXPORT_SYMBOL(s) extern typeof(s) s; \\\n"
+    text += '\tasm(".section \\"__ksymtab_strings\\",\\"a\\"\\n\\t.previous")\n'
+    text += "int late(void);\nint other(void);\nEXPORT_SYMBOL(other);\n"
+    text += "int patched(void)\n{\n\treturn late() + other();\n}\nEXPORT_SYMBOL(patched);\n"
+    text += "int late(void)\n{\n\treturn 1;\n}\nEXPORT_SYMBOL(late);\n"
+    found = kept(text, "patched")
+    assert "EXPORT_SYMBOL(" not in found.replace("#define EXPORT_SYMBOL(", "")
+    for each in ("int late(void);", "int other(void);", "int late(void)\n{"):
+        assert each in found

@@ -137,8 +137,8 @@ def _declarations(
     """The declarations of what a segment declares and the patch refers to."""
     parts: list[str] = []
     for each in syntax.declared.get(segment, ()):
-        if _is_taken(each.name, syntax, selection):
-            return text[segment.comment : segment.end]  # a declaration in front of the definition
+        if _is_in_front(each, syntax, selection):
+            return text[segment.comment : segment.end]
         chosen = selection.declared.get(each.name)
         if chosen is None or each.name in declared:
             continue
@@ -148,9 +148,14 @@ def _declarations(
     return "\n".join(parts)
 
 
-def _is_taken(name: str, syntax: Syntax, selection: Selection) -> bool:
-    definition = syntax.definition(name)
-    return definition is not None and definition.segment in selection.whole
+def _is_in_front(declared: Declaration, syntax: Syntax, selection: Selection) -> bool:
+    """Whether it declares what is defined further on; behind the definition it would be
+    ``EXPORT_SYMBOL()``, and a live patch exports nothing.
+    """
+    definition = syntax.definition(declared.name)
+    if definition is None or definition.segment not in selection.whole:
+        return False
+    return declared.segment.start < definition.segment.start
 
 
 def declaration(of: Declaration, text: str, syntax: Syntax) -> str:

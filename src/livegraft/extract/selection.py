@@ -143,7 +143,8 @@ class _Selector:
         if definition is None:
             # Defined by another unit, or by a file that is included: as the text declares it.
             for each in self._syntax.by_name[name]:
-                self._take(each.segment)
+                if not self._syntax.exports(each.segment):
+                    self._take(each.segment)
             return
         if name not in self._wanted.running:
             self._define(name, host)

@@ -36,6 +36,7 @@ _TYPES = frozenset(
 )
 _SYMBOLS = frozenset((CursorKind.FUNCTION_DECL, CursorKind.VAR_DECL))
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_EXPORT = re.compile(r"__ksymtab|\.export_symbol")
 _CLEANUP = re.compile(r"\b(?:__)?cleanup(?:__)?\s*\(\s*(\w+)")
 """A function that is named in an attribute, which libclang does not look into."""
 
@@ -156,6 +157,10 @@ class Syntax:
         found = [word for line in lines for word in self._words.get(line, ())]
         is_function = segment.kind is Kind.FUNCTION
         return list(takewhile(lambda word: word != "{", found)) if is_function else found
+
+    def exports(self, segment: Segment) -> bool:
+        """Whether it is ``EXPORT_SYMBOL()``: by the sections that it fills (linux/export.h)."""
+        return any(_EXPORT.search(word) for word in self.words(segment) if word.startswith('"'))
 
     def is_type(self, segment: Segment) -> bool:
         """Whether a segment declares types and nothing else."""
