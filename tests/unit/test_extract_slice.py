@@ -372,15 +372,35 @@ def test_a_variable_beside_its_type_is_not_taken_for_a_constant(tag: str) -> Non
     )
     found = kept(text, "patched", running=("state", "set"))
     assert "void set" not in found
+    assert "state" in code_of_patched(found)
+
+
+def code_of_patched(text: str) -> str:
+    """What the compiler makes of the function ``patched``."""
     made = subprocess.run(
         ["gcc", "-O2", "-S", "-x", "c", "-", "-o", "-"],
-        input=found,
+        input=text,
         capture_output=True,
         text=True,
         check=True,
     )
-    body = made.stdout.partition("patched:")[2].partition(".cfi_endproc")[0]
-    assert "state" in body
+    return made.stdout.partition("patched:")[2].partition(".cfi_endproc")[0]
+
+
+def test_a_variable_of_an_included_file_is_not_taken_for_a_constant(tmp_path: Path) -> None:
+    included = tmp_path / "common.c"
+    included.write_text(
+        "static int state = 1, idle = 2;\nstatic const int limit = 3;\n"
+        "static int get(void)\n{\n\treturn state + limit;\n}\n"
+        "static void set(int a)\n{\n\tstate = a;\n\tidle = a;\n}\n"
+    )
+    text = f'#include "{included}"\nvoid other(int a)\n{{\n\tset(a);\n}}\n'
+    text += "int patched(void)\n{\n\treturn get();\n}\n"
+    running = ("state", "idle", "limit", "set", "other")
+    found = kept(text, "patched", running=running, referred={"patched": ["state"]})
+    assert "void other" not in found
+    assert "idle" not in found
+    assert "state" in code_of_patched(found)
 
 
 def test_nothing_is_exported_again() -> None:

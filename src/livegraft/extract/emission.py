@@ -86,6 +86,7 @@ def write(
         if segment in selection.whole:
             parts += _kept(segment, syntax, wanted)
         is_behind_definition = is_definition
+    file += _kept_of_includes(syntax, wanted)
     file.append("\n#include <livegraft.h>\n")
     file += [f"{PATCHES}({name});\n" for name in sorted(wanted.patched)]
     return Text("".join(file), "".join(header) if apart else "")
@@ -97,7 +98,7 @@ def _kept(segment: Segment, syntax: Syntax, wanted: Wanted) -> list[str]:
     Who writes them stays behind: without a mark the compiler takes their initial value for good.
     """
     return [
-        f"static typeof({each.name}) {each.name} __attribute__((used));\n"
+        _mark(each.name)
         for each in syntax.declared.get(segment, ())
         if each.is_definition
         and not each.is_function
@@ -105,6 +106,16 @@ def _kept(segment: Segment, syntax: Syntax, wanted: Wanted) -> list[str]:
         and not each.is_constant
         and each.name in wanted.running
     ]
+
+
+def _kept_of_includes(syntax: Syntax, wanted: Wanted) -> list[str]:
+    """The same for variables of included files (``#include "itree_common.c"``) that code uses."""
+    used = frozenset().union(*wanted.referred.values()).intersection(wanted.running)
+    return [_mark(each) for each in dict.fromkeys(syntax.included) if each in used]
+
+
+def _mark(variable: str) -> str:
+    return f"static typeof({variable}) {variable} __attribute__((used));\n"
 
 
 def _top(unit: str, text: str) -> str:

@@ -100,6 +100,8 @@ class Syntax:
         self._cursors: dict[Segment, list[cindex.Cursor]] = defaultdict(list)
         self.declared: dict[Segment, list[Declaration]] = defaultdict(list)
         self.by_name: dict[str, list[Declaration]] = defaultdict(list)
+        self.included: list[str] = []
+        """Static variables of the files that it includes, which are no constants."""
         self._known: dict[int, Needs] = {}
         self._words: dict[int, list[str]] = {}
         self._types: dict[str, Segment] = {}
@@ -112,19 +114,18 @@ class Syntax:
                     self._declare(cursor, segment)
                 elif cursor.kind in _TYPES:
                     self._name_type(cursor, segment)
+            elif cursor.kind is CursorKind.VAR_DECL and _is_static_variable(cursor):
+                self.included.append(cursor.spelling)
 
     def _declare(self, cursor: cindex.Cursor, segment: Segment) -> None:
         canonical = cursor.canonical
-        kind = cursor.type
-        while kind.kind is cindex.TypeKind.CONSTANTARRAY:
-            kind = kind.element_type
         found = Declaration(
             cursor.spelling,
             segment,
             cursor.kind is CursorKind.FUNCTION_DECL,
             cursor.is_definition() or _is_tentative(cursor),
             cursor.linkage is cindex.LinkageKind.INTERNAL,
-            kind.is_const_qualified(),
+            _is_constant(cursor),
             self._segment_at(canonical.location.offset) is None,
             _spelling(cursor),
             cursor,
@@ -240,6 +241,19 @@ def _is_tentative(cursor: cindex.Cursor) -> bool:
     """``static int count;``, which is the definition unless another one has a value."""
     is_variable = cursor.kind is CursorKind.VAR_DECL
     return is_variable and cursor.storage_class is not cindex.StorageClass.EXTERN
+
+
+def _is_constant(cursor: cindex.Cursor) -> bool:
+    """Whether nobody may write a variable."""
+    kind = cursor.type
+    while kind.kind is cindex.TypeKind.CONSTANTARRAY:
+        kind = kind.element_type
+    return bool(kind.is_const_qualified())
+
+
+def _is_static_variable(cursor: cindex.Cursor) -> bool:
+    is_static = cursor.storage_class is cindex.StorageClass.STATIC
+    return is_static and not _is_constant(cursor)
 
 
 def _is_at_top(cursor: cindex.Cursor) -> bool:
