@@ -195,6 +195,20 @@ def test_a_change_is_refused_and_named(case: str, tmp_path: Path) -> None:
     assert message in found[subject].message
 
 
+@pytest.mark.parametrize(
+    ("case", "remedy"),
+    [
+        ("variable", "add a variable of another name"),
+        ("static-local", "add a variable of another name"),
+        ("alignment", "a shadow variable"),
+    ],
+)
+def test_the_remedy_is_for_what_changed(case: str, remedy: str, tmp_path: Path) -> None:
+    old, new, *_ = CHANGED[case]
+    (found,) = reasons(compared(edited("", ""), edited(old, new), tmp_path, TYPES))
+    assert remedy in found.remedy
+
+
 @pytest.mark.parametrize("case", CHANGED)
 def test_without_debug_information_nothing_is_told(case: str, tmp_path: Path) -> None:
     """The control: it is the debug information that tells, and no other rule."""

@@ -26,12 +26,14 @@ class Change:
         details: what about it, in words.
         users: functions of the original that use it.
         followers: structures that change only because they hold it.
+        is_variable: whether it is a variable, not a type or a function.
     """
 
     name: str
     details: tuple[str, ...]
     users: frozenset[str] = frozenset()
     followers: tuple[str, ...] = ()
+    is_variable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,8 @@ def _variables(before: Types, after: Types) -> Iterator[Change]:
     for name in sorted(before.variables.keys() & after.variables.keys()):
         old, new = before.variables[name], after.variables[name]
         if old.size == new.size and old.type != new.type:
-            yield Change(name, (f"was {old.type} and would be {new.type}",))
+            text = f"was {old.type} and would be {new.type}"
+            yield Change(name, (text,), is_variable=True)
 
 
 def _static_locals(pairs: Iterable[tuple[Variable, Variable]]) -> Iterator[Change]:
@@ -163,7 +166,8 @@ def _static_locals(pairs: Iterable[tuple[Variable, Variable]]) -> Iterator[Chang
     for old, new in sorted(pairs, key=lambda pair: (pair[0].name, pair[0].function)):
         if old.size == new.size and old.type != new.type:
             text = f"was {old.type} and would be {new.type}"
-            yield Change(f"{old.name} of {old.function}()", (text,), frozenset({old.function}))
+            name, users = f"{old.name} of {old.function}()", frozenset({old.function})
+            yield Change(name, (text,), users, is_variable=True)
 
 
 # -- enumerations and prototypes ------------------------------------------------------------------

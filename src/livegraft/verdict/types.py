@@ -16,12 +16,16 @@ from livegraft.compare.types import Types, Variable, types_of
 from livegraft.errors import Reason
 from livegraft.verdict.marks import CORRECT
 
+_OF_STRUCTURE = "leave it as it is, and keep what is new in a shadow variable (LIVEGRAFT_SHADOW)"
+_OF_VARIABLE = "leave its type as it is, and add a variable of another name with the new type"
+
 
 @dataclass(slots=True)
 class _Found:
     """A change as all units see it."""
 
     details: tuple[str, ...]
+    is_variable: bool
     users: set[str] = field(default_factory=set)
     followers: set[str] = field(default_factory=set)
     units: list[str] = field(default_factory=list)
@@ -72,7 +76,7 @@ def _layout(declared: Mapping[str, Declared], accepted: Collection[str]) -> Iter
         accepted: types that the fix's author vouches for (``LIVEGRAFT_ACCEPT_LAYOUT``).
     """
     for name, found in _merged({unit: each.layouts for unit, each in declared.items()}):
-        remedy = "leave it as it is, and keep what is new in a shadow variable (LIVEGRAFT_SHADOW)"
+        remedy = _OF_VARIABLE if found.is_variable else _OF_STRUCTURE
         if name in accepted:
             for follower in sorted(found.followers):
                 if follower not in accepted:
@@ -111,7 +115,7 @@ def _merged(changes: Mapping[str, tuple[Change, ...]]) -> list[tuple[str, _Found
     found: dict[str, _Found] = {}
     for unit, listed in changes.items():
         for change in listed:
-            each = found.setdefault(change.name, _Found(change.details))
+            each = found.setdefault(change.name, _Found(change.details, change.is_variable))
             each.users |= change.users
             each.followers.update(change.followers)
             each.units.append(unit)
