@@ -114,6 +114,24 @@ def test_a_static_local_is_the_running_one(
     assert len(new) == numbered_anew
 
 
+def test_a_static_local_of_a_helper_that_is_inlined_here_only(
+    kernel: Kernel, fix_of: FixOf, tmp_path: Path
+) -> None:
+    """``spin_counter.0`` of ``do_oops_enter_exit.part.0``, which ``oops_exit`` has inlined here.
+
+    The source has only one of that name; of a text that was edited nothing is known.
+    """
+    head = "void oops_exit(void)\n{\n"
+    fix = fix_of({PANIC: (head, f'{head}\tasm("nop");\n')})
+    outcome = extracted(kernel, fix)
+    assert changed(outcome) == [(VMLINUX, "oops_exit", 1)]
+    assert Target(VMLINUX, "spin_counter.0", 1) in targets(outcome)
+    assert not [name for name in defined(outcome) if name.startswith("spin_counter")]
+    file = review(kernel, fix, tmp_path / "review")
+    outcome = edited(kernel, file, f"{file.read_text()}/* Seen. */\n")
+    assert reasons(outcome) == [("static-local-ambiguous", "spin_counter.0")]
+
+
 def test_callers_of_a_changed_clone_bring_it_along(kernel: Kernel, fix_of: FixOf) -> None:
     """``proc_apply_options.isra.0`` is called as only its own compilation knows."""
     edit = ("\t\tfs_info->pid_gid =", "\t\tfs_info->hide_pid = 0;\n\t\tfs_info->pid_gid =")

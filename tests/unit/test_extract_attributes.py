@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from tests.cut import kept
 
+from livegraft.extract.attributes import is_static_once
+
 HEADS = """\
 #define noinline __attribute__((__noinline__))
 #define inline inline __attribute__((gnu_inline)) __attribute__((unused))
@@ -56,3 +58,24 @@ def test_a_declaration_says_what_callers_need_and_no_more(declared: str) -> None
         check=False,
     )
     assert not done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "is_once"),
+    [
+        ("int f(int a) { return a + count.count; }", True),
+        ('const char *f(void) { return "static int count;"; }', True),
+        ("static int f(int a) { return count; }", True),
+        ("static const int *f = &other, g;", True),
+        ("int f(void) { static struct { int a; } count; return count.a; }", False),
+        ("static struct __attribute__((packed)) { int a; } b, count;", False),
+        ("static struct a b = (struct a) { 1 }, count;", False),
+        ("static int a[] = { 1, 2 }, *b, count[3];", False),
+        ("const static unsigned count = 1;", False),
+        ("static int f(int count) { return count; }", False),  # to be on the safe side
+    ],
+)
+def test_statics_of_a_name_are_counted(more: str, is_once: bool) -> None:
+    text = "static int g(void)\n{\n\tstatic int count = 1;\n\treturn count++;\n}\n"
+    assert is_static_once(text, "count")
+    assert is_static_once(f"{text}{more}\n", "count") is is_once

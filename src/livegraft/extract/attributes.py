@@ -38,6 +38,7 @@ Functions"). Who uses it needs none of them, and some may stand at a definition 
 _OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 _WORD = re.compile(r"\w")
 _GAP = re.compile(r"(?<=\()\s+|\s+(?=[),])|(?<=\w)\s+(?=\()")
+_STATIC = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|\bstatic\b')
 _TOKEN = re.compile(r'(?:"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|\w+|[^\w\s])\s*')
 
 
@@ -82,6 +83,32 @@ def attributes_for_users(words: Iterable[str], name: str) -> list[str]:
                 found += [item for item in part if _is_extra(item)]
     kept = dict.fromkeys(_for_users(found))
     return [_spelled(item) for item in sorted(kept, key=lambda item: item[0] in _ATTRIBUTES)]
+
+
+def is_static_once(text: str, name: str) -> bool:
+    """Whether a preprocessed unit declares at most one static function or variable of a name.
+
+    Those in functions count, and what merely stands in such a declaration, as a parameter does.
+    """
+    count = 0
+    for found in _STATIC.finditer(text):
+        if found[0] == "static":
+            tokens = (each[0].rstrip() for each in _TOKEN.finditer(text, found.end()))
+            count += any(name in item for item in _declaration(_items(tokens)))
+    return count <= 1
+
+
+def _declaration(items: Iterator[Item]) -> Iterator[Item]:
+    """The items up to the end of a declaration, or to the body of a function."""
+    before: Item = ("",)
+    has_value = False
+    for item in items:
+        is_head = before[-1] == ")" and not _is_extra(before) and not has_value
+        if item == (";",) or (is_head and item[0] == "{"):
+            return
+        has_value |= not _is_no_value(item)
+        yield item
+        before = item
 
 
 def _items(tokens: Iterable[str]) -> Iterator[Item]:

@@ -9,6 +9,7 @@ with the original already.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from livegraft.compare import names
@@ -23,7 +24,16 @@ from livegraft.errors import Reason, Refused
 from livegraft.extract.functions import is_clone, shared
 
 
-def deliver(comparison: Comparison, extracted: ElfObject, unit: str) -> Comparison:
+def _nothing_known(_name: str) -> bool:
+    return False
+
+
+def deliver(
+    comparison: Comparison,
+    extracted: ElfObject,
+    unit: str,
+    is_static_once: Callable[[str], bool] = _nothing_known,
+) -> Comparison:
     """The comparison of the original object with what was cut out and compiled.
 
     Its payload has the functions that the text says it replaces, and all that they need and the
@@ -33,13 +43,15 @@ def deliver(comparison: Comparison, extracted: ElfObject, unit: str) -> Comparis
         comparison: of the original and the patched object.
         extracted: the object of the extracted text, with a section per function and variable.
         unit: the translation unit.
+        is_static_once: whether the patched unit, which the text was cut out of, declares one static
+            variable of a name.
 
     Raises:
         Refused: the text replaces a function that the running kernel does not have (rule
             ``not-extracted``).
     """
     after = Unit(extracted, "extracted object", comparison.patched.decoded)
-    pairs = _pairs(comparison, after)
+    pairs = _pairs(comparison, after, is_static_once)
     patched = _patched(comparison, after, pairs, unit)
     for each in patched:
         original = _original(comparison, each)
@@ -63,7 +75,7 @@ def deliver(comparison: Comparison, extracted: ElfObject, unit: str) -> Comparis
     )
 
 
-def _pairs(comparison: Comparison, after: Unit) -> Pairs:
+def _pairs(comparison: Comparison, after: Unit, is_static_once: Callable[[str], bool]) -> Pairs:
     """What of the extracted object is the running kernel's.
 
     A function is if it did not change and is no clone; a variable in any case.
@@ -82,15 +94,22 @@ def _pairs(comparison: Comparison, after: Unit) -> Pairs:
         if here.kind is Kind.FUNCTION and is_clone(original.name):
             continue
         pairs.add(original, here)
-    _pair_variables(comparison, between, after, pairs)
+    _pair_variables(comparison, between, after, pairs, is_static_once)
     return pairs
 
 
-def _pair_variables(comparison: Comparison, between: Pairs, after: Unit, pairs: Pairs) -> None:
+def _pair_variables(
+    comparison: Comparison,
+    between: Pairs,
+    after: Unit,
+    pairs: Pairs,
+    is_static_once: Callable[[str], bool],
+) -> None:
     """Variables that are not to be found in the patched object.
 
     By name. One of a name that the compiler has numbered cannot be told from those that are left of
-    that name: a helper is called here, perhaps, that was inlined there.
+    that name, unless the source has only one: a helper is called here, perhaps, that was inlined
+    there.
     """
     left = [each for each in comparison.original.variables() if each not in pairs.of_original]
     plain = {each.name: each for each in left if not names.is_numbered(each.name)}
@@ -99,10 +118,29 @@ def _pair_variables(comparison: Comparison, between: Pairs, after: Unit, pairs: 
         if each in pairs.of_patched or each in between.of_patched or each.is_always_new:
             continue
         original = plain.get(each.name)
+        if original is None and names.family(each.name) in families:
+            original = _only_one(comparison, after, each, is_static_once)
+            if original is None or original in pairs.of_original:
+                pairs.ambiguous.append(each)
+                continue
         if original is not None:
             pairs.add(original, each)
-        elif names.family(each.name) in families:
-            pairs.ambiguous.append(each)
+
+
+def _only_one(
+    comparison: Comparison, after: Unit, variable: Entity, is_static_once: Callable[[str], bool]
+) -> Entity | None:
+    """The running kernel's variable that a numbered one is, if it can be no other."""
+    family = names.family(variable.name)
+    alike = [
+        [each for each in unit.variables() if names.family(each.name) == family]
+        for unit in (comparison.patched, after)
+    ]
+    if any(len(each) != 1 for each in alike) or not is_static_once(names.base(variable.name)):
+        return None
+    ((patched,), _) = alike
+    is_known = patched not in comparison.pairs.ambiguous
+    return comparison.pairs.of_patched.get(patched) if is_known else None
 
 
 def _patched(comparison: Comparison, after: Unit, pairs: Pairs, unit: str) -> tuple[Entity, ...]:

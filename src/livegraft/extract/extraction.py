@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from livegraft.compare.comparison import Comparison
 from livegraft.elf import object as elf
+from livegraft.extract.attributes import is_static_once
 from livegraft.extract.delivery import deliver
 from livegraft.extract.emission import Text, header_name
 from livegraft.extract.functions import wanted
@@ -80,6 +81,7 @@ def extract(
     comparison: Comparison,
     shadow: Shadow,
     given: Text | None = None,
+    is_edited: bool = False,
 ) -> Extracted:
     """Cut the live patch of a unit out of its patched text, and compile it.
 
@@ -91,6 +93,7 @@ def extract(
         comparison: of both objects, judged.
         shadow: the source with the fix.
         given: a text to take instead of cutting one out.
+        is_edited: whether it is another than that.
 
     Raises:
         Refused: it cannot be cut out.
@@ -100,12 +103,20 @@ def extract(
     output = each.after.with_suffix(".extracted.o")
     cut: Slice | None = None
     text = given
+
+    @cache
+    def preprocessed() -> Preprocessed:
+        return _preprocessed(kernel, each, shadow)
+
+    def is_once(name: str) -> bool:
+        return not is_edited and is_static_once(preprocessed().text, name)
+
     if text is None:
         source = text_of((shadow.root / unit).read_bytes())
         cut = slice_unit(
             unit,
             source,
-            _preprocessed(kernel, each, shadow),
+            preprocessed(),
             wanted(comparison),
             partial(_preprocess, kernel, each, shadow),
             partial(_compile, kernel, each, shadow, output),
@@ -114,7 +125,7 @@ def extract(
         text = cut.text
     else:
         _compile(kernel, each, shadow, output, text)
-    extracted = deliver(comparison, elf.read(output), unit)
+    extracted = deliver(comparison, elf.read(output), unit, is_once)
     return Extracted(unit, each.unit.object, text.main, text.header, cut, extracted)
 
 

@@ -77,8 +77,9 @@ class Extraction:
     def _extract(self, each: Compiled, comparison: Comparison, shadow: Shadow) -> Extracted:
         unit = each.unit.path
         given = self.folder.texts[unit] if self.folder is not None else None
-        made = extract(self.kernel, each, comparison, shadow, given)
-        if self.folder is not None and unit in self.folder.edited:
+        is_edited = self.folder is not None and unit in self.folder.edited
+        made = extract(self.kernel, each, comparison, shadow, given, is_edited)
+        if is_edited:
             made = replace(made, edited=True)
             cut = extract(self.kernel, each, comparison, shadow)
             reasons = tuple(beyond(cut.comparison, made.comparison, comparison))
