@@ -414,3 +414,12 @@ def test_nothing_is_exported_again() -> None:
     assert "EXPORT_SYMBOL(" not in found.replace("#define EXPORT_SYMBOL(", "")
     for each in ("int late(void);", "int other(void);", "int late(void)\n{"):
         assert each in found
+
+
+def test_a_builtin_function_that_only_the_compiler_knows_needs_its_arguments() -> None:
+    """``isdigit()`` of linux/ctype.h is ``__builtin_isdigit()``."""
+    text = "static int next(int a)\n{\n\treturn a + 1;\n}\n"
+    text += "int patched(int a)\n{\n\treturn __builtin_isdigit(next(a));\n}\n"
+    found = kept(text, "patched")
+    assert "static int next(int a)" in found
+    assert "return __builtin_isdigit(next(a));" in found

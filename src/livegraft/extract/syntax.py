@@ -37,6 +37,7 @@ _TYPES = frozenset(
 _SYMBOLS = frozenset((CursorKind.FUNCTION_DECL, CursorKind.VAR_DECL))
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _EXPORT = re.compile(r"__ksymtab|\.export_symbol")
+_UNKNOWN_BUILTIN = re.compile(r"use of unknown builtin '(\w+)'")
 _CLEANUP = re.compile(r"\b(?:__)?cleanup(?:__)?\s*\(\s*(\w+)")
 """A function that is named in an attribute, which libclang does not look into."""
 
@@ -284,9 +285,23 @@ def _library() -> cindex.CDLL:
 
 def _parse(unit: str, preprocessed: Preprocessed) -> cindex.TranslationUnit:
     name = "unit.i"
-    parsed = cindex.Index.create().parse(
-        name, args=[*_OPTIONS, _TARGET, *_STAND_INS], unsaved_files=[(name, preprocessed.text)]
-    )
+    builtins: frozenset[str] = frozenset()
+    while True:
+        # Of a builtin function that GCC alone has, what stands in its parentheses is looked at.
+        more = [f"-D{each}(...)=(__VA_ARGS__)" for each in sorted(builtins)]
+        parsed = cindex.Index.create().parse(
+            name,
+            args=[*_OPTIONS, _TARGET, *_STAND_INS, *more],
+            unsaved_files=[(name, preprocessed.text)],
+        )
+        unknown = {
+            found[1]
+            for each in parsed.diagnostics
+            if (found := _UNKNOWN_BUILTIN.search(each.spelling)) is not None
+        }
+        if unknown <= builtins:
+            break
+        builtins |= unknown
     reasons = list(_errors(unit, parsed, preprocessed))
     if reasons:
         raise Refused(unit, reasons)
