@@ -109,6 +109,20 @@ def test_a_helper_may_be_split_in_one_and_be_inlined_whole_in_the_other(
     assert difference.names == ("do_oops_enter_exit.part.0",)
 
 
+def test_a_clone_that_only_patched_functions_call_may_stay(
+    any_kernel: Kernel, tmp_path: Path
+) -> None:
+    """``xfs_rtallocate_extent_near.constprop.0`` of 6.12 calls a changed clone, and its only caller
+    brings a function of its own in its place.
+    """
+    place = "\t * If not, allocate what there is, if it's at least minlen.\n\t */\n"
+    edits = {"fs/xfs/xfs_rtalloc.c": (place, f'{place}\tasm("nop");\n')}
+    with prepared(any_kernel, edited(any_kernel, edits, tmp_path), tmp_path) as both:
+        found = both.differences(both.extract())
+    assert found
+    assert not [each for each in found if getattr(each, "kind", None) is Class.UNKNOWN]
+
+
 def test_both_modules_are_built(kernel: Kernel, tmp_path: Path) -> None:
     fix = edited(kernel, CMDLINE, tmp_path)
     built = pipeline.build([fix], kernel, output=tmp_path / "out.ko", method=Method.BOTH)

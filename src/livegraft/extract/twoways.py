@@ -242,7 +242,7 @@ class _Classifier:
         first = row.entities[FIRST]
         if first is None or not row.replaces[FIRST] or row.replaces[SECOND]:
             return
-        left = self._callers(first) - set(brought)
+        left = self._left(first, brought)
         if names.base(row.name) == row.name:
             self._note(row, Class.UNKNOWN, "extract's payload does not replace it", ())
         elif left:
@@ -252,11 +252,29 @@ class _Classifier:
             proof = "extract's payload brings all that call it, and they are compared"
             self._note(row, Class.CLONE, proof, {names.base(row.name)})
 
-    def _callers(self, function: Entity) -> set[str]:
+    def _left(
+        self, function: Entity, brought: Collection[str], above: tuple[Entity, ...] = ()
+    ) -> set[str]:
+        """The callers of a function that stay in use: those that are not brought, but for clones
+        that only what is brought calls.
+
+        Args:
+            above: clones that are looked at because they call it.
+        """
+        found = set()
+        for caller in self._callers(function):
+            if caller.name in brought:
+                continue
+            is_known = names.base(caller.name) != caller.name and caller not in above
+            if not is_known or self._left(caller, brought, (*above, caller)):
+                found.add(caller.name)
+        return found
+
+    def _callers(self, function: Entity) -> set[Entity]:
         """The functions of the patched unit that refer to one, those of the boot aside."""
         unit = self._sides.unit(FIRST)
         return {
-            each.top.name
+            each.top
             for each in unit.functions()
             if each.top is not function
             and not sections.is_initial(unit.section(each).name)
