@@ -423,3 +423,12 @@ def test_a_builtin_function_that_only_the_compiler_knows_needs_its_arguments() -
     found = kept(text, "patched")
     assert "static int next(int a)" in found
     assert "return __builtin_isdigit(next(a));" in found
+
+
+def test_a_counted_name_in_a_string_is_no_difference() -> None:
+    """``min(READ_ONCE(a), b)`` of 6.12 has all of its argument in a message."""
+    text = "#define JOIN_(a, b) a##b\n#define JOIN(a, b) JOIN_(a, b)\n#define STRING(x) #x\n"
+    text += "#define SAID(x) STRING(x)\n#define NAME JOIN(__assert_, __COUNTER__)\n"
+    text += "int first = sizeof(SAID(NAME));\n"
+    text += "const char *patched(void)\n{\n\treturn SAID(NAME);\n}\n"
+    assert "return SAID(NAME);" in kept(text, "patched")

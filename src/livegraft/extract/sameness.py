@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.segments import Kind, Segment
 
-_COUNTED = re.compile(r"^(__\w*?)\d+$")
-"""A name that a macro made with ``__COUNTER__``: ``__UNIQUE_ID_x123``."""
+_COUNTED = re.compile(r"\b(__\w*?)\d+\b")
+"""A name that a macro made with ``__COUNTER__``: ``__UNIQUE_ID_x123``; also within the text that
+another macro makes of its argument, as ``min()`` does of ``READ_ONCE()``."""
 
 _END = "\n"
 
@@ -63,5 +64,4 @@ def _by_line(unit: Preprocessed) -> dict[int, list[str]]:
 
 
 def _plain(word: str) -> str:
-    counted = _COUNTED.match(word)
-    return counted[1] if counted is not None else word
+    return _COUNTED.sub(r"\1", word)
