@@ -223,14 +223,13 @@ def check(
             comparisons = _compare_all(compiled)
         with progress.step("compile for the proof"):
             plain = _compile_plain(kernel, compiled, comparisons)
-        if keep is not None:
-            keep_objects(plain, compiled, keep)
         reasons = [*touched.refused, *exports]
         extracted: dict[str, Extracted] = {}
         if method is not Method.COMPARE:
             work = Extraction(kernel, changes, folder, why, method is Method.BOTH, progress)
             extracted = _extract_all(work, compiled, comparisons, reasons)
-
+        if keep is not None:
+            keep_objects(plain, compiled, keep)
         whys: dict[str, tuple[Why, ...]] = {}
         if why and method is Method.COMPARE:
             pairs = zip(compiled, comparisons, strict=True)

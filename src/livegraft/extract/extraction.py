@@ -100,7 +100,7 @@ def extract(
         CompileError: the text does not compile.
     """
     unit = each.unit.path
-    output = each.after.with_suffix(".extracted.o")
+    output = each.extracted
     cut: Slice | None = None
     text = given
 

@@ -136,7 +136,11 @@ class Apart:
     shared: frozenset[str] = frozenset()
 
     def suffix(self) -> str:
-        """Declarations for the end of a C file, which hold for all of it."""
+        """Declarations for the end of a C file, which hold for all of it.
+
+        A variable that only this unit sees, and of which nobody takes the address, cannot be meant
+        by a pointer: so each one's address is taken.
+        """
         lines = ['\n#pragma GCC diagnostic ignored "-Wattributes"']
         for attribute, found in (("__noipa__", self.opaque), ("__used__", self.shared)):
             for name in sorted(found):
@@ -144,6 +148,11 @@ class Apart:
                     f"#undef {name}",
                     f"extern __typeof__({name}) {name} __attribute__(({attribute}));",
                 ]
+        for name in sorted(self.shared):
+            lines += [
+                f"static const volatile void *const livegraft_shared_{name}",
+                f"\t__attribute__((__used__)) = (const volatile void *)&{name};",
+            ]
         return "\n".join([*lines, ""])
 
 

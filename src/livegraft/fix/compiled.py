@@ -39,6 +39,11 @@ class Compiled:
     before: Object
     after: Path
 
+    @property
+    def extracted(self) -> Path:
+        """Where the object of what is cut out of the unit belongs."""
+        return self.after.with_suffix(".extracted.o")
+
 
 def compile_touched(
     kernel: KernelTree,

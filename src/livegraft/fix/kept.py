@@ -23,19 +23,27 @@ class KeptObjects:
         object: the object that it is linked into.
         plain: unpatched, compiled as the distribution did.
         patched: with the fix, a section per function and variable.
+        extracted: of what was cut out of the patched unit; None if nothing was.
     """
 
     unit: str
     object: str
     plain: Path
     patched: Path
+    extracted: Path | None = None
 
 
 def kept_objects(folder: Path) -> list[KeptObjects]:
     """What :func:`keep_objects` kept in a folder."""
     listed = json.loads((folder / "objects.json").read_text("utf-8"))
     return [
-        KeptObjects(one["unit"], one["object"], Path(one["plain"]), folder / one["patched"])
+        KeptObjects(
+            one["unit"],
+            one["object"],
+            Path(one["plain"]),
+            folder / one["patched"],
+            folder / one["extracted"] if one["extracted"] else None,
+        )
         for one in listed
     ]
 
@@ -51,13 +59,16 @@ def keep_objects(plain: Mapping[Unit, Object], compiled: Sequence[Compiled], fol
     listed = []
     for each in compiled:
         if each.unit in plain:
-            shutil.copyfile(each.after, folder / each.after.name)
+            present = [path for path in (each.after, each.extracted) if path.is_file()]
+            for path in present:
+                shutil.copyfile(path, folder / path.name)
             listed.append(
                 {
                     "unit": each.unit.path,
                     "object": each.unit.object,
                     "plain": str(plain[each.unit].path),
                     "patched": each.after.name,
+                    "extracted": each.extracted.name if each.extracted in present else "",
                 }
             )
     (folder / "objects.json").write_text(json.dumps(listed), "utf-8")

@@ -44,7 +44,13 @@ def build_again(place: Workplace, candidate: Candidate) -> dict[str, Any]:
 def _build(place: Workplace, candidate: Candidate, progress: Progress) -> dict[str, Any]:
     kernel = open_kernel(place.release, place.cache_root)
     fixes = [place.fix(candidate)]
-    outcome = pipeline.check(fixes, kernel, method=pipeline.Method.BOTH, progress=progress)
+    outcome = pipeline.check(
+        fixes,
+        kernel,
+        keep=place.second_objects(candidate),
+        method=pipeline.Method.BOTH,
+        progress=progress,
+    )
     told = {
         "files": [_file(kernel, each) for each in outcome.extracted],
         "functions": list(_functions(outcome.extracted)),

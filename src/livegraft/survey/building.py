@@ -71,6 +71,10 @@ class Workplace:
         """The folder of its patched object files, for the oracle."""
         return self.folder / "objects" / candidate.name
 
+    def second_objects(self, candidate: Candidate) -> Path:
+        """The folder of its extracted object files, and the patched ones beside them."""
+        return self.folder / "extracted" / candidate.name
+
 
 def build(place: Workplace, candidate: Candidate) -> dict[str, Any]:
     """Build one fix, in a worker.

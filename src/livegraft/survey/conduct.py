@@ -267,7 +267,8 @@ def _loads(
         told = line.get(SECOND, {}) if second else line
         if told.get("outcome") == Outcome.BUILT:
             module = place.second(each) if second else place.module(each)
-            objects, targets = place.objects(each), tuple(line["objects"])
+            objects = place.second_objects(each) if second else place.objects(each)
+            targets = tuple(line["objects"])
             loads.append(Load(each.id, each.name, module, objects, targets, second))
     return sorted(loads, key=lambda load: load.modules)
 

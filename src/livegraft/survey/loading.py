@@ -9,7 +9,7 @@ it its own fault.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +17,14 @@ from typing import Any
 
 from livegraft.changeset import VMLINUX
 from livegraft.errors import LivegraftError, LostGuest
-from livegraft.fix.kept import kept_objects
+from livegraft.fix.kept import KeptObjects, kept_objects
 from livegraft.lab.guest import Guest
 from livegraft.survey.building import Outcome, failed
 from livegraft.survey.grouping import open_kernel
 from livegraft.survey.guests import DRIVER, Inhabited, KeptGuest
 from livegraft.survey.objectfile import Elf
 from livegraft.survey.oracle import UNREAD, Check, Module, Verdict, read_back
-from livegraft.survey.running import Unit
+from livegraft.survey.running import Running, Unit
 
 MODULE_SECONDS = 240.0
 _REQUEST = "/root/request.json"
@@ -134,6 +134,17 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
     return {check.value: sum(each.check is check for each in verdicts) for check in Check}
 
 
+def _unit(
+    kept: KeptObjects, second: bool, running: Running, kernel: Running, others: Iterable[Running]
+) -> Unit:
+    """A unit of the fix, by the object file that the module was made of."""
+    plain, patched = (Elf.read(path.read_bytes()) for path in (kept.plain, kept.patched))
+    if not second or kept.extracted is None:
+        return Unit(plain, patched, running, kernel, others)
+    cut = Elf.read(kept.extracted.read_bytes())
+    return Unit(plain, cut, running, kernel, others, whole=patched)
+
+
 def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
     if "error" in answer:
         error = answer["error"]
@@ -149,8 +160,7 @@ def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
     units: dict[str, list[Unit]] = {}
     for kept in kept_objects(load.objects):
         if kept.object in objects:
-            plain, patched = (Elf.read(path.read_bytes()) for path in (kept.plain, kept.patched))
-            unit = Unit(plain, patched, objects[kept.object], symbols, objects.values())
+            unit = _unit(kept, load.second, objects[kept.object], symbols, objects.values())
             units.setdefault(kept.object, []).append(unit)
     module = Module(load.module.read_bytes())
     every = [unit for some in units.values() for unit in some]

@@ -119,6 +119,9 @@ class Unit:
         running: the object that it is linked into.
         kernel: vmlinux.
         others: other objects that are loaded.
+        whole: if `patched` was cut out of the source, the patched object of the whole unit. What
+            the cut one only declares is that one's, or the unpatched one's if all of it was
+            inlined.
     """
 
     def __init__(
@@ -128,12 +131,14 @@ class Unit:
         running: Running,
         kernel: Running,
         others: Iterable[Running] = (),
+        whole: Elf | None = None,
     ) -> None:
         self.patched = patched
         self._plain = plain
         self._running = running
         self._kernel = kernel
         self._others = tuple(others)
+        self._whole = whole
         self._bases: dict[int, int | None] = {}
         self._at = {(each.section, each.offset): each for each in patched.relocations}
 
@@ -180,9 +185,22 @@ class Unit:
 
     def addresses(self, symbol: Symbol) -> set[int]:
         """Where a symbol of the patched object is in the running kernel."""
+        if symbol.section == 0 and (own := self._declared(symbol.name)) is not None:
+            return self._local(own)
         if symbol.section == 0 or symbol.is_global:
             return self._global(symbol.name)
         return self._local(symbol)
+
+    def _declared(self, name: str) -> Symbol | None:
+        """The unit's local symbol that a declaration of the cut file stands for."""
+        if self._whole is None:
+            return None
+        for elf in (self._whole, self._plain):
+            found = [each for each in elf.symbols if each.name == name]
+            if found:
+                local = [each for each in found if each.section and not each.is_global]
+                return local[0] if len(local) == 1 else None
+        return None
 
     def replaced(self, name: str) -> set[int]:
         """Where a function of the unpatched object is in the running kernel."""
