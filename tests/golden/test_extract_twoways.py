@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,17 @@ Found = dict[str, Equal | Difference]
 class Case:
     """A unit before and after a fix, and what somebody has cut out of it."""
 
-    def __init__(self, before: str, after: str, extracted: str, patched: str, folder: Path) -> None:
+    def __init__(
+        self,
+        before: str,
+        after: str,
+        extracted: str,
+        patched: str,
+        folder: Path,
+        flags: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
+        self._flags = flags
         self._marks = MARKS + "".join(f"LIVEGRAFT_PATCHES({name});\n" for name in patched.split())
         self._texts = {Way.COMPARE: after, Way.EXTRACT: extracted}
         objects = [self._compiled(text, name)[0] for name, text in (("a", before), ("b", after))]
@@ -49,7 +59,9 @@ class Case:
 
     def _compiled(self, text: str, name: str) -> tuple[ElfObject, Clones]:
         dump = self._folder / f"{name}.clones"
-        built = compiled(text, self._folder, f"{name}.o", (*SECTIONS, f"{FLAG}{dump}"))
+        built = compiled(
+            text, self._folder, f"{name}.o", (*SECTIONS, *self._flags, f"{FLAG}{dump}")
+        )
         return built, parse_clones(dump.read_text("utf-8"))
 
     def build(self, way: Way, apart: Apart) -> Build:
@@ -297,6 +309,35 @@ def test_order_does_not_excuse_a_mistake(old: str, new: str, tmp_path: Path) -> 
     assert found.kind is Class.UNKNOWN
 
 
+ENDBR = """\
+{0} int callee(int x)
+{{
+\tint s = 0;
+\tcount += STEP;
+\tfor (int i = 0; i < x; i++)
+\t\ts += outside(s ^ i) * outside(i);
+\treturn s + outside(x) / {1};
+}}
+"""
+ENDBR_CALLER = "int caller(int x) { return callee(x) + callee(outside(x)); }\n"
+
+
+@pytest.mark.parametrize(("divisor", "is_equal"), [("3", True), ("5", False)])
+def test_an_endbr_at_the_entry(divisor: str, is_equal: bool, tmp_path: Path) -> None:
+    """Only the mark of what is replaced takes its address; a mistake is seen beside it."""
+    before = "#define STEP 1\n" + COUNT + ENDBR.format("static noinline", "3") + ENDBR_CALLER
+    cut = "#define STEP 2\nextern int count;\n" + ENDBR.format("static", divisor)
+    after = before.replace("STEP 1", "STEP 2")
+    case = Case(before, after, cut, "callee", tmp_path, ("-fcf-protection=branch",))
+    (found,) = case.found().values()
+    if is_equal:
+        assert found == Equal("callee", but_entry=True)
+        assert not case.builds
+    else:
+        assert isinstance(found, Difference)
+        assert found.kind is Class.UNKNOWN
+
+
 def test_a_build_that_fails_proves_nothing(tmp_path: Path) -> None:
     before = f"#define STEP 1\n{PURE}{TWICE}"
     extracted = f"#define STEP 2\nextern int callee(int x);\n{TWICE}"
@@ -326,4 +367,4 @@ def test_as_documents(tmp_path: Path) -> None:
     assert document["class"] == "knowledge"
     assert document["names"] == ["callee"]
     assert {"compare": "", "extract": "call callee"} in list(document["listing"])  # type: ignore[call-overload]
-    assert Equal("f").as_json() == {"function": "f", "equal": True}
+    assert Equal("f").as_json() == {"function": "f", "equal": True, "but_entry": False}
