@@ -8,6 +8,8 @@ builds of the same source in which it may not:
 
 - the whole unit, with all that ``extract`` only declares made opaque (``noipa``) and all that is
   patched made reachable from elsewhere: what equals the extracted code now differed in *knowledge*;
+- the extracted file, with the variables that it declares defined in it: so that the compiler knows
+  that they are not one and the same, as in the whole unit: *knowledge* as well;
 - both, with what is inlined in one of them only, and what the payload brings, kept apart as well:
   what is equal now differed in *inlining*, if there was any, else in *knowledge* of callers.
 
@@ -26,6 +28,7 @@ from livegraft.compare import names, sections
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.unit import Unit
+from livegraft.elf.header import SectionFlag
 from livegraft.errors import CompileError, Reason
 from livegraft.extract.blocks import are_same_blocks, differ_in_entry_alone
 from livegraft.extract.clones import Clones
@@ -133,10 +136,13 @@ class Apart:
         opaque: functions that are not inlined, and whose bodies and callers nothing may be learnt
             from.
         shared: variables that others may change.
+        own: variables that are only declared, and are to be the unit's own: those of another unit
+            might be one and the same.
     """
 
     opaque: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
     def suffix(self) -> str:
         """Declarations for the end of a C file, which hold for all of it.
@@ -151,6 +157,8 @@ class Apart:
                     f"#undef {name}",
                     f"extern __typeof__({name}) {name} __attribute__(({attribute}));",
                 ]
+        for name in sorted(self.own):
+            lines += [f"#undef {name}", f"__typeof__({name}) {name};"]
         for name in sorted(self.shared):
             lines += [
                 f"static const volatile void *const livegraft_shared_{name}",
@@ -305,6 +313,10 @@ class _Classifier:
         compare = self._rebuild(Way.COMPARE, self._apart)
         inlined = {name: _bases(extract.clones.inlined(name)) for name in self._open}
         self._close(compare, extract, self._apart, inlined)
+        own = self._apart.shared & _writable(self._sides.unit(FIRST))
+        if self._open and own:
+            extract = self._rebuild(Way.EXTRACT, Apart(own=own))
+            self._close(compare, extract, self._apart, inlined)
         kept = frozenset[str]()
         for _ in range(ROUNDS):
             more = self._apart_in_one(compare, extract) - kept
@@ -313,7 +325,7 @@ class _Classifier:
             kept |= more
             apart = Apart(self._apart.opaque | kept, self._apart.shared)
             compare = self._rebuild(Way.COMPARE, apart)
-            extract = self._rebuild(Way.EXTRACT, Apart(kept))
+            extract = self._rebuild(Way.EXTRACT, Apart(kept, own=own))
             self._close(compare, extract, apart, inlined, kept)
 
     def _close(
@@ -451,6 +463,15 @@ def _declared(unit: Unit, extracted: Unit) -> Apart:
     functions = {names.base(each.name) for each in unit.functions()}
     variables = {each.name for each in unit.entities if each.kind is Kind.DATA}
     return Apart(frozenset(used & functions), frozenset(used & variables - functions))
+
+
+def _writable(unit: Unit) -> frozenset[str]:
+    """The variables of a unit that may be written."""
+    return frozenset(
+        each.name
+        for each in unit.entities
+        if each.kind is Kind.DATA and int(unit.section(each).flags) & SectionFlag.WRITE
+    )
 
 
 def _list(found: Collection[str]) -> str:
