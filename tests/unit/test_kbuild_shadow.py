@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from livegraft.errors import BuildError
+from livegraft.kbuild.command import Command
+from livegraft.kbuild.compile import _through
 from livegraft.kbuild.dependencies import Dependencies, parse_dependencies
 from livegraft.kbuild.shadow import Shadow, shadow_of
 
@@ -86,6 +89,29 @@ def test_the_way_past_a_linked_folder_is_seen_and_closed(source: Path, tmp_path:
     assert Path(way).read_text() == "new"
     assert not shadow.escapes(read)
     assert (shadow.root / "fs/ext4/ext4.h").read_text() == "fs/ext4/ext4.h"
+
+
+def test_what_was_read_is_looked_up_before_another_compiler_closes_the_way(
+    source: Path, tmp_path: Path
+) -> None:
+    """Afterwards the same path leads to the changed file, which was not read."""
+    shadow = Shadow(source, {"fs/internal.h": b"new"}, tmp_path / "shadow")
+    way = shadow.root / "fs/ext4/../internal.h"
+    other = threading.Thread(target=shadow.make_real, args=("fs/ext4",))
+
+    def attempt() -> tuple[str, Dependencies]:
+        text = way.read_text()
+        if other.ident is None:
+            other.start()
+            time.sleep(0.1)
+        return text, Dependencies((str(way),))
+
+    command = Command(
+        ("gcc", "-c", "fs/super.c"), "fs/super.c", "fs/super.o", "fs/.super.d", "super"
+    )
+    text, _ = _through(shadow, command, attempt)
+    other.join()
+    assert text == "new"
 
 
 def test_dotdot_in_arguments_is_prepared_for(source: Path, tmp_path: Path) -> None:

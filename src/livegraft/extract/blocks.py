@@ -177,6 +177,7 @@ class _Walk:
 
     def are_same(self) -> bool:
         self._follow(self._codes[0].entry, self._codes[1].entry)
+        self._met |= self._in_front()
         while self._work:
             while self._work:
                 if not self._step(*self._work.pop()):
@@ -187,6 +188,17 @@ class _Walk:
             if not set(code.entries) <= {pair[side] for pair in self._met}:
                 return False  # what is told of a place that is never reached
         return True
+
+    def _in_front(self) -> set[tuple[_Place, _Place]]:
+        """The places at the start and in front of it that tables speak of: room for tracers."""
+        one, two = (code.parts[0] for code in self._codes)
+        distances = {
+            place.offset - code.parts[0].value
+            for code in self._codes
+            for place in code.entries
+            if place.part is code.parts[0] and place.offset < code.entry.offset
+        }
+        return {(_Place(one, one.value + at), _Place(two, two.value + at)) for at in distances}
 
     def _follow(self, first: _Place, second: _Place) -> None:
         pair = (self._codes[0].settled(first), self._codes[1].settled(second))

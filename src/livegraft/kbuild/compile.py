@@ -11,8 +11,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -112,20 +112,45 @@ def compile_unit(
     """
     check_layout(command)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if shadow is not None:
-        shadow.prepare(command.argv)
+
+    def attempt() -> tuple[None, Dependencies]:
+        return None, _compile(kernel, command, output, shadow, extra_flags)
+
+    _, dependencies = _through(shadow, command, attempt)
+    return _object(kernel, output, dependencies, shadow)
+
+
+def _through(
+    shadow: Shadow | None, command: Command, attempt: Callable[[], tuple[T, Dependencies]]
+) -> tuple[T, Dependencies]:
+    """Run the compiler again and again until no original of a changed file was read.
+
+    What was read is looked up before another thread may change the shadow: afterwards the same path
+    may lead to another file.
+
+    Args:
+        attempt: runs it once; returns what it made, and what it has read.
+
+    Raises:
+        BuildError: an original was read, and no linked directory is to blame.
+    """
+    if shadow is None:
+        return attempt()
+    shadow.prepare(command.argv)
+    escaped: Collection[str] = ()
     # Each round makes real the linked directories that were passed; there are only so many.
     for _ in range(8):
-        dependencies = _compile(kernel, command, output, shadow, extra_flags)
-        if shadow is None or not shadow.escapes(dependencies):
-            return _object(kernel, output, dependencies, shadow)
-        passed = shadow.linked_directories(dependencies)
+        with shadow.read():
+            done = attempt()
+            escaped = shadow.escapes(done[1])
+            passed = shadow.linked_directories(done[1]) if escaped else frozenset()
+        if not escaped:
+            return done
         if not passed:
             break
         for directory in sorted(passed):
             shadow.make_real(directory)
-    assert shadow is not None
-    read = ", ".join(sorted(shadow.escapes(dependencies)))
+    read = ", ".join(sorted(escaped))
     raise BuildError(command.output, f"was compiled with the unchanged {read}", "report this fix")
 
 
@@ -161,8 +186,7 @@ def files_read(kernel: KernelTree, command: Command, shadow: Shadow | None = Non
     Raises:
         CompileError: a file that it includes does not exist.
     """
-    output = _preprocessed(kernel, command, shadow, "-M")
-    return parse_dependencies(output, command.source)
+    return _preprocessed(kernel, command, shadow, "-M")[1]
 
 
 def preprocess(
@@ -176,23 +200,30 @@ def preprocess(
     Raises:
         CompileError: a file that it includes does not exist.
     """
-    return _preprocessed(kernel, command, shadow, "-E", *options)
+    return _preprocessed(kernel, command, shadow, "-E", *options)[0]
 
 
 def _preprocessed(
-    kernel: KernelTree, command: Command, shadow: Shadow | None, *options: str
-) -> str:
+    kernel: KernelTree, command: Command, shadow: Shadow | None, how: str, *options: str
+) -> tuple[str, Dependencies]:
+    """What ``-E`` or ``-M`` writes, and the files that were read."""
     left_out = ("-c", "-S", f"{_DEPFILE}{command.depfile}")
     argv = [word for word in _translated(command, shadow) if word not in left_out]
     at = argv.index("-o")
-    argv[at : at + 2] = options
-    if shadow is not None:
-        shadow.prepare(command.argv)
-    try:
-        with _reading(shadow):
-            return run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS).stdout
-    except RunFailed as error:
-        raise _compile_error(kernel, command, shadow, error) from error
+
+    def attempt() -> tuple[str, Dependencies]:
+        with tempfile.NamedTemporaryFile(prefix="livegraft-read-", suffix=".d") as file:
+            listed = ("-MMD", "-MF", file.name) if how == "-E" else ()
+            argv_here = [*argv[:at], how, *listed, *options, *argv[at + 2 :]]
+            try:
+                output = run(argv_here, cwd=kernel.build, timeout=_COMPILE_SECONDS).stdout
+            except RunFailed as error:
+                raise _compile_error(kernel, command, shadow, error) from error
+            if how == "-E":
+                return output, read_dependencies(Path(file.name))
+            return output, parse_dependencies(output, command.source)
+
+    return _through(shadow, command, attempt)
 
 
 def side_by_side(tasks: Iterable[Callable[[], T]], workers: int | None = None) -> list[T]:
@@ -239,15 +270,10 @@ def _compile(
     argv[at + 1] = str(output)
     argv[-1:-1] = extra_flags
     try:
-        with _reading(shadow):
-            run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS)
+        run(argv, cwd=kernel.build, timeout=_COMPILE_SECONDS)
     except RunFailed as error:
         raise _compile_error(kernel, command, shadow, error) from error
     return read_dependencies(depfile)
-
-
-def _reading(shadow: Shadow | None) -> AbstractContextManager[None]:
-    return nullcontext() if shadow is None else shadow.read()
 
 
 def _translated(command: Command, shadow: Shadow | None) -> list[str]:
