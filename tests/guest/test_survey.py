@@ -29,7 +29,10 @@ from livegraft.survey.objectfile import Elf
 OLD, NEW, KERNEL = os.environ.get(
     "LIVEGRAFT_TEST_SURVEY", "6.1.190-1 6.1.192-1 6.1.0-54-amd64"
 ).split()
-COMMAND = ("survey", OLD, NEW, "-k", KERNEL, "--sample", "12", "--seed", "1", "--controls", "4")
+COMMAND = (
+    *("survey", OLD, NEW, "-k", KERNEL, "--sample", "12", "--seed", "1"),
+    *("--controls", "4", "--method", "both"),
+)
 
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
 
@@ -77,6 +80,20 @@ def test_none_fails_and_none_is_wrong(surveyed: Surveyed) -> None:
     assert (document["controls"], document["false_changes"]) == (4, [])
     for result in surveyed.results:
         assert bool(result.get("rules")) == (result["outcome"] == "refused")
+
+
+def test_both_ways_agree(surveyed: Surveyed) -> None:
+    """What compare has built is cut out of the source too, loaded, and held against the other."""
+    both = surveyed.document["both"]
+    assert both["tried"] == surveyed.document["outcomes"]["loaded"]
+    assert set(both["outcomes"]) <= {"loaded", "refused"}
+    assert both["outcomes"]["loaded"] >= 0.9 * both["tried"]
+    assert both["equal"] >= 0.7 * both["functions"]
+    assert both["classes"]["unknown"] == 0
+    for result in surveyed.results:
+        second = result.get("extract", {})
+        if second.get("outcome") == Outcome.LOADED:
+            assert second["relocations"]["right"] > 0
 
 
 def test_the_report_has_the_command(surveyed: Surveyed) -> None:
