@@ -19,7 +19,7 @@ from livegraft.changeset import (
     Function,
     Piece,
 )
-from livegraft.compare.comparison import Comparison, compare_objects
+from livegraft.compare.comparison import Comparison
 from livegraft.compare.cut import Cut, cut
 from livegraft.compare.resolver import OfPatch
 from livegraft.elf import object as elf
@@ -41,13 +41,14 @@ from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
 from livegraft.fix.kept import keep_objects
+from livegraft.fix.moved import compare_compiled
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import learn
 from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_side
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.placement import Placement
 from livegraft.kbuild.proof import prove
-from livegraft.kbuild.shadow import shadow_of
+from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kbuild.unproved import place_unproved
 from livegraft.kernel import entrance
 from livegraft.kernel.image import open_image
@@ -215,12 +216,12 @@ def check(
                 compiled, exports = compile_touched(
                     kernel, commands, shadow, Path(objects), progress
                 )
+                with progress.step("compare"):
+                    comparisons = _compare_all(kernel, compiled, shadow)
         except CompileError as error:
             if touched.refused:  # it may be for a file that cannot be changed
                 raise Refused(", ".join(map(str, fixes)), touched.refused) from error
             raise
-        with progress.step("compare"):
-            comparisons = _compare_all(compiled)
         with progress.step("compile for the proof"):
             plain = _compile_plain(kernel, compiled, comparisons)
         reasons = [*touched.refused, *exports]
@@ -370,11 +371,8 @@ def _is_brought(comparison: Comparison) -> bool:
     return differs and all(reason.rule in BESIDE_CODE for reason in comparison.reasons)
 
 
-def _compare_all(compiled: Sequence[Compiled]) -> list[Comparison]:
-    facts = {
-        each.unit.path: compare_objects(elf.read(each.before.path), elf.read(each.after))
-        for each in compiled
-    }
+def _compare_all(kernel: Kernel, compiled: Sequence[Compiled], shadow: Shadow) -> list[Comparison]:
+    facts = {each.unit.path: compare_compiled(kernel, each, shadow) for each in compiled}
     return list(judge_all(facts).values())
 
 

@@ -11,6 +11,7 @@ from tests.cut import UNIT, cut, kept, preprocess
 
 from livegraft.errors import CompileError, Refused
 from livegraft.extract.emission import Text
+from livegraft.extract.sameness import _plain
 from livegraft.extract.segments import Kind, segments
 from livegraft.extract.selection import Wanted
 from livegraft.extract.slice import slice_unit
@@ -428,7 +429,14 @@ def test_a_builtin_function_that_only_the_compiler_knows_needs_its_arguments() -
 def test_a_counted_name_in_a_string_is_no_difference() -> None:
     """``min(READ_ONCE(a), b)`` of 6.12 has all of its argument in a message."""
     text = "#define JOIN_(a, b) a##b\n#define JOIN(a, b) JOIN_(a, b)\n#define STRING(x) #x\n"
-    text += "#define SAID(x) STRING(x)\n#define NAME JOIN(__assert_, __COUNTER__)\n"
+    text += "#define SAID(x) STRING(x)\n#define NAME JOIN(__compiletime_assert_, __COUNTER__)\n"
     text += "int first = sizeof(SAID(NAME));\n"
     text += "const char *patched(void)\n{\n\treturn SAID(NAME);\n}\n"
     assert "return SAID(NAME);" in kept(text, "patched")
+
+
+def test_another_number_in_a_name_is_a_difference() -> None:
+    """``__u32`` is no ``__u64``, and no counted name."""
+    words = "__UNIQUE_ID_word{} __u{}"
+    assert _plain(words.format(1, 32)) == _plain(words.format(2, 32))
+    assert _plain(words.format(1, 32)) != _plain(words.format(1, 64))

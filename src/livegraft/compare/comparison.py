@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -138,12 +138,16 @@ class Comparison:
         }
 
 
-def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
+def compare_objects(
+    original: ElfObject, patched: ElfObject, *, moved: Collection[str] = ()
+) -> Comparison:
     """Find what differs between two raw objects of one unit.
 
     Args:
         original: the unit before the fix, compiled with a section per function and variable.
         patched: the unit after it, compiled in the same way.
+        moved: functions of the patched object that are known to differ in line numbers alone; what
+            else than a constant in its code differs is a change all the same.
 
     Raises:
         ElfError: an object is of an architecture that is not known, or the two differ.
@@ -156,7 +160,7 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
     pairs = pair(before, after)
     meanings = Meanings(before, after, pairs)
     marks = marks_of(after)
-    differing, new, removed = _compare_functions(before, after, pairs, meanings, marks)
+    differing, new, removed = _compare_functions(before, after, pairs, meanings, marks, moved)
     changed, left = _marked(differing, after, pairs, marks)
 
     def is_watched(variable: Entity) -> bool:
@@ -183,6 +187,23 @@ def compare_objects(original: ElfObject, patched: ElfObject) -> Comparison:
     )
 
 
+def differing_in_constants(comparison: Comparison) -> frozenset[str]:
+    """The changed functions of the patched object that differ in constants in their code alone."""
+    pairs = comparison.pairs
+    meanings = Meanings(comparison.original, comparison.patched, pairs)
+    found = set()
+    for function in comparison.changed_entities:
+        parts = [(pairs.of_patched.get(each), each) for each in (function, *function.parts)]
+        original = parts[0][0]
+        if (
+            original is not None
+            and len(original.parts) == len(function.parts)
+            and all(old is not None and _is_alike(old, new, meanings) for old, new in parts)
+        ):
+            found.add(function.name)
+    return frozenset(found)
+
+
 def _marked(
     differing: tuple[Entity, ...], after: Unit, pairs: Pairs, marks: Marks
 ) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
@@ -205,7 +226,12 @@ def _is_new(entity: Entity, pairs: Pairs) -> bool:
 
 
 def _compare_functions(
-    before: Unit, after: Unit, pairs: Pairs, meanings: Meanings, marks: Marks
+    before: Unit,
+    after: Unit,
+    pairs: Pairs,
+    meanings: Meanings,
+    marks: Marks,
+    moved: Collection[str],
 ) -> tuple[tuple[Entity, ...], tuple[Entity, ...], tuple[Entity, ...]]:
     changed: set[Entity] = set()
     new: set[Entity] = set()
@@ -213,7 +239,7 @@ def _compare_functions(
         twin = pairs.of_patched.get(entity)
         if twin is None:
             new.add(entity)
-        elif not _is_same_function(twin, entity, after, meanings):
+        elif not _is_same_function(twin, entity, after, meanings, moved):
             changed.add(entity)
     for part in [each for each in changed | new if each.parent is not None]:
         # A cold part belongs to its function: what changed in it, changed there.
@@ -239,16 +265,24 @@ def _by_place(entities: Iterable[Entity]) -> tuple[Entity, ...]:
     return tuple(sorted(entities, key=lambda each: each.number))
 
 
-def _is_same_function(old: Entity, new: Entity, after: Unit, meanings: Meanings) -> bool:
+def _is_same_function(
+    old: Entity, new: Entity, after: Unit, meanings: Meanings, moved: Collection[str]
+) -> bool:
     """Whether two functions do the same, a moved line number aside."""
-    if old.size != new.size or meanings.relocations(0, old) != meanings.relocations(1, new):
-        return False
-    if not meanings.have_same_entries(old, new):
-        return False
-    if meanings.local_entry(0, old) != meanings.local_entry(1, new):
+    if not _is_alike(old, new, meanings):
         return False
     first, second = meanings.code(0, old), meanings.code(1, new)
-    return first == second or is_line_change(first, second, after, new)
+    return first == second or new.top.name in moved or is_line_change(first, second, after, new)
+
+
+def _is_alike(old: Entity, new: Entity, meanings: Meanings) -> bool:
+    """Whether two functions are the same but for the bytes of their code."""
+    return (
+        old.size == new.size
+        and meanings.relocations(0, old) == meanings.relocations(1, new)
+        and meanings.have_same_entries(old, new)
+        and meanings.local_entry(0, old) == meanings.local_entry(1, new)
+    )
 
 
 def _changed_data(after: Unit, pairs: Pairs, meanings: Meanings) -> Iterable[Entity]:

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.segments import Kind, Segment
 
-_COUNTED = re.compile(r"\b(__\w*?)\d+\b")
-"""A name that a macro made with ``__COUNTER__``: ``__UNIQUE_ID_x123``; also within the text that
-another macro makes of its argument, as ``min()`` does of ``READ_ONCE()``."""
+_COUNTED = re.compile(r"\b(__(?:UNIQUE_ID|compiletime_assert)_\w*?)\d+\b")
+"""A name that a macro made with ``__COUNTER__`` (linux/compiler.h, compiler_types.h); also within
+the text that another macro makes of its argument, as ``min()`` does of ``READ_ONCE()``. No other
+number may differ: ``__u32`` and ``__u64`` are two types."""
 
 _END = "\n"
 

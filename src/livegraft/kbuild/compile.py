@@ -47,6 +47,8 @@ class Variant(StrEnum):
     TYPES = "types"
     """The same with debug information, as far as types need it: for the comparison of a fix that
     touches more than function bodies."""
+    UNLINED = "unlined"
+    """As SECTIONS, with the same number for each ``__LINE__``: to tell what lines alone change."""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -71,6 +73,10 @@ _SECTIONS = ("-ffunction-sections", "-fdata-sections", *_VARIABLES)
 _FLAGS = {
     Variant.PLAIN: (),
     Variant.SECTIONS: (*_SECTIONS, "-g0"),
+    Variant.UNLINED: (
+        *(*_SECTIONS, "-g0"),
+        *("-U__LINE__", "-D__LINE__=1", "-Wno-builtin-macro-redefined"),
+    ),
     Variant.TYPES: (*_SECTIONS, "-g", "-fno-var-tracking", "-fno-var-tracking-assignments"),
 }
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from livegraft.compare.comparison import compare_objects
-from livegraft.elf import object as elf
 from livegraft.errors import LivegraftError
+from livegraft.fix.compiled import Compiled
+from livegraft.fix.moved import compare_compiled
 from livegraft.kbuild.command import learn
 from livegraft.kbuild.compile import Variant, compile_original, compile_unit
 from livegraft.kbuild.objects import units_among
@@ -58,12 +58,10 @@ def _compared(kernel: Kernel, path: str, changes: Mapping[str, bytes | None]) ->
         tempfile.TemporaryDirectory(prefix="livegraft-control-") as folder,
         shadow_of(kernel.source, changes) as shadow,
     ):
-        after = compile_unit(
-            kernel,
-            command,
-            output=Path(folder, "unit.o"),
-            shadow=shadow,
-            extra_flags=Variant.SECTIONS.flags,
-        )
-        found = judge(compare_objects(elf.read(before.path), elf.read(after.path)))
+        after = Path(folder, "unit.o")
+        flags = Variant.SECTIONS.flags
+        compile_unit(kernel, command, output=after, shadow=shadow, extra_flags=flags)
+        (unit,) = units.values()
+        compiled = Compiled(unit, command, before, after)
+        found = judge(compare_compiled(kernel, compiled, shadow))
     return [str(each) for each in (*found.changed, *found.new, *found.reasons)]
