@@ -27,8 +27,9 @@ from livegraft.lab.qemu import Accelerator
 pytestmark = pytest.mark.guest
 
 
-BOOT_LIMIT = {"bare": 5.0, "python": 8.0}
-"""Seconds from the start of QEMU to the agent's report, on two idle cores."""
+BOOT_LIMIT = {"bare": 15.0, "python": 24.0}
+"""Seconds from the start of QEMU to the agent's report, for a processor of a third of the speed of
+that on which ``make bench`` has to meet 5 and 8."""
 
 
 @pytest.fixture(scope="module")
