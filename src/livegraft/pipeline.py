@@ -21,6 +21,7 @@ from livegraft.changeset import (
 )
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.cut import Cut, cut
+from livegraft.compare.moved import compare_compiled
 from livegraft.compare.resolver import OfPatch
 from livegraft.elf import object as elf
 from livegraft.elf.object import ElfObject
@@ -41,7 +42,6 @@ from livegraft.fix.compiled import Compiled, compile_touched
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
 from livegraft.fix.kept import keep_objects
-from livegraft.fix.moved import compare_compiled
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import learn
 from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_side

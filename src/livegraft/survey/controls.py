@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from livegraft.compare.moved import compare_compiled
 from livegraft.errors import LivegraftError
 from livegraft.fix.compiled import Compiled
-from livegraft.fix.moved import compare_compiled
 from livegraft.kbuild.command import learn
 from livegraft.kbuild.compile import Variant, compile_original, compile_unit
 from livegraft.kbuild.objects import units_among
