@@ -247,9 +247,11 @@ class _Classifier:
         for row in rows:
             self._close_missing(row, brought)
         for row in list(self._open.values()):
-            if row.pair is not None and differ_in_entry_alone(self._sides, *row.pair):
+            if row.pair is None or not are_same_blocks(self._sides, *row.pair):
+                continue
+            if differ_in_entry_alone(self._sides, *row.pair):
                 self._open.pop(row.name)
-            elif row.pair is not None and are_same_blocks(self._sides, *row.pair):
+            else:
                 self._note(row, Class.LAYOUT, "walked in step, both do the same", ())
         try:
             if self._open:
