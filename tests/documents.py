@@ -1,16 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""JSON documents of the verbs, held against docs/schema."""
+"""What stands in docs/: the schemas of the verbs' JSON documents, and programs that write pages."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
-FOLDER = Path(__file__).parents[1] / "docs" / "schema"
+DOCS = Path(__file__).parents[1] / "docs"
+FOLDER = DOCS / "schema"
+
+
+def script(name: str) -> ModuleType:
+    """A program of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def schema(verb: str) -> Mapping[str, Any]:

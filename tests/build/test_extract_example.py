@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from tests.documents import DOCS, script
 
 from livegraft.errors import PackageMissing
 from livegraft.kernel.kernel import prepare
 
 pytestmark = pytest.mark.build
 
-DOCS = Path(__file__).parents[2] / "docs"
-
 
 def test_the_example_is_as_the_command_writes_it(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("build_example", DOCS / "build_example.py")
-    assert spec is not None and spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = script("build_example")
     try:
         prepare(example.KERNEL)
     except PackageMissing as error:

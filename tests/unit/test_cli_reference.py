@@ -3,30 +3,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tests.documents import DOCS, script
 
 from livegraft.cli import parser, tree
 from livegraft.cli.verb import SUMMARIES
 from livegraft.errors import Exit
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def script(name: str) -> ModuleType:
-    """A program of docs/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 PAGES: dict[str, str] = script("build_reference").pages()
 
