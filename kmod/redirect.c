@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * redirect.c - sites: where functions are redirected, and what each leads to
+ *
+ * A redirected function calls the stub (stub.S) by a direct call of ftrace, or, where that was
+ * asked for, is met by an ordinary ftrace handler. Both look into lg_table. The call stays where it
+ * is for as long as some patch has a function there; what changes is the row of the table.
+ *
+ * Three facts make that safe without any lock on the side of the reader:
+ *
+ * - Between changes a row has a fixed target. When a change begins, all tasks are on the old side,
+ *   so LG_ASK with @from as before means what the fixed target meant. When it ends all are on the
+ *   new one, so the fixed target means what LG_ASK meant. Hence rows need not change at once, and
+ *   a processor that sees a store late does nothing wrong.
+ * - @from and @to are written only when no task can be between reading LG_ASK and reading them:
+ *   core.c waits for that after each change (lg_settle()).
+ * - A row's site is written after everything else in it, before ftrace hears of the site, and is
+ *   taken out after ftrace has forgotten it and has waited for all that were on their way.
+ */
+#include <linux/ftrace.h>
+#include <linux/hardirq.h>
+#include <linux/interrupt.h>
+#include <linux/kallsyms.h>
+#include <linux/module.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+
+#include "engine.h"
+
+/* Of one function. GCC makes at most one cold part; equal names share theirs. */
+#define LG_PARTS_MOST	32
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#define lg_register_direct(ops, address)	register_ftrace_direct_multi(ops, address)
+#define lg_unregister_direct(ops, address)	unregister_ftrace_direct_multi(ops, address)
+#define lg_set_ip(regs, address)		ftrace_instruction_pointer_set(regs, address)
+#else
+#define lg_register_direct(ops, address)	register_ftrace_direct(ops, address)
+#define lg_unregister_direct(ops, address)	unregister_ftrace_direct(ops, address, false)
+#define lg_set_ip(regs, address)		ftrace_regs_set_instruction_pointer(regs, address)
+#endif
+
+static_assert(sizeof(struct lg_entry) == LG_ENTRY_SIZE);
+static_assert(offsetof(struct lg_entry, site) == LG_ENTRY_SITE);
+static_assert(offsetof(struct lg_entry, target) == LG_ENTRY_TARGET);
+
+struct lg_entry lg_table[LG_TABLE_SIZE] __aligned(64);
+LIST_HEAD(lg_sites);
+static LIST_HEAD(lg_groups);
+static unsigned int lg_site_count;
+
+/* Whether interrupts have a side of their own (model task), and which it is on each processor. */
+bool lg_interrupts_apart;
+DEFINE_PER_CPU(bool, lg_cpu_side);
+
+/* The code of ftrace's own static entries, ftrace_caller to the end of ftrace_regs_caller. */
+static struct lg_range lg_ftrace_entries;
+
+static unsigned int lg_hash(unsigned long site)
+{
+	return ((u32)site * (u32)LG_HASH_FACTOR) >> (32 - LG_TABLE_BITS);
+}
+
+/**
+ * lg_choose() - where a call goes during a change
+ * @entry:	the site's row, whose target was LG_ASK a moment ago
+ *
+ * Called by the stub and the handler, from any context, with no lock. It may find the change over
+ * already: then @from and @to are still those of that change, and so is the task's side (see
+ * lg_settle()).
+ *
+ * With interrupts apart it is not in_interrupt() that is asked, which is true in task context
+ * with bottom halves off as well.
+ */
+unsigned long lg_choose(const struct lg_entry *entry)
+{
+	bool side;
+
+	if (READ_ONCE(lg_interrupts_apart) &&
+	    (in_nmi() || in_hardirq() || in_serving_softirq()))
+		side = this_cpu_read(lg_cpu_side);
+	else
+		side = lg_side(current);
+	return side ? READ_ONCE(entry->to) : READ_ONCE(entry->from);
+}
+
+/*
+ * The way without direct calls, which leaves a function to BPF's fentry programs as well. ftrace
+ * calls this with its own trampoline's frame on the stack; the address that is chosen lies in the
+ * saved registers, where no unwinder looks for it. Therefore whoever stands in a trampoline counts
+ * as busy (lg_in_redirection()), and this function lies between two that do.
+ */
+static void lg_handler(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+		       struct ftrace_regs *regs)
+{
+	unsigned long site = ip + MCOUNT_INSN_SIZE, target;
+	unsigned int number = lg_hash(site);
+	const struct lg_entry *entry;
+
+	for (;; number = (number + 1) % LG_TABLE_SIZE) {
+		entry = &lg_table[number];
+		if (READ_ONCE(entry->site) == site)
+			break;
+		if (!READ_ONCE(entry->site))
+			return;
+	}
+	target = READ_ONCE(entry->target);
+	if (target == LG_ASK)
+		target = lg_choose(entry);
+	if (target != LG_ORIGINAL)
+		lg_set_ip(regs, target);
+}
+
+/**
+ * lg_in_redirection() - whether somebody at an address may be on the way from a site to a target
+ * @address:	of an instruction, or one to return to
+ */
+bool lg_in_redirection(unsigned long address)
+{
+	return (address >= (unsigned long)lg_stub && address < (unsigned long)lg_stub_end) ||
+	       (address >= lg_ftrace_entries.start && address < lg_ftrace_entries.end) ||
+	       is_ftrace_trampoline(address);
+}
+
+static struct lg_entry *lg_take_entry(unsigned long site)
+{
+	unsigned int number = lg_hash(site);
+	struct lg_entry *entry;
+
+	if (lg_site_count == LG_SITES_MOST)
+		return NULL;
+	while (lg_table[number].site > LG_DELETED)
+		number = (number + 1) % LG_TABLE_SIZE;
+	entry = &lg_table[number];
+	entry->target = LG_ORIGINAL;
+	entry->from = LG_ORIGINAL;
+	entry->to = LG_ORIGINAL;
+	lg_site_count++;
+	/* Pairs with the address dependency in the stub: who sees the site sees the rest. */
+	smp_store_release(&entry->site, site);
+	return entry;
+}
+
+/* Nothing comes from that site any more. */
+static void lg_free_site(struct lg_site *site)
+{
+	WRITE_ONCE(site->entry->site, LG_DELETED);
+	list_del(&site->list);
+	kfree(site);
+	if (--lg_site_count == 0)	/* then there is no reader at all: searches become short again */
+		memset(lg_table, 0, sizeof(lg_table));
+}
+
+static struct lg_site *lg_make_site(const char *object, const char *name, unsigned long address,
+				    unsigned long ip)
+{
+	struct lg_range *parts;
+	struct lg_site *site;
+	int count, ret;
+
+	parts = kmalloc_array(LG_PARTS_MOST + 1, sizeof(*parts), GFP_KERNEL);
+	if (!parts)
+		return ERR_PTR(-ENOMEM);
+	ret = lg_size(address, &parts[0]);
+	if (ret) {
+		pr_err("%s: the size of %s is not known\n", object, name);
+		goto out;
+	}
+	count = lg_find_parts(object, name, parts + 1, LG_PARTS_MOST);
+	ret = count;
+	if (count < 0) {
+		pr_err("%s: the cold parts of %s cannot be found: %d\n", object, name, count);
+		goto out;
+	}
+	ret = -ENOMEM;
+	site = kzalloc(struct_size(site, parts, count + 1), GFP_KERNEL);
+	if (!site)
+		goto out;
+	memcpy(site->parts, parts, (count + 1) * sizeof(*parts));
+	site->part = count + 1;
+	site->ip = ip;
+	INIT_LIST_HEAD(&site->funcs);
+	site->entry = lg_take_entry(ip + MCOUNT_INSN_SIZE);
+	if (!site->entry) {
+		pr_err("no room for more than %d functions\n", LG_SITES_MOST);
+		kfree(site);
+		ret = -ENOSPC;
+		goto out;
+	}
+	list_add_tail(&site->list, &lg_sites);
+	kfree(parts);
+	return site;
+out:
+	kfree(parts);
+	return ERR_PTR(ret);
+}
+
+static int lg_add_func(struct lg_func *func)
+{
+	const char *name = func->klp->old_name, *object = func->object->name;
+	unsigned long address, ip;
+	struct lg_site *site;
+	struct lg_range new;
+	int ret;
+
+	ret = lg_find(object, name, func->klp->old_sympos, &address);
+	if (ret)
+		return ret;
+	ip = ftrace_location(address);
+	if (!ip) {
+		pr_err("%s: ftrace cannot redirect %s\n", object, name);
+		return -EOPNOTSUPP;
+	}
+	/* What has no size cannot be looked for on stacks. */
+	if (lg_size((unsigned long)func->klp->new_func, &new)) {
+		pr_err("%s: the new code of %s has no symbol\n", object, name);
+		return -ENOENT;
+	}
+	list_for_each_entry(site, &lg_sites, list)
+		if (site->ip == ip)
+			goto found;
+	site = lg_make_site(object, name, address, ip);
+	if (IS_ERR(site))
+		return PTR_ERR(site);
+found:
+	func->site = site;
+	list_add(&func->stack, &site->funcs);
+	return 0;
+}
+
+/**
+ * lg_add_object() - find the functions of an object that is loaded
+ * @object:	the object
+ *
+ * Sites that are new have no group yet: lg_redirect() registers them. After an error the caller
+ * calls lg_forget_object().
+ */
+int lg_add_object(struct lg_object *object)
+{
+	unsigned int number;
+	int ret;
+
+	object->live = true;
+	for (number = 0; number < object->count; number++) {
+		ret = lg_add_func(&object->funcs[number]);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int lg_register(struct lg_group *group)
+{
+	int ret;
+
+	/*
+	 * With ftrace switched off registering succeeds and redirects nothing. Once a permanent
+	 * user is there it cannot be switched off (is_permanent_ops_registered() in
+	 * kernel/trace/ftrace.c). Registering a direct call overwrites the flags, so the mark comes
+	 * a moment later, and ftrace is looked at again after that, here and when the change is
+	 * complete.
+	 */
+	if (!READ_ONCE(ftrace_enabled)) {
+		pr_err("ftrace is switched off (kernel.ftrace_enabled)\n");
+		return -EBUSY;
+	}
+	if (group->direct) {
+		ret = lg_register_direct(&group->ops, (unsigned long)lg_stub);
+		if (ret)
+			return ret;
+		group->ops.flags |= FTRACE_OPS_FL_PERMANENT;
+		if (READ_ONCE(ftrace_enabled))
+			return 0;
+		pr_err("ftrace was switched off meanwhile (kernel.ftrace_enabled)\n");
+		lg_unregister_direct(&group->ops, (unsigned long)lg_stub);
+		return -EBUSY;
+	}
+	group->ops.func = lg_handler;
+	group->ops.flags |= FTRACE_OPS_FL_DYNAMIC | FTRACE_OPS_FL_IPMODIFY |
+			    FTRACE_OPS_FL_PERMANENT;
+#ifndef CONFIG_HAVE_DYNAMIC_FTRACE_WITH_ARGS
+	group->ops.flags |= FTRACE_OPS_FL_SAVE_REGS;
+#endif
+	return register_ftrace_function(&group->ops);
+}
+
+static struct lg_group *lg_make_group(const char *object, bool direct)
+{
+	unsigned int count = 0;
+	struct lg_group *group;
+	struct lg_site *site;
+	unsigned long *ips;
+	int ret = -ENOMEM;
+
+	list_for_each_entry(site, &lg_sites, list)
+		count += !site->group;
+	group = kzalloc(sizeof(*group), GFP_KERNEL);
+	ips = kmalloc_array(count, sizeof(*ips), GFP_KERNEL);
+	if (!group || !ips)
+		goto out;
+	group->direct = direct;
+	strscpy(group->object, object, sizeof(group->object));
+	count = 0;
+	list_for_each_entry(site, &lg_sites, list)
+		if (!site->group)
+			ips[count++] = site->ip;
+	/* One call for all: each costs ftrace a pass over the kernel and grace periods. */
+	ret = ftrace_set_filter_ips(&group->ops, ips, count, 0, 1);
+	if (ret) {
+		pr_err("%s: ftrace does not take the functions: %d\n", object, ret);
+		goto free;
+	}
+	ret = lg_register(group);
+	if (ret) {
+		pr_err("%s: ftrace does not redirect: %d%s\n", object, ret,
+		       ret == -EBUSY ? ", a function is redirected by another" : "");
+		goto free;
+	}
+	list_for_each_entry(site, &lg_sites, list)
+		if (!site->group)
+			site->group = group;
+	list_add_tail(&group->list, &lg_groups);
+	kfree(ips);
+	return group;
+free:
+	ftrace_free_filter(&group->ops);
+out:
+	kfree(ips);
+	kfree(group);
+	return ERR_PTR(ret);
+}
+
+/**
+ * lg_redirect() - have ftrace call us at all sites that are new
+ * @object:	the object whose functions were added; one at a time
+ * @direct:	by direct calls
+ */
+int lg_redirect(const char *object, bool direct)
+{
+	struct lg_group *group;
+	struct lg_site *site;
+
+	list_for_each_entry(site, &lg_sites, list)
+		if (!site->group)
+			goto some;
+	return 0;
+some:
+	group = lg_make_group(object, direct);
+	return PTR_ERR_OR_ZERO(group);
+}
+
+/* The newest function at a site, with that of the changing patch in force or without. */
+static unsigned long lg_top(const struct lg_site *site, bool with)
+{
+	const struct lg_patch *changing = lg_change.patch;
+	const struct lg_func *func;
+
+	list_for_each_entry(func, &site->funcs, stack) {
+		const struct lg_patch *patch = func->object->patch;
+
+		if (patch == changing) {
+			if (with)
+				return (unsigned long)func->klp->new_func;
+		} else if (!(with && changing && changing->replace && !lg_change.undo)) {
+			return (unsigned long)func->klp->new_func;
+		}
+	}
+	return LG_ORIGINAL;
+}
+
+/**
+ * lg_sides_of() - what a site leads to on both sides of the change
+ * @site:	the site
+ * @from:	before
+ * @to:		after
+ */
+void lg_sides_of(const struct lg_site *site, unsigned long *from, unsigned long *to)
+{
+	*from = lg_top(site, lg_change.undo);
+	*to = lg_top(site, !lg_change.undo);
+}
+
+/**
+ * lg_update_entries() - make every row say what the patches and the change say
+ *
+ * Under lg_mutex, or with all processors held. For when a row may change see the top of this file.
+ */
+void lg_update_entries(void)
+{
+	const struct lg_patch *changing = lg_change.patch;
+	struct lg_site *site;
+
+	list_for_each_entry(site, &lg_sites, list) {
+		struct lg_entry *entry = site->entry;
+		unsigned long from, to;
+
+		if (!changing) {
+			WRITE_ONCE(entry->target, lg_top(site, true));
+			continue;
+		}
+		lg_sides_of(site, &from, &to);
+		if (from == to) {
+			WRITE_ONCE(entry->target, from);
+		} else if (!changing->model->by_task) {
+			WRITE_ONCE(entry->target, lg_change.flipped ? to : from);
+		} else if (entry->target != LG_ASK) {
+			WRITE_ONCE(entry->from, from);
+			WRITE_ONCE(entry->to, to);
+			smp_store_release(&entry->target, LG_ASK);
+		}
+	}
+}
+
+/**
+ * lg_forget_object() - a patch uses an object's functions no longer
+ * @object:	the object; what it redirected stays redirected until lg_forget_groups()
+ */
+void lg_forget_object(struct lg_object *object)
+{
+	unsigned int number;
+
+	for (number = 0; number < object->count; number++) {
+		struct lg_func *func = &object->funcs[number];
+
+		if (func->site) {
+			list_del(&func->stack);
+			func->site = NULL;
+		}
+	}
+	object->live = false;
+}
+
+static bool lg_group_used(const struct lg_group *group)
+{
+	const struct lg_site *site;
+
+	list_for_each_entry(site, &lg_sites, list)
+		if (site->group == group && !list_empty(&site->funcs))
+			return true;
+	return false;
+}
+
+static int lg_unregister(struct lg_group *group)
+{
+	if (group->direct)
+		return lg_unregister_direct(&group->ops, (unsigned long)lg_stub);
+	return unregister_ftrace_function(&group->ops);
+}
+
+/**
+ * lg_forget_groups() - take out redirections that no patch uses
+ * @object:	of which object; NULL for all
+ *
+ * ftrace waits for every task that may be in the stub or in its own trampoline. If it refuses,
+ * which it does for nothing that we do, the redirection stays, leads to the original, and keeps
+ * the engine in the kernel.
+ *
+ * Return: whether something was taken out, and so waited for.
+ */
+bool lg_forget_groups(const char *object)
+{
+	struct lg_group *group, *next;
+	struct lg_site *site, *after;
+	bool waited = false;
+
+	list_for_each_entry_safe(site, after, &lg_sites, list)
+		if (!site->group && list_empty(&site->funcs))
+			lg_free_site(site);	/* it was never registered */
+
+	list_for_each_entry_safe(group, next, &lg_groups, list) {
+		int ret;
+
+		if ((object && strcmp(object, group->object)) || lg_group_used(group))
+			continue;
+		ret = lg_unregister(group);
+		if (WARN(ret, "ftrace keeps redirections of %s: %d\n", group->object, ret)) {
+			__module_get(THIS_MODULE);
+			continue;
+		}
+		ftrace_free_filter(&group->ops);
+		list_for_each_entry_safe(site, after, &lg_sites, list)
+			if (site->group == group)
+				lg_free_site(site);
+		list_del(&group->list);
+		kfree(group);
+		waited = true;
+	}
+	return waited;
+}
+
+int lg_redirect_init(void)
+{
+	struct lg_range last;
+	unsigned long first, end;
+	int ret;
+
+	ret = lg_find("vmlinux", "ftrace_caller", 0, &first) ?:
+	      lg_find("vmlinux", "ftrace_regs_caller_end", 0, &end) ?:
+	      lg_size(end, &last);
+	if (ret)
+		return ret;
+	if (first >= last.end)
+		return -EINVAL;
+	lg_ftrace_entries = (struct lg_range){ first, last.end };
+	return 0;
+}
