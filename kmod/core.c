@@ -34,8 +34,6 @@ DEFINE_MUTEX(lg_mutex);
 LIST_HEAD(lg_patches);
 struct lg_change lg_change;
 
-const struct lg_way *const lg_ways[] = { &lg_hybrid, &lg_stop, &lg_task, NULL };
-
 static struct task_struct *lg_thread;
 static DECLARE_WAIT_QUEUE_HEAD(lg_queue);
 static bool lg_woken;
@@ -51,14 +49,6 @@ static LIST_HEAD(lg_hidden);
 #define LG_PAUSE_STOP	10000
 #define LG_PAUSE_STOP_MOST 1000000
 
-/* What payloads that are to come are loaded with, by name. */
-#define LG_OPTIONS_MOST	16
-static struct lg_options {
-	char	name[MODULE_NAME_LEN];
-	bool	replace;
-	bool	no_direct;
-} lg_options[LG_OPTIONS_MOST];
-
 /**
  * lg_wake() - have the mover look now
  */
@@ -68,171 +58,12 @@ void lg_wake(void)
 	wake_up(&lg_queue);
 }
 
-static const struct lg_way *lg_way_of(u32 number)
-{
-	const struct lg_way *const *way;
-
-	for (way = lg_ways; *way; way++)
-		if ((*way)->number == number)
-			return *way;
-	return NULL;
-}
-
-static struct lg_options *lg_find_options(const char *name)
-{
-	unsigned int number;
-
-	for (number = 0; number < LG_OPTIONS_MOST; number++)
-		if (!strcmp(lg_options[number].name, name))
-			return &lg_options[number];
-	return NULL;
-}
-
-/**
- * lg_set_options() - what the next payload of a name is to be loaded with
- * @name:	the module's name
- * @replace:	it replaces all older patches
- * @no_direct:	no direct calls
- *
- * Return: 0, or -ENOSPC if too many wait for their payloads.
- */
-int lg_set_options(const char *name, bool replace, bool no_direct)
-{
-	struct lg_options *options;
-	int ret = 0;
-
-	mutex_lock(&lg_mutex);
-	options = lg_find_options(name) ?: lg_find_options("");
-	if (!options) {
-		ret = -ENOSPC;
-	} else {
-		strscpy(options->name, replace || no_direct ? name : "", sizeof(options->name));
-		options->replace = replace;
-		options->no_direct = no_direct;
-	}
-	mutex_unlock(&lg_mutex);
-	return ret;
-}
-
-/**
- * lg_list_options() - a line for each payload that options wait for
- * @buffer:	a page
- */
-ssize_t lg_list_options(char *buffer)
-{
-	unsigned int number;
-	ssize_t length = 0;
-
-	mutex_lock(&lg_mutex);
-	for (number = 0; number < LG_OPTIONS_MOST; number++) {
-		const struct lg_options *options = &lg_options[number];
-
-		if (options->name[0])
-			length += sysfs_emit_at(buffer, length, "%s%s%s\n", options->name,
-						options->replace ? " replace" : "",
-						options->no_direct ? " no-direct" : "");
-	}
-	mutex_unlock(&lg_mutex);
-	return length;
-}
-
-static void lg_take_options(struct lg_patch *patch)
-{
-	struct lg_options *options = lg_find_options(patch->module->name);
-
-	patch->direct = !options || !options->no_direct;
-	patch->replace = options && options->replace;
-	if (options)
-		options->name[0] = '\0';
-}
-
-/*
- * Callbacks, as the kernel's core calls them (kernel/livepatch/core.h): post_unpatch undoes
- * pre_patch, and runs where that has succeeded.
- */
-static int lg_pre_patch(struct lg_object *object)
-{
-	int (*callback)(struct klp_object *) = object->klp->callbacks.pre_patch;
-	int ret = callback ? callback(object->klp) : 0;
-
-	object->prepared = !ret;
-	if (ret)
-		pr_err("%s: pre_patch of %s failed: %d\n", object->patch->module->name,
-		       object->name, ret);
-	return ret;
-}
-
-static void lg_post_patch(struct lg_object *object)
-{
-	if (object->klp->callbacks.post_patch)
-		object->klp->callbacks.post_patch(object->klp);
-}
-
-static void lg_pre_unpatch(struct lg_object *object)
-{
-	if (object->klp->callbacks.pre_unpatch)
-		object->klp->callbacks.pre_unpatch(object->klp);
-}
-
-static void lg_post_unpatch(struct lg_object *object)
-{
-	if (object->prepared && object->klp->callbacks.post_unpatch)
-		object->klp->callbacks.post_unpatch(object->klp);
-	object->prepared = false;
-}
-
-static void lg_for_live(struct lg_patch *patch, void (*fn)(struct lg_object *object))
-{
-	unsigned int number;
-
-	for (number = 0; number < patch->count; number++)
-		if (patch->objects[number].live)
-			fn(&patch->objects[number]);
-}
-
-/*
- * Whether a target module is there and stays for now. The loader sets klp_alive before it calls the
- * notifiers of a module that comes, and the state GOING before it calls those of one that goes:
- * with lg_mutex, which lg_module_event() takes, an object is added once and removed once.
- */
-static bool lg_is_loaded(const struct lg_object *object)
-{
-	struct module *module;
-	bool alive;
-
-	if (!object->klp->name)
-		return true;
-	rcu_read_lock_sched();	/* for find_module() */
-	module = find_module(object->name);
-	alive = module && module->klp_alive && module->state != MODULE_STATE_GOING;
-	rcu_read_unlock_sched();
-	return alive;
-}
-
-/* Everything for one object that is there, up to its redirection. */
-static int lg_enable_object(struct lg_object *object)
-{
-	int ret;
-
-	ret = lg_apply_relocations(object);
-	if (ret) {
-		pr_err("%s: relocations to %s failed: %d\n", object->patch->module->name,
-		       object->name, ret);
-		return ret;
-	}
-	ret = lg_pre_patch(object) ?: lg_add_object(object);
-	if (ret)
-		return ret;
-	lg_update_entries();
-	return lg_redirect(object->name, object->patch->direct);
-}
-
 /*
  * No task is between reading LG_ASK and having read all that belongs to it: a grace period of RCU
  * tasks waits until each task has slept of its own will or was in user mode, the rude kind until
  * each processor has switched tasks, those that are idle included.
  */
-static void lg_settle(void)
+void lg_settle(void)
 {
 	rcu_expedite_gp();
 	synchronize_rcu_tasks_rude();
@@ -246,7 +77,7 @@ static void lg_settle(void)
  *
  * ftrace waits like lg_settle() when it takes something out, but for nothing that stays.
  */
-static void lg_take_down(struct lg_patch *patch, bool callbacks)
+void lg_take_down(struct lg_patch *patch, bool callbacks)
 {
 	struct lg_object *object;
 
@@ -268,7 +99,7 @@ static void lg_let_go(struct lg_patch *patch)
 		module_put(patch->module);
 }
 
-static void lg_begin(struct lg_patch *patch, bool undo)
+void lg_begin(struct lg_patch *patch, bool undo)
 {
 	lg_change = (struct lg_change){ .patch = patch, .undo = undo, .forward = true };
 	lg_pause = 0;
@@ -280,7 +111,7 @@ static void lg_begin(struct lg_patch *patch, bool undo)
 }
 
 /* The redirection is in place, and no task has a side to keep: move them. */
-static int lg_start_moving(void)
+int lg_start_moving(void)
 {
 	int ret = lg_set_goal();
 
@@ -500,276 +331,6 @@ int lg_signal(struct lg_patch *patch)
 	lg_wake();
 	return 0;
 }
-
-static void lg_free_objects(struct lg_patch *patch)
-{
-	unsigned int number;
-
-	for (number = 0; patch->objects && number < patch->count; number++)
-		kvfree(patch->objects[number].funcs);
-	kfree(patch->objects);
-}
-
-/** lg_free_patch() - the last reference to a patch's directory is gone */
-void lg_free_patch(struct lg_patch *patch)
-{
-	lg_free_objects(patch);
-	kfree(patch);
-}
-
-static int lg_fill_object(struct lg_patch *patch, struct lg_object *object, struct klp_object *klp)
-{
-	struct klp_func *func;
-	unsigned int count = 0;
-
-	object->klp = klp;
-	object->patch = patch;
-	object->name = lg_object_name(klp);
-	klp_for_each_func_static(klp, func)
-		object->count++;
-	object->funcs = kvcalloc(object->count, sizeof(*object->funcs), GFP_KERNEL);
-	if (!object->funcs)
-		return -ENOMEM;
-	klp_for_each_func_static(klp, func) {
-		object->funcs[count].klp = func;
-		object->funcs[count].object = object;
-		INIT_LIST_HEAD(&object->funcs[count].stack);
-		count++;
-	}
-	return 0;
-}
-
-static struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *model)
-{
-	struct klp_object *klp;
-	struct lg_patch *patch;
-	unsigned int count = 0;
-	int ret;
-
-	patch = kzalloc(sizeof(*patch), GFP_KERNEL);
-	if (!patch)
-		return ERR_PTR(-ENOMEM);
-	patch->payload = payload;
-	patch->module = payload->module;
-	patch->model = model;
-	INIT_LIST_HEAD(&patch->list);
-	klp_for_each_object_static(payload->patch, klp)
-		patch->count++;
-	patch->objects = kcalloc(patch->count, sizeof(*patch->objects), GFP_KERNEL);
-	ret = patch->objects ? 0 : -ENOMEM;
-	klp_for_each_object_static(payload->patch, klp) {
-		if (ret)
-			break;
-		ret = lg_fill_object(patch, &patch->objects[count++], klp);
-	}
-	if (ret) {
-		lg_free_patch(patch);
-		return ERR_PTR(ret);
-	}
-	return patch;
-}
-
-/* What the payload says of itself; see livegraft_abi.h for each. */
-static int lg_check_payload(const struct lg_payload *payload)
-{
-	const struct lg_way *model;
-	const char *missing;
-
-	if (payload->abi != LG_ABI || payload->size < sizeof(*payload) ||
-	    memchr_inv((const u8 *)payload + sizeof(*payload), 0,
-		       payload->size - sizeof(*payload)) ||
-	    payload->flags || payload->private) {
-		pr_err("a payload of an unknown kind\n");
-		return -EPROTO;
-	}
-	if (!payload->module || !payload->patch || !payload->patch->objs ||
-	    !payload->module->klp_info)
-		return -EINVAL;
-	model = lg_way_of(payload->model);
-	if (!model) {
-		pr_err("%s: no model has the number %u\n", payload->module->name, payload->model);
-		return -EOPNOTSUPP;
-	}
-	missing = model->missing ? model->missing() : NULL;
-	if (missing) {
-		pr_err("%s: no model '%s' here: %s\n", payload->module->name, model->name, missing);
-		return -EOPNOTSUPP;
-	}
-	return 0;
-}
-
-/* All objects that are there; after an error some may be on. */
-static int lg_enable(struct lg_patch *patch)
-{
-	ktime_t began = ktime_get();
-	struct lg_object *object;
-	int ret;
-
-	for (object = patch->objects; object < patch->objects + patch->count; object++) {
-		if (!lg_is_loaded(object))
-			continue;
-		ret = lg_enable_object(object);
-		if (ret)
-			return ret;
-	}
-	patch->us[LG_TIME_REDIRECT] = ktime_us_delta(ktime_get(), began);
-	return lg_start_moving();
-}
-
-/**
- * lg_register_payload() - apply a payload's patch; see lg_register_fn in livegraft_abi.h
- * @payload:	the payload, whose init calls this
- */
-int lg_register_payload(struct lg_payload *payload)
-{
-	struct lg_patch *patch;
-	int ret;
-
-	ret = lg_check_payload(payload);
-	if (ret)
-		return ret;
-	patch = lg_make_patch(payload, lg_way_of(payload->model));
-	if (IS_ERR(patch))
-		return PTR_ERR(patch);
-	/* From here on the structure belongs to its directory. */
-	ret = lg_show_patch(patch);
-	if (ret)
-		return ret;
-
-	mutex_lock(&lg_mutex);
-	ret = -EBUSY;
-	if (lg_change.patch) {
-		pr_err("%s: %s is changing\n", patch->module->name,
-		       lg_change.patch->module->name);
-		goto hide;
-	}
-	ret = -ENODEV;
-	if (!try_module_get(patch->module))
-		goto hide;
-	lg_take_options(patch);
-	list_add_tail(&patch->list, &lg_patches);
-	lg_begin(patch, false);
-	ret = lg_enable(patch);
-	if (ret)
-		goto undo;
-	payload->private = patch;
-	mutex_unlock(&lg_mutex);
-	lg_tell(patch);
-	return 0;
-
-undo:
-	/* No task has moved: the old code is what all rows have led to. */
-	list_del_init(&patch->list);
-	lg_change.patch = NULL;
-	lg_take_down(patch, true);
-	lg_settle();
-	WRITE_ONCE(lg_interrupts_apart, false);
-	module_put(patch->module);
-hide:
-	WRITE_ONCE(patch->phase, LG_FORGOTTEN);
-	mutex_unlock(&lg_mutex);
-	lg_hide_patch(patch);
-	return ret;
-}
-EXPORT_SYMBOL_GPL(lg_register_payload);
-
-/**
- * lg_unregister_payload() - forget a payload; see lg_unregister_fn in livegraft_abi.h
- * @payload:	the payload, whose exit calls this
- *
- * Its exit can run only after lg_let_go(): by then every task has left its code, and RCU tasks has
- * waited for those in between. The mutex is the mover's, which may still be at that.
- */
-void lg_unregister_payload(struct lg_payload *payload)
-{
-	mutex_lock(&lg_mutex);
-	WARN_ON(payload->private);
-	mutex_unlock(&lg_mutex);
-}
-EXPORT_SYMBOL_GPL(lg_unregister_payload);
-
-static void lg_disable_object(struct lg_object *object)
-{
-	lg_forget_object(object);
-	lg_update_entries();
-	lg_post_unpatch(object);
-	lg_clear_relocations(object);
-}
-
-/*
- * A target module comes: its code has not run yet, and ftrace knows its functions
- * (ftrace_module_enable() is called before). An error keeps it from being loaded.
- */
-static int lg_module_comes(const char *name)
-{
-	struct lg_object *object;
-	struct lg_patch *patch;
-	int ret = 0;
-
-	list_for_each_entry(patch, &lg_patches, list) {
-		for (object = patch->objects; object < patch->objects + patch->count; object++) {
-			if (object->live || !object->klp->name || strcmp(object->name, name))
-				continue;
-			ret = lg_enable_object(object);
-			if (ret)
-				return ret;
-			if (patch != lg_change.patch)
-				lg_post_patch(object);
-		}
-	}
-	return lg_change.patch ? lg_set_goal() : 0;
-}
-
-/*
- * A target module goes: nobody uses it and nobody can begin to. Its redirections are taken out
- * while ftrace still knows its functions.
- */
-static void lg_module_goes(const char *name)
-{
-	struct lg_object *object;
-	struct lg_patch *patch;
-
-	list_for_each_entry_reverse(patch, &lg_patches, list) {
-		for (object = patch->objects; object < patch->objects + patch->count; object++) {
-			if (!object->klp->name || strcmp(object->name, name))
-				continue;
-			if (!object->live && !object->prepared)
-				continue;
-			if (patch != lg_change.patch)
-				lg_pre_unpatch(object);
-			lg_disable_object(object);
-		}
-	}
-	lg_forget_groups(name);
-	/* Without memory the old goal stays: it holds more code than is there, and no less. */
-	if (lg_change.patch)
-		lg_set_goal();
-}
-
-static int lg_module_event(struct notifier_block *block, unsigned long event, void *data)
-{
-	struct module *module = data;
-	int ret = 0;
-
-	mutex_lock(&lg_mutex);
-	if (event == MODULE_STATE_COMING) {
-		ret = lg_module_comes(module->name);
-		if (ret) {
-			pr_err("%s: cannot be patched: %d\n", module->name, ret);
-			lg_module_goes(module->name);
-		}
-	} else if (event == MODULE_STATE_GOING) {
-		lg_module_goes(module->name);
-	}
-	mutex_unlock(&lg_mutex);
-	return notifier_from_errno(ret);
-}
-
-/* After ftrace and livepatch in both directions, which the loader calls by name; before others. */
-static struct notifier_block lg_module_notifier = {
-	.notifier_call	= lg_module_event,
-	.priority	= INT_MIN + 1,
-};
 
 static int __init lg_engine_init(void)
 {

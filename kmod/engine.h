@@ -280,17 +280,40 @@ static inline bool lg_side(const struct task_struct *task)
 extern struct mutex lg_mutex;
 extern struct list_head lg_patches;
 extern struct lg_change lg_change;
-extern const struct lg_way *const lg_ways[];
 int lg_undo(struct lg_patch *patch);
 int lg_apply_again(struct lg_patch *patch);
 void lg_wake(void);
 int lg_force(struct lg_patch *patch);
 int lg_signal(struct lg_patch *patch);
-void lg_free_patch(struct lg_patch *patch);
+
+void lg_settle(void);
+void lg_begin(struct lg_patch *patch, bool undo);
+int lg_start_moving(void);
+void lg_take_down(struct lg_patch *patch, bool callbacks);
+
+/* payloads.c */
+extern const struct lg_way *const lg_ways[];
 int lg_register_payload(struct lg_payload *payload);
 void lg_unregister_payload(struct lg_payload *payload);
+
+/* options.c */
 int lg_set_options(const char *name, bool replace, bool no_direct);
 ssize_t lg_list_options(char *buffer);
+void lg_take_options(struct lg_patch *patch);
+
+/* patches.c */
+struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *model);
+void lg_free_patch(struct lg_patch *patch);
+int lg_pre_patch(struct lg_object *object);
+void lg_post_patch(struct lg_object *object);
+void lg_pre_unpatch(struct lg_object *object);
+void lg_post_unpatch(struct lg_object *object);
+void lg_for_live(struct lg_patch *patch, void (*fn)(struct lg_object *object));
+
+/* modules.c */
+extern struct notifier_block lg_module_notifier;
+bool lg_is_loaded(const struct lg_object *object);
+int lg_enable_object(struct lg_object *object);
 
 /* redirect.c */
 extern struct lg_entry lg_table[LG_TABLE_SIZE];
@@ -301,13 +324,18 @@ void lg_stub(void);
 void lg_stub_end(void);
 unsigned long lg_choose(const struct lg_entry *entry);
 int lg_add_object(struct lg_object *object);
-int lg_redirect(const char *object, bool direct);
 void lg_sides_of(const struct lg_site *site, unsigned long *from, unsigned long *to);
 void lg_update_entries(void);
 void lg_forget_object(struct lg_object *object);
-bool lg_forget_groups(const char *object);
+void lg_handler(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+		struct ftrace_regs *regs);
+void lg_free_site(struct lg_site *site);
 bool lg_in_redirection(unsigned long address);
 int lg_redirect_init(void);
+
+/* groups.c */
+int lg_redirect(const char *object, bool direct);
+void lg_forget_groups(const char *object);
 
 /* symbols.c */
 int lg_find(const char *object, const char *name, unsigned long position, unsigned long *address);
@@ -316,19 +344,39 @@ int lg_size(unsigned long address, struct lg_range *range);
 struct lg_range lg_module_text(const struct module *module);
 const char *lg_object_name(const struct klp_object *object);
 
-/* tasks.c */
+/* What a task in the way is doing. */
+enum lg_why {
+	LG_MAY_MOVE,
+	LG_INSIDE,
+	LG_UNRELIABLE,
+	LG_RUNNING,
+	LG_IN_KERNEL,
+};
+
+/* goal.c */
+extern struct lg_goal __rcu *lg_goal;
+struct lg_goal *lg_current_goal(void);
 int lg_set_goal(void);
 void lg_drop_goal(void);
+
+/* tasks.c */
+void lg_forget_seen(void);
+bool lg_goes_to_user_mode(const struct task_struct *task);
+enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
+			   unsigned long *where);
+bool lg_was_seen(const struct task_struct *task);
 void lg_clear_flags(void);
 unsigned int lg_pass_by_stack(void);
 unsigned int lg_pass_by_leaving(void);
 unsigned int lg_look_at_all(void);
-void lg_urge(bool signals);
-void lg_forget_notices(void);
 void lg_force_all(void);
 ssize_t lg_list_blockers(char *buffer);
 int lg_tasks_init(void);
 void lg_tasks_exit(void);
+
+/* urge.c */
+void lg_urge(bool signals);
+void lg_forget_notices(void);
 
 /* relocations.c */
 int lg_apply_relocations(struct lg_object *object);

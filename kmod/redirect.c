@@ -31,13 +31,9 @@
 #define LG_PARTS_MOST	32
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
-#define lg_register_direct(ops, address)	register_ftrace_direct_multi(ops, address)
-#define lg_unregister_direct(ops, address)	unregister_ftrace_direct_multi(ops, address)
-#define lg_set_ip(regs, address)		ftrace_instruction_pointer_set(regs, address)
+#define lg_set_ip(regs, address)	ftrace_instruction_pointer_set(regs, address)
 #else
-#define lg_register_direct(ops, address)	register_ftrace_direct(ops, address)
-#define lg_unregister_direct(ops, address)	unregister_ftrace_direct(ops, address, false)
-#define lg_set_ip(regs, address)		ftrace_regs_set_instruction_pointer(regs, address)
+#define lg_set_ip(regs, address)	ftrace_regs_set_instruction_pointer(regs, address)
 #endif
 
 static_assert(sizeof(struct lg_entry) == LG_ENTRY_SIZE);
@@ -46,7 +42,6 @@ static_assert(offsetof(struct lg_entry, target) == LG_ENTRY_TARGET);
 
 struct lg_entry lg_table[LG_TABLE_SIZE] __aligned(64);
 LIST_HEAD(lg_sites);
-static LIST_HEAD(lg_groups);
 static unsigned int lg_site_count;
 
 /* Whether interrupts have a side of their own (model task), and which it is on each processor. */
@@ -90,7 +85,7 @@ unsigned long lg_choose(const struct lg_entry *entry)
  * saved registers, where no unwinder looks for it. Therefore whoever stands in a trampoline counts
  * as busy (lg_in_redirection()), and this function lies between two that do.
  */
-static void lg_handler(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
+void lg_handler(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
 		       struct ftrace_regs *regs)
 {
 	unsigned long site = ip + MCOUNT_INSN_SIZE, target;
@@ -142,7 +137,7 @@ static struct lg_entry *lg_take_entry(unsigned long site)
 }
 
 /* Nothing comes from that site any more. */
-static void lg_free_site(struct lg_site *site)
+void lg_free_site(struct lg_site *site)
 {
 	WRITE_ONCE(site->entry->site, LG_DELETED);
 	list_del(&site->list);
@@ -249,106 +244,6 @@ int lg_add_object(struct lg_object *object)
 	return 0;
 }
 
-static int lg_register(struct lg_group *group)
-{
-	int ret;
-
-	/*
-	 * With ftrace switched off registering succeeds and redirects nothing. Once a permanent
-	 * user is there it cannot be switched off (is_permanent_ops_registered() in
-	 * kernel/trace/ftrace.c). Registering a direct call overwrites the flags, so the mark comes
-	 * a moment later, and ftrace is looked at again after that, here and when the change is
-	 * complete.
-	 */
-	if (!READ_ONCE(ftrace_enabled)) {
-		pr_err("ftrace is switched off (kernel.ftrace_enabled)\n");
-		return -EBUSY;
-	}
-	if (group->direct) {
-		ret = lg_register_direct(&group->ops, (unsigned long)lg_stub);
-		if (ret)
-			return ret;
-		group->ops.flags |= FTRACE_OPS_FL_PERMANENT;
-		if (READ_ONCE(ftrace_enabled))
-			return 0;
-		pr_err("ftrace was switched off meanwhile (kernel.ftrace_enabled)\n");
-		lg_unregister_direct(&group->ops, (unsigned long)lg_stub);
-		return -EBUSY;
-	}
-	group->ops.func = lg_handler;
-	group->ops.flags |= FTRACE_OPS_FL_DYNAMIC | FTRACE_OPS_FL_IPMODIFY |
-			    FTRACE_OPS_FL_PERMANENT;
-#ifndef CONFIG_HAVE_DYNAMIC_FTRACE_WITH_ARGS
-	group->ops.flags |= FTRACE_OPS_FL_SAVE_REGS;
-#endif
-	return register_ftrace_function(&group->ops);
-}
-
-static struct lg_group *lg_make_group(const char *object, bool direct)
-{
-	unsigned int count = 0;
-	struct lg_group *group;
-	struct lg_site *site;
-	unsigned long *ips;
-	int ret = -ENOMEM;
-
-	list_for_each_entry(site, &lg_sites, list)
-		count += !site->group;
-	group = kzalloc(sizeof(*group), GFP_KERNEL);
-	ips = kmalloc_array(count, sizeof(*ips), GFP_KERNEL);
-	if (!group || !ips)
-		goto out;
-	group->direct = direct;
-	strscpy(group->object, object, sizeof(group->object));
-	count = 0;
-	list_for_each_entry(site, &lg_sites, list)
-		if (!site->group)
-			ips[count++] = site->ip;
-	/* One call for all: each costs ftrace a pass over the kernel and grace periods. */
-	ret = ftrace_set_filter_ips(&group->ops, ips, count, 0, 1);
-	if (ret) {
-		pr_err("%s: ftrace does not take the functions: %d\n", object, ret);
-		goto free;
-	}
-	ret = lg_register(group);
-	if (ret) {
-		pr_err("%s: ftrace does not redirect: %d%s\n", object, ret,
-		       ret == -EBUSY ? ", a function is redirected by another" : "");
-		goto free;
-	}
-	list_for_each_entry(site, &lg_sites, list)
-		if (!site->group)
-			site->group = group;
-	list_add_tail(&group->list, &lg_groups);
-	kfree(ips);
-	return group;
-free:
-	ftrace_free_filter(&group->ops);
-out:
-	kfree(ips);
-	kfree(group);
-	return ERR_PTR(ret);
-}
-
-/**
- * lg_redirect() - have ftrace call us at all sites that are new
- * @object:	the object whose functions were added; one at a time
- * @direct:	by direct calls
- */
-int lg_redirect(const char *object, bool direct)
-{
-	struct lg_group *group;
-	struct lg_site *site;
-
-	list_for_each_entry(site, &lg_sites, list)
-		if (!site->group)
-			goto some;
-	return 0;
-some:
-	group = lg_make_group(object, direct);
-	return PTR_ERR_OR_ZERO(group);
-}
-
 /* The newest function at a site, with that of the changing patch in force or without. */
 static unsigned long lg_top(const struct lg_site *site, bool with)
 {
@@ -428,64 +323,6 @@ void lg_forget_object(struct lg_object *object)
 		}
 	}
 	object->live = false;
-}
-
-static bool lg_group_used(const struct lg_group *group)
-{
-	const struct lg_site *site;
-
-	list_for_each_entry(site, &lg_sites, list)
-		if (site->group == group && !list_empty(&site->funcs))
-			return true;
-	return false;
-}
-
-static int lg_unregister(struct lg_group *group)
-{
-	if (group->direct)
-		return lg_unregister_direct(&group->ops, (unsigned long)lg_stub);
-	return unregister_ftrace_function(&group->ops);
-}
-
-/**
- * lg_forget_groups() - take out redirections that no patch uses
- * @object:	of which object; NULL for all
- *
- * ftrace waits for every task that may be in the stub or in its own trampoline. If it refuses,
- * which it does for nothing that we do, the redirection stays, leads to the original, and keeps
- * the engine in the kernel.
- *
- * Return: whether something was taken out, and so waited for.
- */
-bool lg_forget_groups(const char *object)
-{
-	struct lg_group *group, *next;
-	struct lg_site *site, *after;
-	bool waited = false;
-
-	list_for_each_entry_safe(site, after, &lg_sites, list)
-		if (!site->group && list_empty(&site->funcs))
-			lg_free_site(site);	/* it was never registered */
-
-	list_for_each_entry_safe(group, next, &lg_groups, list) {
-		int ret;
-
-		if ((object && strcmp(object, group->object)) || lg_group_used(group))
-			continue;
-		ret = lg_unregister(group);
-		if (WARN(ret, "ftrace keeps redirections of %s: %d\n", group->object, ret)) {
-			__module_get(THIS_MODULE);
-			continue;
-		}
-		ftrace_free_filter(&group->ops);
-		list_for_each_entry_safe(site, after, &lg_sites, list)
-			if (site->group == group)
-				lg_free_site(site);
-		list_del(&group->list);
-		kfree(group);
-		waited = true;
-	}
-	return waited;
 }
 
 int lg_redirect_init(void)

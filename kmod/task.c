@@ -42,7 +42,7 @@ static long lg_flip_processor(void *unused)
 	return 0;
 }
 
-static void lg_begin(void)
+static void lg_flip_interrupts(void)
 {
 	int cpu;
 
@@ -87,6 +87,6 @@ const struct lg_way lg_task = {
 	.number		= LG_MODEL_TASK,
 	.by_task	= true,
 	.missing	= lg_why_not,
-	.begin		= lg_begin,
+	.begin		= lg_flip_interrupts,
 	.pass		= lg_pass_by_leaving,
 };

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * patches.c - a patch as the engine sees it, and its callbacks
+ */
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "engine.h"
+
+static void lg_free_objects(struct lg_patch *patch)
+{
+	unsigned int number;
+
+	for (number = 0; patch->objects && number < patch->count; number++)
+		kvfree(patch->objects[number].funcs);
+	kfree(patch->objects);
+}
+
+/** lg_free_patch() - the last reference to a patch's directory is gone */
+void lg_free_patch(struct lg_patch *patch)
+{
+	lg_free_objects(patch);
+	kfree(patch);
+}
+
+static int lg_fill_object(struct lg_patch *patch, struct lg_object *object, struct klp_object *klp)
+{
+	struct klp_func *func;
+	unsigned int count = 0;
+
+	object->klp = klp;
+	object->patch = patch;
+	object->name = lg_object_name(klp);
+	klp_for_each_func_static(klp, func)
+		object->count++;
+	object->funcs = kvcalloc(object->count, sizeof(*object->funcs), GFP_KERNEL);
+	if (!object->funcs)
+		return -ENOMEM;
+	klp_for_each_func_static(klp, func) {
+		object->funcs[count].klp = func;
+		object->funcs[count].object = object;
+		INIT_LIST_HEAD(&object->funcs[count].stack);
+		count++;
+	}
+	return 0;
+}
+
+/**
+ * lg_make_patch() - the engine's own picture of a payload
+ * @payload:	the payload
+ * @model:	how its changes are kept consistent
+ */
+struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *model)
+{
+	struct klp_object *klp;
+	struct lg_patch *patch;
+	unsigned int count = 0;
+	int ret;
+
+	patch = kzalloc(sizeof(*patch), GFP_KERNEL);
+	if (!patch)
+		return ERR_PTR(-ENOMEM);
+	patch->payload = payload;
+	patch->module = payload->module;
+	patch->model = model;
+	INIT_LIST_HEAD(&patch->list);
+	klp_for_each_object_static(payload->patch, klp)
+		patch->count++;
+	patch->objects = kcalloc(patch->count, sizeof(*patch->objects), GFP_KERNEL);
+	ret = patch->objects ? 0 : -ENOMEM;
+	klp_for_each_object_static(payload->patch, klp) {
+		if (ret)
+			break;
+		ret = lg_fill_object(patch, &patch->objects[count++], klp);
+	}
+	if (ret) {
+		lg_free_patch(patch);
+		return ERR_PTR(ret);
+	}
+	return patch;
+}
+
+/*
+ * Callbacks, as the kernel's core calls them (kernel/livepatch/core.h): post_unpatch undoes
+ * pre_patch, and runs where that has succeeded.
+ */
+int lg_pre_patch(struct lg_object *object)
+{
+	int (*callback)(struct klp_object *) = object->klp->callbacks.pre_patch;
+	int ret = callback ? callback(object->klp) : 0;
+
+	object->prepared = !ret;
+	if (ret)
+		pr_err("%s: pre_patch of %s failed: %d\n", object->patch->module->name,
+		       object->name, ret);
+	return ret;
+}
+
+void lg_post_patch(struct lg_object *object)
+{
+	if (object->klp->callbacks.post_patch)
+		object->klp->callbacks.post_patch(object->klp);
+}
+
+void lg_pre_unpatch(struct lg_object *object)
+{
+	if (object->klp->callbacks.pre_unpatch)
+		object->klp->callbacks.pre_unpatch(object->klp);
+}
+
+void lg_post_unpatch(struct lg_object *object)
+{
+	if (object->prepared && object->klp->callbacks.post_unpatch)
+		object->klp->callbacks.post_unpatch(object->klp);
+	object->prepared = false;
+}
+
+/* Do something for each object of a patch that is there. */
+void lg_for_live(struct lg_patch *patch, void (*fn)(struct lg_object *object))
+{
+	unsigned int number;
+
+	for (number = 0; number < patch->count; number++)
+		if (patch->objects[number].live)
+			fn(&patch->objects[number]);
+}

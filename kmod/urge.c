@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * urge.c - tasks in the way tell when they go to user mode, and are woken at last
+ */
+#include <linux/module.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+#include <linux/task_work.h>
+#include <asm/syscall.h>
+
+#include "engine.h"
+
+/**
+ * struct lg_notice - a task in the way that tells when it goes to user mode
+ * @work:	runs there
+ * @list:	in lg_notices, under lg_mutex
+ * @task:	on which it holds a reference
+ * @done:	@work has run, and was the last to look at this structure
+ */
+struct lg_notice {
+	struct callback_head	work;
+	struct list_head	list;
+	struct task_struct	*task;
+	bool			done;
+};
+
+static LIST_HEAD(lg_notices);
+
+/*
+ * What user space sees of a signal that was none. get_signal() runs task work first, when the
+ * system call's result stands in the saved registers: EINTR goes to user space as it is, the
+ * others make the kernel start the call again (arch_do_signal_or_restart()).
+ */
+static void lg_count_interruption(struct lg_patch *patch)
+{
+	struct pt_regs *regs = task_pt_regs(current);
+
+	if (syscall_get_nr(current, regs) == -1)
+		return;
+	switch (syscall_get_error(current, regs)) {
+	case -EINTR:
+		atomic_inc(&patch->interrupted);
+		break;
+	case -ERESTARTSYS:
+	case -ERESTARTNOINTR:
+	case -ERESTARTNOHAND:
+	case -ERESTART_RESTARTBLOCK:
+		atomic_inc(&patch->restarted);
+		break;
+	}
+}
+
+/*
+ * In the task, on its way to user mode or in do_exit(). For the model task this is the moment: the
+ * system call, or what else it was in the kernel for, is over. But one that exits is not on its way
+ * to user mode, and stays on its side until it is dead.
+ */
+static void lg_arrived(struct callback_head *work)
+{
+	struct lg_notice *notice = container_of(work, struct lg_notice, work);
+	const struct lg_goal *goal;
+	unsigned long where;
+
+	rcu_read_lock();
+	preempt_disable();
+	goal = rcu_dereference(lg_goal);
+	if (goal && goal->model->by_task && lg_side(current) != goal->side) {
+		if (goal->model == &lg_task ? !(current->flags & PF_EXITING) :
+		    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE)
+			lg_set_flag(current, LG_SIDE_BIT, goal->side);
+	}
+	if (goal && lg_flag(current, LG_SIGNALLED_BIT))
+		lg_count_interruption(goal->patch);
+	preempt_enable();
+	rcu_read_unlock();
+	lg_wake();
+	/* From here on lg_forget_notices() may free it. */
+	smp_store_release(&notice->done, true);
+}
+
+static void lg_notice_task(struct task_struct *task)
+{
+	struct lg_notice *notice;
+
+	if (lg_flag(task, LG_NOTICED_BIT))
+		return;
+	/* Under tasklist_lock. Without memory the task is found by the next pass all the same. */
+	notice = kzalloc(sizeof(*notice), GFP_ATOMIC | __GFP_NOWARN);
+	if (!notice)
+		return;
+	init_task_work(&notice->work, lg_arrived);
+	notice->task = get_task_struct(task);
+	lg_set_flag(task, LG_NOTICED_BIT, true);
+	if (task_work_add(task, &notice->work, TWA_RESUME)) {
+		/* It exits. The mark stays, so that it is not tried again. */
+		put_task_struct(task);
+		kfree(notice);
+		return;
+	}
+	list_add(&notice->list, &lg_notices);
+}
+
+/* Free the notices that have done their work; their tasks may get another. */
+static void lg_collect_notices(void)
+{
+	struct lg_notice *notice, *next;
+
+	list_for_each_entry_safe(notice, next, &lg_notices, list) {
+		if (!smp_load_acquire(&notice->done))
+			continue;
+		lg_set_flag(notice->task, LG_NOTICED_BIT, false);
+		lg_set_flag(notice->task, LG_SIGNALLED_BIT, false);
+		list_del(&notice->list);
+		put_task_struct(notice->task);
+		kfree(notice);
+	}
+}
+
+/**
+ * lg_urge() - have tasks in the way tell when they go to user mode
+ * @signals:	and wake those that sleep interruptibly: they see a signal that is none
+ *
+ * A signal of this kind (TIF_NOTIFY_SIGNAL) ends an interruptible sleep as a real one does, and
+ * then nothing is delivered. Only wake_up_state(TASK_INTERRUPTIBLE) may wake: a kernel thread that
+ * was just made sleeps uninterruptibly, without a loop around it, and must not begin too early.
+ */
+void lg_urge(bool signals)
+{
+	const struct lg_goal *goal = lg_current_goal();
+	struct task_struct *process, *task;
+
+	lg_collect_notices();
+	read_lock(&tasklist_lock);
+	for_each_process_thread(process, task) {
+		/* Where all change at once no task has a side: only those seen inside are in the way. */
+		if (goal->model->by_task ? lg_side(task) == goal->side : !lg_was_seen(task))
+			continue;
+		if (lg_goes_to_user_mode(task))
+			lg_notice_task(task);
+		if (!signals || lg_flag(task, LG_SIGNALLED_BIT))
+			continue;
+		if (task->flags & PF_KTHREAD) {
+			wake_up_state(task, TASK_INTERRUPTIBLE);
+		} else if (lg_flag(task, LG_NOTICED_BIT)) {
+			lg_set_flag(task, LG_SIGNALLED_BIT, true);
+			if (READ_ONCE(task->__state) & TASK_INTERRUPTIBLE)
+				atomic_inc(&goal->patch->signalled);
+			set_notify_signal(task);
+		}
+	}
+	read_unlock(&tasklist_lock);
+}
+
+/**
+ * lg_forget_notices() - take back the notices that have not done their work
+ *
+ * Returns when none of them runs. Their code is in this module: before it goes, lg_tasks_exit()
+ * waits for whoever is still at its last instructions.
+ */
+void lg_forget_notices(void)
+{
+	struct lg_notice *notice;
+
+	list_for_each_entry(notice, &lg_notices, list) {
+		if (smp_load_acquire(&notice->done))
+			continue;
+		if (task_work_cancel(notice->task, &notice->work)) {
+			notice->done = true;
+			continue;
+		}
+		/* It was taken to be run a moment ago. */
+		while (!smp_load_acquire(&notice->done))
+			schedule_timeout_idle(1);
+	}
+	lg_collect_notices();
+}
