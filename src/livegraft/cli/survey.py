@@ -72,9 +72,9 @@ def _positive(word: str) -> int:
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
     """Survey."""
     output = _folder(arguments.output)
+    from livegraft.module.delivery import write_whole
     from livegraft.survey import report
     from livegraft.survey.conduct import Options, conduct
-    from livegraft.survey.journal import write_whole
 
     kernel = target.kernel(arguments, context, arguments.kernel)
     options = Options(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -66,18 +66,33 @@ def link(
             shutil.copyfile(path, folder / target)
     for piece, data in pieces.items():
         (folder / f"{piece}.raw").write_bytes(data)
+    run_kbuild(_make(folder, name, pieces, kernel), folder, name, _remedy)
+    return folder / f"{name}.ko"
+
+
+def run_kbuild(argv: Sequence[str], folder: Path, name: str, remedy: Callable[[str], str]) -> None:
+    """Run kbuild for a module; whatever it warns of is an error.
+
+    Args:
+        argv: the command.
+        folder: what it works in; left out of what it says.
+        name: the module's name.
+        remedy: what to do about what it said.
+
+    Raises:
+        ModuleError: it failed, or compiler, objtool or modpost complained.
+    """
     try:
-        done = run(_make(folder, name, pieces, kernel), timeout=SECONDS)
+        done = run(argv, timeout=SECONDS)
     except RunFailed as error:
         said = error.output.replace(f"{folder}/", "")
         if (full := full_disk(name, said)) is not None:
             raise full from error
-        raise ModuleError(name, f"kbuild failed:\n{said.strip()}", _remedy(said)) from error
+        raise ModuleError(name, f"kbuild failed:\n{said.strip()}", remedy(said)) from error
     found = complaints((done.stdout + done.stderr).replace(f"{folder}/", ""))
     if found:
         listed = "\n".join(found)
-        raise ModuleError(name, f"the kernel's build system complains:\n{listed}", _remedy(listed))
-    return folder / f"{name}.ko"
+        raise ModuleError(name, f"the kernel's build system complains:\n{listed}", remedy(listed))
 
 
 def complaints(output: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from livegraft.errors import LivegraftError, LostGuest, UsageError
 from livegraft.kernel.kernel import Kernel
+from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress, Step
 from livegraft.survey.bothways import SECOND, build_again
 from livegraft.survey.building import Outcome, Workplace, build, failed
@@ -23,7 +24,7 @@ from livegraft.survey.commits import Commits
 from livegraft.survey.controls import control
 from livegraft.survey.grouping import Setting
 from livegraft.survey.guests import GuestNotUp
-from livegraft.survey.journal import Journal, write_whole
+from livegraft.survey.journal import Journal
 from livegraft.survey.loading import Found, Load, load_one
 from livegraft.survey.plan import plan, shuffled
 from livegraft.survey.sources import Trees

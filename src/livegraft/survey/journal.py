@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from livegraft.module.delivery import write_whole
 
 Document = dict[str, Any]
 
@@ -71,18 +72,3 @@ class Journal:
 
 def _line(document: Document) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Put a file in its place, whole or not at all."""
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
