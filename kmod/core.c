@@ -17,12 +17,12 @@
  * are removed without it.
  */
 #include <linux/delay.h>
-#include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "engine.h"
 
@@ -38,6 +38,10 @@ static struct task_struct *lg_thread;
 static DECLARE_WAIT_QUEUE_HEAD(lg_queue);
 static bool lg_woken;
 static unsigned int lg_pause;
+
+/* Whose change is complete and not finished, and patches that went with it. */
+static struct lg_patch *lg_unfinished;
+static LIST_HEAD(lg_gone);
 
 /* Patches that are forgotten, and whose directories have to go. */
 static LIST_HEAD(lg_hidden);
@@ -59,16 +63,73 @@ void lg_wake(void)
 }
 
 /*
- * No task is between reading LG_ASK and having read all that belongs to it: a grace period of RCU
- * tasks waits until each task has slept of its own will or was in user mode, the rude kind until
- * each processor has switched tasks, those that are idle included.
+ * RCU tasks looks for the tasks that it waits for ten times a second. Its kernel threads
+ * (kernel/rcu/tasks.h: rcu_tasks_kthread and rcu_tasks_rude_kthread) pause with
+ * schedule_timeout_idle(), which may return early: the loops around it look at their conditions
+ * again. Their other waits do so too. So a wake-up hastens what they do and cannot end a grace
+ * period. They are looked for by name under RCU: a task cannot be freed before that has ended, and
+ * user space cannot rename kernel threads.
+ */
+static void lg_wake_rcu_tasks(void)
+{
+	static const char prefix[] = "rcu_tasks_";
+	struct task_struct *task;
+
+	rcu_read_lock();
+	for_each_process(task)
+		if ((task->flags & PF_KTHREAD) && (READ_ONCE(task->__state) & TASK_NOLOAD) &&
+		    !strncmp(task->comm, prefix, sizeof(prefix) - 1))
+			wake_up_process(task);
+	rcu_read_unlock();
+}
+
+static bool lg_hastening;
+
+/* The first wake-ups come quickly, for most waits are short; then further and further apart. */
+static void lg_hasten(struct work_struct *work)
+{
+	unsigned int pause = 200;
+
+	while (READ_ONCE(lg_hastening)) {
+		lg_wake_rcu_tasks();
+		usleep_range(pause, 2 * pause);
+		pause = min(pause + pause / 4, 10000U);
+	}
+}
+
+static DECLARE_WORK(lg_hasten_work, lg_hasten);
+
+/**
+ * lg_hasten_begin() - what follows waits for grace periods
+ *
+ * Under lg_mutex, up to lg_hasten_end(). rcu_expedite_gp() nests and is made for such phases.
+ */
+void lg_hasten_begin(void)
+{
+	rcu_expedite_gp();
+	WRITE_ONCE(lg_hastening, true);
+	queue_work(system_unbound_wq, &lg_hasten_work);
+}
+
+/** lg_hasten_end() - back to normal; returns when nobody hastens any more */
+void lg_hasten_end(void)
+{
+	WRITE_ONCE(lg_hastening, false);
+	flush_work(&lg_hasten_work);
+	rcu_unexpedite_gp();
+}
+
+/**
+ * lg_settle() - wait until nobody is on the way from a site to a target
+ *
+ * Then no task is between reading LG_ASK and having read all that belongs to it: a grace period of
+ * RCU tasks waits until each task has slept of its own will or was in user mode, the rude kind
+ * until each processor has switched tasks, those that are idle included.
  */
 void lg_settle(void)
 {
-	rcu_expedite_gp();
 	synchronize_rcu_tasks_rude();
 	synchronize_rcu_tasks();
-	rcu_unexpedite_gp();
 }
 
 /*
@@ -110,68 +171,70 @@ void lg_begin(struct lg_patch *patch, bool undo)
 	WRITE_ONCE(patch->phase, undo ? LG_UNDOING : LG_APPLYING);
 }
 
-/* The redirection is in place, and no task has a side to keep: move them. */
-int lg_start_moving(void)
-{
-	int ret = lg_set_goal();
-
-	if (ret)
-		return ret;
-	lg_change.began = ktime_get();
-	lg_pause = 0;
-	if (lg_change.patch->model->begin)
-		lg_change.patch->model->begin();
-	lg_wake();
-	return 0;
-}
-
 /*
  * Every task has changed sides, or was forced to. From here on rows are fixed: lg_change.patch is
- * NULL when they are written, and what is not in force any more is off the sites' lists.
- *
- * "Consistent" is when lg_tell() is called; what follows has to be done before the next change.
+ * NULL when they are written, and what is not in force any more is off the sites' lists. This is
+ * the moment when the system is consistent again. What is left to be done is lg_finish()'s.
  */
 static void lg_complete(void)
 {
 	struct lg_patch *patch = lg_change.patch, *other, *next;
 	bool applied = lg_change.undo != lg_change.forward;
 	bool replaced = applied && patch->replace && !lg_change.undo;
-	ktime_t moved = ktime_get();
 	struct lg_object *object;
-	LIST_HEAD(gone);
 
-	patch->us[LG_TIME_MOVE] = ktime_us_delta(moved, lg_change.began);
+	patch->us[LG_TIME_MOVE] = ktime_us_delta(ktime_get(), lg_change.began);
 	list_for_each_entry_safe(other, next, &lg_patches, list)
 		if (other == patch ? !applied : replaced)
-			list_move_tail(&other->list, &gone);
-	list_for_each_entry(other, &gone, list) {
+			list_move_tail(&other->list, &lg_gone);
+	list_for_each_entry(other, &lg_gone, list) {
 		for (object = other->objects; object < other->objects + other->count; object++)
 			lg_forget_object(object);
+		/* A patch that was replaced has no callbacks, as with livepatch. */
+		other->replaced = replaced;
 		WRITE_ONCE(other->phase, LG_UNDONE);
 	}
 	lg_change.patch = NULL;
 	lg_update_entries();
 	WRITE_ONCE(patch->left, 0);
 	if (applied) {
-		lg_for_live(patch, lg_post_patch);
 		WRITE_ONCE(patch->phase, LG_APPLIED);
 		if (!READ_ONCE(ftrace_enabled))
 			pr_err("%s: ftrace was switched off: the patch is not in force\n",
 			       patch->module->name);
 	}
+	lg_unfinished = patch;
 	lg_tell(patch);
+}
 
+/**
+ * lg_finish() - do what has to be done after a change and before the next
+ *
+ * Under lg_mutex. By the mover, or by whoever is there first and wants to begin something new.
+ */
+void lg_finish(void)
+{
+	struct lg_patch *patch = lg_unfinished, *other, *next;
+	ktime_t began = ktime_get();
+
+	if (!patch)
+		return;
+	lg_unfinished = NULL;
 	lg_drop_goal();
 	lg_forget_notices();
+	lg_hasten_begin();
 	lg_settle();
+	/* Now flags and sides mean nothing: back to what every change begins with. */
 	lg_clear_flags();
-	WRITE_ONCE(lg_interrupts_apart, false);
-	/* A patch that was replaced has no callbacks, as with livepatch: those of the new one do. */
-	list_for_each_entry(other, &gone, list)
-		lg_take_down(other, !replaced);
-	list_for_each_entry_safe(other, next, &gone, list)
+	lg_clear_interrupts();
+	if (patch->phase == LG_APPLIED)
+		lg_for_live(patch, lg_post_patch);
+	list_for_each_entry(other, &lg_gone, list)
+		lg_take_down(other, !other->replaced);
+	lg_hasten_end();
+	patch->us[LG_TIME_FINISH] = ktime_us_delta(ktime_get(), began);
+	list_for_each_entry_safe(other, next, &lg_gone, list)
 		lg_let_go(other);
-	patch->us[LG_TIME_FINISH] = ktime_us_delta(ktime_get(), moved);
 }
 
 /* One look at everything, under lg_mutex. */
@@ -191,6 +254,23 @@ static void lg_pass(void)
 	lg_pause = lg_pause ? lg_pause + lg_pause / 2 :
 		   model->by_task ? LG_PAUSE_FIRST : LG_PAUSE_STOP;
 	lg_pause = min(lg_pause, model->by_task ? LG_PAUSE_MOST : LG_PAUSE_STOP_MOST);
+}
+
+/* The redirection is in place, and no task has a side to keep: move them. */
+int lg_start_moving(void)
+{
+	int ret = lg_set_goal();
+
+	if (ret)
+		return ret;
+	lg_change.began = ktime_get();
+	lg_pause = 0;
+	if (lg_change.patch->model->begin)
+		lg_change.patch->model->begin();
+	/* Most changes end with the first look: it need not wait for the mover to come. */
+	lg_pass();
+	lg_wake();
+	return 0;
 }
 
 /*
@@ -225,6 +305,7 @@ static int lg_mover(void *unused)
 		WRITE_ONCE(lg_woken, false);
 		if (lg_change.patch)
 			lg_pass();
+		lg_finish();
 		busy = lg_change.patch;
 		mutex_unlock(&lg_mutex);
 		lg_hide_forgotten();
@@ -245,16 +326,19 @@ static int lg_mover(void *unused)
 static int lg_reverse(void)
 {
 	struct lg_patch *patch = lg_change.patch;
+	enum lg_phase phase = patch->phase;
 	int ret;
 
 	lg_change.forward = !lg_change.forward;
+	/* Before: the first look may complete it. */
+	WRITE_ONCE(patch->phase, lg_change.undo != lg_change.forward ? LG_APPLYING : LG_UNDOING);
+	lg_tell(patch);
 	ret = lg_start_moving();
 	if (ret) {
 		lg_change.forward = !lg_change.forward;
+		WRITE_ONCE(patch->phase, phase);
 		return ret;
 	}
-	WRITE_ONCE(patch->phase, lg_change.undo != lg_change.forward ? LG_APPLYING : LG_UNDOING);
-	lg_tell(patch);
 	return 0;
 }
 
@@ -272,6 +356,7 @@ int lg_undo(struct lg_patch *patch)
 		return -EINVAL;
 	if (lg_change.patch)
 		return lg_change.patch == patch ? lg_reverse() : -EBUSY;
+	lg_finish();
 	lg_for_live(patch, lg_pre_unpatch);
 	lg_begin(patch, true);
 	lg_update_entries();
@@ -281,7 +366,7 @@ int lg_undo(struct lg_patch *patch)
 		lg_change.patch = NULL;
 		lg_update_entries();
 		lg_settle();
-		WRITE_ONCE(lg_interrupts_apart, false);
+		lg_clear_interrupts();
 		WRITE_ONCE(patch->phase, LG_APPLIED);
 		lg_for_live(patch, lg_post_patch);
 		return ret;

@@ -156,6 +156,7 @@ enum lg_time {
  * @replace:	applying it undoes all older patches
  * @direct:	see struct lg_group
  * @forced:	a change was forced: the payload can never go
+ * @replaced:	a newer patch has undone it
  * @objects:	what it changes
  * @count:	how many
  * @moved:	tasks that have changed sides in the change under way
@@ -176,6 +177,7 @@ struct lg_patch {
 	bool			replace;
 	bool			direct;
 	bool			forced;
+	bool			replaced;
 	struct lg_object	*objects;
 	unsigned int		count;
 	unsigned int		moved;
@@ -286,7 +288,10 @@ void lg_wake(void);
 int lg_force(struct lg_patch *patch);
 int lg_signal(struct lg_patch *patch);
 
+void lg_hasten_begin(void);
+void lg_hasten_end(void);
 void lg_settle(void);
+void lg_finish(void);
 void lg_begin(struct lg_patch *patch, bool undo);
 int lg_start_moving(void);
 void lg_take_down(struct lg_patch *patch, bool callbacks);
@@ -392,6 +397,7 @@ void lg_show_exit(void);
 /* hybrid.c, stop.c, task.c */
 int lg_task_init(void);
 void lg_task_exit(void);
+void lg_clear_interrupts(void);
 extern const struct lg_way lg_hybrid, lg_stop, lg_task;
 
 #endif /* LG_ENGINE_H */

@@ -114,6 +114,7 @@ static int lg_module_event(struct notifier_block *block, unsigned long event, vo
 	int ret = 0;
 
 	mutex_lock(&lg_mutex);
+	lg_finish();
 	if (event == MODULE_STATE_COMING) {
 		ret = lg_module_comes(module->name);
 		if (ret) {

@@ -63,6 +63,7 @@ struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *
 	patch->payload = payload;
 	patch->module = payload->module;
 	patch->model = model;
+	patch->phase = LG_FORGOTTEN;	/* nothing can be asked of it before it is in lg_patches */
 	INIT_LIST_HEAD(&patch->list);
 	klp_for_each_object_static(payload->patch, klp)
 		patch->count++;

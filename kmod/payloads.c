@@ -53,15 +53,18 @@ static int lg_enable(struct lg_patch *patch)
 {
 	ktime_t began = ktime_get();
 	struct lg_object *object;
-	int ret;
+	int ret = 0;
 
+	lg_hasten_begin();
 	for (object = patch->objects; object < patch->objects + patch->count; object++) {
-		if (!lg_is_loaded(object))
-			continue;
-		ret = lg_enable_object(object);
+		if (lg_is_loaded(object))
+			ret = lg_enable_object(object);
 		if (ret)
-			return ret;
+			break;
 	}
+	lg_hasten_end();
+	if (ret)
+		return ret;
 	patch->us[LG_TIME_REDIRECT] = ktime_us_delta(ktime_get(), began);
 	return lg_start_moving();
 }
@@ -93,27 +96,30 @@ int lg_register_payload(struct lg_payload *payload)
 		       lg_change.patch->module->name);
 		goto hide;
 	}
+	lg_finish();
 	ret = -ENODEV;
 	if (!try_module_get(patch->module))
 		goto hide;
 	lg_take_options(patch);
 	list_add_tail(&patch->list, &lg_patches);
+	payload->private = patch;
 	lg_begin(patch, false);
 	ret = lg_enable(patch);
 	if (ret)
 		goto undo;
-	payload->private = patch;
 	mutex_unlock(&lg_mutex);
-	lg_tell(patch);
 	return 0;
 
 undo:
 	/* No task has moved: the old code is what all rows have led to. */
 	list_del_init(&patch->list);
 	lg_change.patch = NULL;
+	lg_hasten_begin();
 	lg_take_down(patch, true);
 	lg_settle();
-	WRITE_ONCE(lg_interrupts_apart, false);
+	lg_hasten_end();
+	lg_clear_interrupts();
+	payload->private = NULL;
 	module_put(patch->module);
 hide:
 	WRITE_ONCE(patch->phase, LG_FORGOTTEN);

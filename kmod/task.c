@@ -60,6 +60,23 @@ static void lg_flip_interrupts(void)
 		work_on_cpu_safe(cpu, lg_flip_processor, NULL);
 }
 
+/**
+ * lg_clear_interrupts() - interrupts are on the side of what they interrupt, as between changes
+ *
+ * After lg_settle(), or before any interrupt could ask: no row asks for a side.
+ */
+void lg_clear_interrupts(void)
+{
+	int cpu;
+
+	WRITE_ONCE(lg_interrupts_apart, false);
+	WRITE_ONCE(lg_interrupt_side, false);
+	cpus_read_lock();	/* one that comes up has read the side, or will read false */
+	for_each_possible_cpu(cpu)
+		per_cpu(lg_cpu_side, cpu) = false;
+	cpus_read_unlock();
+}
+
 static const char *lg_why_not(void)
 {
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
