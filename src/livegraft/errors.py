@@ -3,14 +3,17 @@
 
 An exception carries data and makes its text itself: "object: what failed; what to do".
 Only :mod:`livegraft.cli` prints one and turns :attr:`LivegraftError.exit_code` into a status.
+
+Records of modules that short commands import (here, in ``cli/``, ``elf/``, ``compare/``) are named
+tuples: making the class takes 0.1 ms when the module is imported, a frozen dataclass 0.5 to 1 ms.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Exit(IntEnum):
@@ -24,8 +27,7 @@ class Exit(IntEnum):
     LOST = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """Why a fix, an object or a module is refused.
 
     Args:

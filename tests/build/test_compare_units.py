@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,7 +97,7 @@ def everything(path: Path) -> Comparison:
     facts = compare_objects(elf.read(path), elf.read(path))
     taken = tuple(traced(facts))
     included = include(facts.patched, taken, (), facts.pairs)
-    return replace(facts, changed_entities=taken, inclusion=included)
+    return facts._replace(changed_entities=taken, inclusion=included)
 
 
 def traced(comparison: Comparison) -> Iterator[Entity]:
@@ -125,7 +124,7 @@ def test_objtool_finds_no_fault_in_a_payload_of_all_functions(
     assert {(reason.rule, reason.object) for reason in comparison.reasons} <= known
     assert len(comparison.inclusion.changed) > 20
     running = Running(exported=exported(any_kernel))
-    made = cut(replace(comparison, judgement=()), unit, "vmlinux", running)
+    made = cut(comparison._replace(judgement=()), unit, "vmlinux", running)
     piece = tmp_path / "piece.o"
     piece.write_bytes(made.piece.data)
     series = ".".join(any_kernel.release.split(".")[:2])

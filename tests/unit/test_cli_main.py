@@ -18,6 +18,8 @@ from livegraft.cli import failure, main, parser
 from livegraft.cli.main import Terminated
 from livegraft.cli.verb import SUMMARIES, Answer, Context, Verb
 from livegraft.cli.verb import load as load_verb
+from livegraft.elf.object import ElfObject
+from livegraft.elf.writer import write
 from livegraft.errors import (
     Exit,
     LivegraftError,
@@ -313,6 +315,25 @@ print(*sorted(loaded & set(sys.modules)))
 def test_status_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", HEAVY], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+LAZY = """
+import sys
+from livegraft.cli.main import main
+main(["compare", sys.argv[1], sys.argv[1]])
+loaded = {"shutil", "logging", "subprocess", "livegraft.changeset", "livegraft.elf.dwarf"}
+print(*sorted(loaded & set(sys.modules)))
+"""
+
+
+def test_compare_imports_what_objects_without_debug_information_need(tmp_path: Path) -> None:
+    """Most of the time that two small objects take is that of importing."""
+    path = tmp_path / "empty.o"
+    path.write_bytes(write(ElfObject()))
+    argv = [sys.executable, "-c", LAZY, str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    first, *_, last = done.stdout.splitlines()
+    assert (first, last) == ("unchanged", "")
 
 
 def test_status_starts_at_once(tmp_path: Path) -> None:

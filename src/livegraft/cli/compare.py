@@ -7,7 +7,6 @@ import argparse
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
     """Compare the objects."""
     given = target.files([arguments.original, arguments.patched], "an object file")
-    from livegraft.compare.comparison import compare_objects
-    from livegraft.elf import object as elf
-    from livegraft.elf.dwarf import has_debug_information
-    from livegraft.verdict.judge import judge
-
     with _uncollected():
+        from livegraft.compare.comparison import compare_objects
+        from livegraft.elf import object as elf
+        from livegraft.verdict.judge import judge
+
         original, patched = (elf.read(path) for path in given)
         comparison = judge(compare_objects(original, patched))
-        if not (has_debug_information(original) and has_debug_information(patched)):
-            comparison = replace(comparison, warnings=(*comparison.warnings, WITHOUT_TYPES))
+        if not (original.has_debug_information and patched.has_debug_information):
+            comparison = comparison._replace(warnings=(*comparison.warnings, WITHOUT_TYPES))
         document = comparison.as_json()
     verdict = str(document["verdict"])
     return Answer(document, _text(verdict, document, context.paint), VERDICTS[verdict])

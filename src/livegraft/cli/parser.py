@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from livegraft.cli.paint import terminal_columns
 from livegraft.cli.verb import MAKING, OTHER, RUNNING, SUMMARIES, Verb, load
 from livegraft.errors import UsageError
 
@@ -31,6 +32,9 @@ class Parser(argparse.ArgumentParser):
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Examples keep their lines; the list of verbs is written by us."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=terminal_columns() - 2)
 
 
 class _ShowVersion(argparse.Action):

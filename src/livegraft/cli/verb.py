@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from livegraft.cli.paint import Paint
 from livegraft.errors import Exit
@@ -50,7 +50,6 @@ MODULES = {"try": "trial"}
 """Verbs whose file cannot carry their name."""
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
     """What a verb finds around it.
 
@@ -58,13 +57,16 @@ class Context:
         progress: where it tells what it is doing.
         paint: how its text is coloured.
         cache_root: the folder given with ``--cache``; ``None`` for the default one.
+
+    Attributes:
         began: when the verb began, on the monotonic clock.
     """
 
-    progress: Progress
-    paint: Paint
-    cache_root: Path | None = None
-    began: float = field(default_factory=time.monotonic)
+    def __init__(self, progress: Progress, paint: Paint, cache_root: Path | None = None) -> None:
+        self.progress = progress
+        self.paint = paint
+        self.cache_root = cache_root
+        self.began = time.monotonic()
 
     def cache(self) -> Cache:
         """The cache folder."""
@@ -86,8 +88,7 @@ class Context:
         return time.monotonic() - self.began
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a verb answers.
 
     Args:
@@ -103,8 +104,7 @@ class Answer:
     complaint: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """One verb of the command line.
 
     Args:
@@ -121,7 +121,7 @@ class Verb:
     examples: Sequence[str]
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Context], Answer]
-    exits: Mapping[Exit, str] = field(default_factory=dict)
+    exits: Mapping[Exit, str] = MappingProxyType({})
 
     @property
     def exit_codes(self) -> dict[Exit, str]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from livegraft.compare import sections
 from livegraft.compare.entity import Entity, Kind, Oddity
@@ -28,8 +28,7 @@ class Verdict(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Two objects, compared.
 
     :func:`compare_objects` finds the facts; :func:`livegraft.verdict.judge.judge` adds the reasons
@@ -122,8 +121,8 @@ class Comparison:
 
     def judged(self, reasons: Iterable[Reason], warnings: Iterable[str]) -> Comparison:
         """The same facts with the reasons and warnings that follow from them."""
-        return replace(
-            self, judgement=tuple(dict.fromkeys(reasons)), warnings=tuple(dict.fromkeys(warnings))
+        return self._replace(
+            judgement=tuple(dict.fromkeys(reasons)), warnings=tuple(dict.fromkeys(warnings))
         )
 
     def as_json(self) -> dict[str, object]:

@@ -7,14 +7,12 @@ build declares only (``struct foo;``) has no layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from livegraft.compare.spelling import Member
 from livegraft.compare.types import Structure, Types, Variable
-
-FEW = 3
-"""How many of a kind a message names."""
+from livegraft.compare.wording import few
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +215,6 @@ def _prototypes(before: Types, after: Types) -> Iterator[Change]:
 
 
 # -- words ----------------------------------------------------------------------------------------
-
-
-def few(names: Sequence[str], what: str = "", separator: str = ", ") -> str:
-    """The first few of many `what`, and how many more there are."""
-    rest = len(names) - FEW
-    more = [f"and {rest} more {what}".rstrip()] if rest > 0 else []
-    return separator.join(names[:FEW]) + "".join(f" {each}" for each in more)
 
 
 def _bytes(bits: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, auto
+from typing import NamedTuple
 
 from livegraft.compare import names
 
@@ -79,8 +80,7 @@ class Entity:
         return entity
 
 
-@dataclass(frozen=True, slots=True)
-class Oddity:
+class Oddity(NamedTuple):
     """Something in an object that the comparison does not understand.
 
     Args:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from livegraft.changeset import CallbackKind, SystemState
 from livegraft.compare import names
 from livegraft.compare.entity import Entity
 from livegraft.compare.unit import Unit
 from livegraft.elf.object import Section
 from livegraft.errors import ElfError
+
+if TYPE_CHECKING:  # most units have no marks, and making the classes there takes 10 ms
+    from livegraft.changeset import CallbackKind, SystemState
 
 PREFIX = ".livegraft."
 MARKS = ".livegraft.marks"
@@ -33,8 +35,7 @@ _POINTER = 8
 _WORDS = ("force-changed", "ignore-function", "ignore-section", "accept-layout")
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(NamedTuple):
     """The marks of one unit.
 
     Args:
@@ -89,7 +90,7 @@ def marks_of(unit: Unit) -> Marks:
         else:
             callbacks.append((_kind(section), _pointed(unit, section)))
     return Marks(
-        tuple(sorted(callbacks, key=lambda each: list(CallbackKind).index(each[0]))),
+        tuple(sorted(callbacks, key=_position)),
         tuple(sorted(set(states))),
         *(frozenset(words[word]) for word in _WORDS),
     )
@@ -111,16 +112,27 @@ def _texts(section: Section) -> Iterator[tuple[str, str]]:
 def _states(unit: Unit, section: Section) -> Iterator[SystemState]:
     if section.size % _STATE.size or len(section.data) != section.size:
         raise ElfError(section.name, "is no array of struct livegraft_state")
+    from livegraft.changeset import SystemState
+
     order = unit.obj.byte_order
     for identifier, version in struct.iter_unpack(f"{order}{_STATE.format}", section.data):
         yield SystemState(identifier, version)
 
 
 def _kind(section: Section) -> CallbackKind:
+    from livegraft.changeset import CallbackKind
+
     try:
         return CallbackKind(section.name.removeprefix(CALLBACKS))
     except ValueError:
         raise ElfError(section.name, "is a section of marks that is not known") from None
+
+
+def _position(callback: tuple[CallbackKind, Entity | str]) -> int:
+    """A callback's place in ``struct klp_callbacks``."""
+    from livegraft.changeset import CallbackKind
+
+    return list(CallbackKind).index(callback[0])
 
 
 def _pointed(unit: Unit, section: Section) -> Entity | str:

@@ -17,7 +17,6 @@ from livegraft.elf.dwarf import (
     DebugInformation,
     Entry,
     Tag,
-    has_debug_information,
     read_debug_information,
     walk,
 )
@@ -260,7 +259,7 @@ def types_of(unit: Unit) -> Types | None:
     Raises:
         ElfError: its debug information is malformed.
     """
-    if not has_debug_information(unit.obj):
+    if not unit.obj.has_debug_information:
         return None
     if unit not in _KNOWN:
         try:

@@ -135,18 +135,13 @@ class DebugInformation:
         return self.entries.get(value) if isinstance(value, int) else None
 
 
-def has_debug_information(obj: ElfObject) -> bool:
-    """Whether an object was compiled with ``-g``."""
-    return obj.section_number(".debug_info") is not None
-
-
 def read_debug_information(obj: ElfObject, subject: str = "object") -> DebugInformation:
     """Read the entries of an object's ``.debug_info``; nothing if it has none.
 
     Raises:
         ElfError: it is malformed, or in a form that this reader does not know.
     """
-    if not has_debug_information(obj):
+    if not obj.has_debug_information:
         return DebugInformation((), {})
     try:
         return _Reader(obj, subject).read()

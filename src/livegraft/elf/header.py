@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from itertools import count, repeat
 from typing import Literal, NamedTuple
@@ -102,8 +101,7 @@ class SectionHeader(NamedTuple):
     entry_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A 64-bit ELF file's headers.
 
     Args:
@@ -147,8 +145,7 @@ _MOST_CHARACTERS = 1 << 28
 """Of all names of a table together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What a 64-bit ELF file says of itself, its section headers as they lie there.
 
     Args:

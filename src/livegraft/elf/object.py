@@ -199,6 +199,11 @@ class ElfObject:
         self.symbols.append(symbol)
         return len(self.symbols) - 1
 
+    @property
+    def has_debug_information(self) -> bool:
+        """Whether it was compiled with ``-g``."""
+        return self.section_number(".debug_info") is not None
+
     def section_number(self, name: str) -> int | None:
         """The number of the first section of that name."""
         return next((n for n, section in enumerate(self.sections) if section.name == name), None)

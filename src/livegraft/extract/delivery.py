@@ -10,7 +10,6 @@ with the original already.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from livegraft.compare import names
 from livegraft.compare.comparison import Comparison
@@ -59,8 +58,7 @@ def deliver(
         pairs.add(original, each)
     callbacks = [each for _, each in marks_of(after).callbacks if isinstance(each, Entity)]
     inclusion, new = _include(after, patched, [*callbacks, *shared(comparison, after)], pairs)
-    return replace(
-        comparison,
+    return comparison._replace(
         patched=after,
         pairs=pairs,
         changed_entities=patched,

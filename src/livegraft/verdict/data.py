@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from livegraft.compare import sections
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.declarations import FEW, few
 from livegraft.compare.entity import NAMED, Entity, Kind
+from livegraft.compare.wording import FEW, few
 from livegraft.elf.object import Section
 from livegraft.errors import Reason
-from livegraft.verdict.values import Value, changed_values
+
+if TYPE_CHECKING:
+    from livegraft.verdict.values import Value
 
 SAME_STORAGE = "leave its attributes as they are, or add a new one under another name"
 SET_AT_RUN_TIME = "set the new value in code that the fix changes, or boot a kernel with the fix"
@@ -50,6 +53,9 @@ def data_changed(comparison: Comparison) -> Iterator[Reason]:
         original = comparison.original_of(variable)
         if original is None or original.size != variable.size or _is_initial(comparison, variable):
             continue
+        # With it come the readers of debug information, which few comparisons need (20 ms).
+        from livegraft.verdict.values import changed_values
+
         section = comparison.patched.section(variable)
         where = " of read-mostly data" if sections.is_read_mostly(section.name) else ""
         values = changed_values(comparison, original, variable)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from livegraft.changeset import Decisions, SystemState
 from livegraft.compare import names
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
 from livegraft.compare.unit import Unit
 from livegraft.errors import Reason
+
+if TYPE_CHECKING:
+    from livegraft.changeset import Decisions, SystemState
 
 CORRECT = "name it as the source does, or take the mark out"
 
@@ -75,6 +78,8 @@ def states_of(comparisons: Iterable[Comparison]) -> tuple[SystemState, ...]:
 
 def decisions_of(comparisons: Iterable[Comparison]) -> Decisions:
     """What the marks of all units say."""
+    from livegraft.changeset import Decisions
+
     marks = [comparison.marks for comparison in comparisons]
 
     def joined(listed: Iterable[Iterable[str]]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.declarations import Change, Declared, declared_differently, few
+from livegraft.compare.declarations import Change, Declared, declared_differently
 from livegraft.compare.types import Types, Variable, types_of
+from livegraft.compare.wording import few
 from livegraft.errors import Reason
 from livegraft.verdict.marks import CORRECT
 

@@ -7,8 +7,8 @@ Each architecture is a file of this folder that fills in one :class:`Architectur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from livegraft.elf.header import ByteOrder, Machine
 
@@ -72,8 +72,7 @@ class Reference(NamedTuple):
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A section of entries, each of which speaks of a place in a function.
 
     Args:
@@ -97,8 +96,10 @@ class Table:
     patches: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Architecture(NamedTuple):
     """An architecture.
 
     Args:
@@ -150,15 +151,15 @@ class Architecture:
     is_return: Callable[[Instruction], bool]
     loaded_argument: Callable[[Instruction, bytes], Load | None]
     arguments: tuple[int, ...]
-    pc_relative: Mapping[int, int] = field(default_factory=dict)
-    same_meaning: Mapping[int, int] = field(default_factory=dict)
+    pc_relative: Mapping[int, int] = _NONE
+    same_meaning: Mapping[int, int] = _NONE
     without_meaning: frozenset[int] = frozenset()
     unindexed: frozenset[int] = frozenset()
     labels: tuple[str, ...] = ()
     longest_immediate: int = 0
     is_last: Callable[[bytes, int], bool] | None = None
-    table_prefixes: Mapping[str, Table] = field(default_factory=dict)
-    constants: Mapping[str, int] = field(default_factory=dict)
+    table_prefixes: Mapping[str, Table] = _NONE
+    constants: Mapping[str, int] = _NONE
     snippets: tuple[str, ...] = ()
     may_lack_symbol: bool = False
     has_subsections: bool = False
