@@ -4,10 +4,10 @@
  *
  * The life of a patch:
  *
- *	lg_register_payload()	find its functions, redirect them (all tasks still run the old
- *				code), begin to move tasks
+ *	lg_register_payload()	find its functions, redirect them (all tasks still run the
+ *				old code), begin to move tasks
  *	lg_mover()		a kernel thread: passes, until every task has changed sides
- *	enabled <- 0		the same backwards, at any moment; what was moved is moved back
+ *	enabled <- 0		the same backwards, at any moment: who was moved goes back
  *	lg_mover()		takes down what only this patch used, lets its module go
  *	lg_unregister_payload()	the payload's exit
  *
@@ -26,10 +26,7 @@
 
 #include "engine.h"
 
-/* Exported to modules, but declared in kernel/rcu/rcu.h, which is not for them. */
-void rcu_expedite_gp(void);
-void rcu_unexpedite_gp(void);
-
+/* What engine.h says it covers: all lists and the change. */
 DEFINE_MUTEX(lg_mutex);
 LIST_HEAD(lg_patches);
 struct lg_change lg_change;

@@ -35,7 +35,7 @@
  * struct lg_entry - a row of the table that the stub searches (see table.h for its layout)
  * @site:	the address behind ftrace's call; 0 if empty, LG_DELETED if it was used
  * @target:	where to go: LG_ORIGINAL, LG_ASK, or an address
- * @from:	during a change: where a task goes that has not changed sides, LG_ORIGINAL or an address
+ * @from:	during a change: LG_ORIGINAL or where a task goes that has not changed sides
  * @to:		and one that has
  */
 struct lg_entry {
@@ -256,7 +256,7 @@ struct lg_way {
  * changes them sets or clears single bits by atomic operations. dup_task_struct() copies them.
  * lg_tasks_init() looks whether they are in fact free. Outside of a change all three are clear.
  */
-#define LG_SIDE_BIT		40	/* clear: where lg_entry.from leads, set: lg_entry.to */
+#define LG_SIDE_BIT		40	/* clear: lg_entry.from is its way, set: lg_entry.to */
 #define LG_NOTICED_BIT		41	/* it has a struct lg_notice */
 #define LG_SIGNALLED_BIT	42	/* it was signalled */
 
@@ -277,6 +277,10 @@ static inline bool lg_side(const struct task_struct *task)
 {
 	return lg_flag(task, LG_SIDE_BIT);
 }
+
+/* Exported to modules, but declared in kernel/rcu/rcu.h, which is not for them. */
+void rcu_expedite_gp(void);
+void rcu_unexpedite_gp(void);
 
 /* core.c */
 extern struct mutex lg_mutex;

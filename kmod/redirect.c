@@ -86,7 +86,7 @@ unsigned long lg_choose(const struct lg_entry *entry)
  * as busy (lg_in_redirection()), and this function lies between two that do.
  */
 void lg_handler(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
-		       struct ftrace_regs *regs)
+		struct ftrace_regs *regs)
 {
 	unsigned long site = ip + MCOUNT_INSN_SIZE, target;
 	unsigned int number = lg_hash(site);
@@ -142,7 +142,8 @@ void lg_free_site(struct lg_site *site)
 	WRITE_ONCE(site->entry->site, LG_DELETED);
 	list_del(&site->list);
 	kfree(site);
-	if (--lg_site_count == 0)	/* then there is no reader at all: searches become short again */
+	/* After the last one there is no reader at all: searches become short again. */
+	if (--lg_site_count == 0)
 		memset(lg_table, 0, sizeof(lg_table));
 }
 
@@ -301,6 +302,7 @@ void lg_update_entries(void)
 		} else if (entry->target != LG_ASK) {
 			WRITE_ONCE(entry->from, from);
 			WRITE_ONCE(entry->to, to);
+			/* Both before LG_ASK: who sees that reads them in lg_choose(). */
 			smp_store_release(&entry->target, LG_ASK);
 		}
 	}

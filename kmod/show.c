@@ -246,7 +246,7 @@ static int lg_show_object(struct lg_patch *patch, struct lg_object *object)
 
 /**
  * lg_show_patch() - make a patch's directory
- * @patch:	from now on it is freed with the last reference to its directory, after an error too
+ * @patch:	now it is freed with the last reference to its directory, after an error too
  */
 int lg_show_patch(struct lg_patch *patch)
 {

@@ -11,7 +11,7 @@
 
 #include "engine.h"
 
-/* On one processor, while all others spin with interrupts off. It takes no lock: see both callees. */
+/* On one CPU, while all others spin with interrupts off. It takes no lock: see both callees. */
 static int lg_flip(void *unused)
 {
 	ktime_t began = ktime_get();

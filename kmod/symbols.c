@@ -77,8 +77,11 @@ static int lg_match_collect(void *data, const char *name, unsigned long address)
 	return strcmp(name, search->name) ? 0 : lg_collect(search, address);
 }
 
-#define lg_each_of_module(fn, search) \
-	module_kallsyms_on_each_symbol((search)->object, fn, search)
+static void lg_each_of_module(int (*match)(void *, const char *, unsigned long),
+			      struct lg_search *search)
+{
+	module_kallsyms_on_each_symbol(search->object, match, search);
+}
 #else
 static int lg_match_count(void *data, const char *name, struct module *module,
 			  unsigned long address)
@@ -100,7 +103,11 @@ static int lg_match_collect(void *data, const char *name, struct module *module,
 	return lg_collect(search, address);
 }
 
-#define lg_each_of_module(fn, search) module_kallsyms_on_each_symbol(fn, search)
+static void lg_each_of_module(int (*match)(void *, const char *, struct module *, unsigned long),
+			      struct lg_search *search)
+{
+	module_kallsyms_on_each_symbol(match, search);
+}
 #endif
 
 /**

@@ -96,9 +96,9 @@ static bool lg_look_at(void *cookie, unsigned long address)
 	return false;
 }
 
-/* The task must not run, or be the current one. Preemption is off: so is_ftrace_trampoline() asks. */
+/* The task must not run, or be the current one. is_ftrace_trampoline() wants preemption off. */
 enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
-				  unsigned long *where)
+			   unsigned long *where)
 {
 	struct lg_look look = { .goal = goal };
 	int ret;
@@ -221,7 +221,7 @@ static unsigned int lg_walk(int (*try)(struct task_struct *, void *))
 	lg_seen_count = 0;
 	on_each_cpu(lg_settle_current, (void *)goal, 1);
 
-	/* As livepatch does (klp_try_complete_transition()): no thread is missed under this lock. */
+	/* As klp_try_complete_transition() does: no thread is missed under this lock. */
 	read_lock(&tasklist_lock);
 	for_each_process_thread(process, task) {
 		why = lg_side(task) == goal->side ? LG_MAY_MOVE : task_call_func(task, try, &arg);

@@ -107,6 +107,7 @@ static void lg_collect_notices(void)
 	struct lg_notice *notice, *next;
 
 	list_for_each_entry_safe(notice, next, &lg_notices, list) {
+		/* Pairs with the release in lg_arrived(), after which the task is done with it. */
 		if (!smp_load_acquire(&notice->done))
 			continue;
 		lg_set_flag(notice->task, LG_NOTICED_BIT, false);
@@ -133,7 +134,7 @@ void lg_urge(bool signals)
 	lg_collect_notices();
 	read_lock(&tasklist_lock);
 	for_each_process_thread(process, task) {
-		/* Where all change at once no task has a side: only those seen inside are in the way. */
+		/* Where all change at once no task has a side: those seen inside are in the way. */
 		if (goal->model->by_task ? lg_side(task) == goal->side : !lg_was_seen(task))
 			continue;
 		if (lg_goes_to_user_mode(task))
@@ -163,6 +164,7 @@ void lg_forget_notices(void)
 	struct lg_notice *notice;
 
 	list_for_each_entry(notice, &lg_notices, list) {
+		/* As in lg_collect_notices(). */
 		if (smp_load_acquire(&notice->done))
 			continue;
 		if (task_work_cancel(notice->task, &notice->work)) {

@@ -175,7 +175,7 @@ static inline void lg_payload_stop(struct lg_payload *payload)
 		forget(payload);
 		__symbol_put(LG_UNREGISTER_NAME);
 	}
-	__symbol_put(LG_REGISTER_NAME);		/* pairs with the get in lg_payload_start() */
+	__symbol_put(LG_REGISTER_NAME);	/* pairs with the get in lg_payload_start() */
 }
 
 #endif /* LIVEGRAFT_ABI_H */
