@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.calls import calls
 from benchmarks.comparing import comparing
 from benchmarks.measure import Cost, Figure, livegraft
 from livegraft import pipeline
@@ -151,6 +152,7 @@ def parts(plot: Path) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
         "compare": partial(comparing, fix=SAMPLE, plot=plot),
         "guests": guests,
         "transitions": transitions,
+        "calls": calls,
         "cold": cold,
     }
 

@@ -53,7 +53,7 @@ static struct lg_range lg_ftrace_entries;
 
 static unsigned int lg_hash(unsigned long site)
 {
-	return ((u32)site * (u32)LG_HASH_FACTOR) >> (32 - LG_TABLE_BITS);
+	return LG_TABLE_OFFSET(site) / LG_ENTRY_SIZE;
 }
 
 /**

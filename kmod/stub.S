@@ -39,9 +39,8 @@
 SYM_FUNC_START(lg_stub)
 	ACCOUNT_CALL
 	movq	(%rsp), %r11
-	imull	$LG_HASH_FACTOR, %r11d, %r10d
-	shrl	$(32 - LG_TABLE_BITS), %r10d
-	shll	$LG_ENTRY_SHIFT, %r10d
+	leal	(%r11, %r11), %r10d	/* LG_TABLE_OFFSET() */
+	andl	$LG_TABLE_MASK, %r10d
 .Lsearch:
 	cmpq	%r11, lg_table + LG_ENTRY_SITE(%r10)
 	jne	.Lother
@@ -86,7 +85,7 @@ SYM_FUNC_START(lg_stub)
 	cmpq	$0, lg_table + LG_ENTRY_SITE(%r10)
 	je	.Lleave
 	addl	$LG_ENTRY_SIZE, %r10d
-	andl	$(LG_TABLE_SIZE * LG_ENTRY_SIZE - 1), %r10d
+	andl	$LG_TABLE_MASK, %r10d
 	jmp	.Lsearch
 SYM_INNER_LABEL(lg_stub_end, SYM_L_GLOBAL)
 SYM_FUNC_END(lg_stub)

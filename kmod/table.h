@@ -15,11 +15,14 @@
 /* At most half of the table is used, so that a search ends soon. */
 #define LG_SITES_MOST		(LG_TABLE_SIZE / 2)
 
-/* Fibonacci hashing: 2^32 divided by the golden ratio, odd; the top bits are taken. */
-#define LG_HASH_FACTOR		0x9e3779b1
-
-#define LG_ENTRY_SHIFT		5
-#define LG_ENTRY_SIZE		(1 << LG_ENTRY_SHIFT)
+/*
+ * Where the search for a site begins: a row for each 16 bytes of code, over and over. Functions
+ * begin 16 bytes apart at least, so those of a file do not meet. In bytes, as the stub has it, that
+ * is one addition and one mask: the processor cannot go on before it has this.
+ */
+#define LG_ENTRY_SIZE		32
+#define LG_TABLE_MASK		((LG_TABLE_SIZE - 1) * LG_ENTRY_SIZE)
+#define LG_TABLE_OFFSET(site)	(((site) + (site)) & LG_TABLE_MASK)
 #define LG_ENTRY_SITE		0
 #define LG_ENTRY_TARGET		8
 
