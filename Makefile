@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # make setup   install what is needed; leaves the command at .venv/bin/livegraft
 # make demo    the main job on a real bug in a real kernel (KERNEL=RELEASE: the sample fix on that kernel;
-#              METHOD=extract: the patch cut out of the source)
+#              METHOD=extract: the patch cut out of the source; MODEL=hybrid, stop or task: under the engine)
 # make test    all tests, guests and a small survey included
 # make flavours   build for and boot the cloud and rt kernels of both lines (FLAVOURS="RELEASE ...")
 # make soak    what takes minutes of a quiet machine: patches under load
@@ -23,7 +23,8 @@ setup:
 	@setup/setup.sh
 
 demo: setup
-	@$(PYTHON) demo/demo.py $(if $(KERNEL),--kernel $(KERNEL)) $(if $(METHOD),--method $(METHOD))
+	@$(PYTHON) demo/demo.py $(if $(KERNEL),--kernel $(KERNEL)) $(if $(METHOD),--method $(METHOD)) \
+		$(if $(MODEL),--model $(MODEL))
 
 test:
 	@setup/setup.sh setup/debian-packages-tests

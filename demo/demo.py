@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The main job on a real bug: from a source fix to a running kernel, in guests, with a report.
 
-``make demo`` runs it; ``make demo KERNEL=RELEASE`` takes the project's sample fix and that kernel.
+``make demo`` runs it; ``make demo KERNEL=RELEASE`` takes the project's sample fix and that kernel;
+``make demo MODEL=hybrid`` (stop, task) loads the engine first, and the patch under that model.
 Ends with status 0 if every claim of the report holds, with 1 if one does not.
 """
 
@@ -30,7 +31,10 @@ from livegraft.kernel.packages import default_source
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
 from livegraft.lab.trial import FAULT
+from livegraft.module.engine import NAME as ENGINE
+from livegraft.module.engine import build_engine
 from livegraft.progress import Progress
+from livegraft.runtime.model import ModelName
 
 HERE = Path(__file__).resolve().parent
 BUG = ("6.1.0-55-amd64", "6.1.192-1", "6.1.192-2")
@@ -101,15 +105,20 @@ class Demo:
         folder: where fix, module and report are written.
         progress: shows the steps and records their times.
         method: how the live patch is prepared.
+        model: how the system stays consistent while it is loaded and unloaded.
     """
 
-    def __init__(self, folder: Path, progress: Progress, method: pipeline.Method) -> None:
+    def __init__(
+        self, folder: Path, progress: Progress, method: pipeline.Method, model: ModelName
+    ) -> None:
         self.folder = folder
         self.progress = progress
         self.method = method
+        self.model = model
         self.cache = Cache()
         self.report = Report()
         self.case: Case | None = None
+        self.engine: Path | None = None
 
     def run(self, release: str | None, pair: tuple[str, str, str]) -> None:
         """Find a case, build it, show it."""
@@ -123,6 +132,8 @@ class Demo:
             f"{self.case.built.size} bytes, "
             + ", ".join(f"{f.target.object}:{f.target.name} {f.state}" for f in functions),
         )
+        if self.model is not ModelName.NATIVE:
+            self.engine = build_engine(self.case.kernel, self.progress)
         self.case.show(self)
 
     # -- which case ------------------------------------------------------------------------------
@@ -210,11 +221,13 @@ class Demo:
 
     def load(self, guest: Guest) -> str:
         """Load the patch in the guest through the runtime; returns its name."""
-        loaded = _runtime(guest, "load", "/root/patch.ko")
+        if self.engine is not None:
+            guest.insert(ENGINE, self.engine.read_bytes())
+        loaded = _runtime(guest, "load", "/root/patch.ko", "--model", self.model)
         self.report.claim(
             "the live patch was loaded and every task changed to the new code",
-            loaded["state"] == "enabled",
-            f"transition {_milliseconds(loaded['transition_ms'])}",
+            loaded["state"] == "enabled" and loaded["model"] == self.model,
+            f"model {loaded['model']}, transition {_milliseconds(loaded['transition_ms'])}",
         )
         return str(loaded["name"])
 
@@ -231,7 +244,9 @@ class Demo:
         self.report.claim("the kernel's log is clean", not faults, "; ".join(faults[:2]))
 
     def redirected(self, guest: Guest) -> set[str]:
-        """The functions of the patch that ftrace redirects right now."""
+        """The functions of the patch that ftrace redirects right now: by a handler that changes the
+        address (I), as the kernel's core does it, or by a direct call (D), as the engine does.
+        """
         guest.shell(
             "mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing"
         )
@@ -240,7 +255,7 @@ class Demo:
         lines = [
             line.split() for line in text.splitlines() if line[:1].isalnum() or line[:1] == "_"
         ]
-        return {words[0] for words in lines if words[0] in names and "I" in words}
+        return {words[0] for words in lines if words[0] in names and {"I", "D"} & set(words)}
 
 
 def show_bug(demo: Demo) -> None:
@@ -347,11 +362,18 @@ def main() -> int:
         default=pipeline.Method.COMPARE.value,
         help="how the live patch is prepared (default: %(default)s)",
     )
+    parser.add_argument(
+        "--model",
+        choices=[each.value for each in ModelName],
+        default=ModelName.NATIVE.value,
+        help="how the system stays consistent (default: %(default)s)",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/demo"))
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     progress = shown(quiet=False, verbose=False, may_draw=True)
-    demo = Demo(arguments.output, progress, pipeline.Method(arguments.method))
+    method, model = pipeline.Method(arguments.method), ModelName(arguments.model)
+    demo = Demo(arguments.output, progress, method, model)
     try:
         demo.run(arguments.kernel, tuple(arguments.pair))
     except LivegraftError as error:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.module.engine import build_engine
 from livegraft.run import run
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def one_kernel() -> Kernel:
     return prepare(RELEASE)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Callable[[Kernel], Path]:
+    """The engine's module for a kernel, made once: ``guest.insert(NAME, ...)`` loads it."""
+    return build_engine
 
 
 @pytest.fixture(scope="session")

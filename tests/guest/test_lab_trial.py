@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_a_patch_is_on_while_the_script_runs_and_off_afterwards(
     assert trial.faults == ()
     assert {"boot", "load", "script", "unload"} == set(trial.timings)
     assert trial.as_json()["script_status"] == 3
+
+
+def test_the_engine_is_there_before_the_patch(
+    one_kernel: Kernel, foreign_patch: Path, engine: Callable[[Kernel], Path]
+) -> None:
+    trial = try_patch(
+        one_kernel.vmlinuz,
+        one_kernel.modules,
+        foreign_patch,
+        script=b"cat /sys/kernel/livegraft/version",
+        engine=engine(one_kernel),
+        foreign=True,
+    )
+    assert trial.script is not None
+    assert trial.script.stdout == b"1\n"
+    assert {"boot", "engine", "load", "script", "unload"} == set(trial.timings)
+    told = [each.text for each in trial.log]
+    loaded = told.index("livegraft_engine: loading out-of-tree module taints kernel.")
+    assert loaded < told.index("livepatch: 'lgt_foreign': patching complete")
+    assert trial.faults == ()
 
 
 def test_faults_in_the_kernel_are_told(one_kernel: Kernel, foreign_patch: Path) -> None:

@@ -69,9 +69,12 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     (patch,) = target.files([arguments.patch], "a live patch module")
     script = target.files([arguments.run], "a script")[0].read_bytes() if arguments.run else None
     from livegraft.lab.trial import try_patch
+    from livegraft.module.engine import build_engine
 
     modules = [*_modules(patch, arguments.foreign, arguments.kernel), *arguments.module]
     kernel = target.kernel(arguments, context, arguments.kernel)
+    native = arguments.model == ModelName.NATIVE
+    engine = None if native else build_engine(kernel, context.progress)
     trial = try_patch(
         kernel.vmlinuz,
         kernel.modules,
@@ -79,6 +82,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         targets=modules,
         script=script,
         model=arguments.model,
+        engine=engine,
         foreign=arguments.foreign,
         cmdline=arguments.append,
         cpu=arguments.cpu,
@@ -147,10 +151,12 @@ VERB = Verb(
     description="""\
 Boot the kernel in a virtual machine (QEMU, with KVM where that works), load the modules that the
 patch changes and then the patch, wait for the transition, run SCRIPT there as root, and unload the
-patch. The script is a program, or lines of shell without '#!'.""",
+patch. The script is a program, or lines of shell without '#!'. For a model beside 'native' the
+engine is built for this kernel, once, and loaded before the patch.""",
     examples=(
         "livegraft try fix.ko -k 6.1.0-55-amd64",
         "livegraft try fix.ko -k 6.1.0-55-amd64 --module loop --run check.sh",
+        "livegraft try fix.ko -k 6.1.0-55-amd64 --model hybrid",
         "livegraft try fix.ko -k 6.12.117+deb12-amd64 --cpu Skylake-Client --append retbleed=stuff",
     ),
     configure=configure,

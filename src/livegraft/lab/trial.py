@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from livegraft.progress import SILENT, Progress
 
 SCRIPT_SECONDS = 300.0
 _SCRIPT = "/root/script"
+_ENGINE = "livegraft_engine"
+"""The engine module's name."""
+
 _TALK_SECONDS = 30.0
 """What starting Python and looking around may take besides the transition."""
 
@@ -59,7 +63,7 @@ class Trial:
         tainted: ``/proc/sys/kernel/tainted`` at the end (see the kernel's documentation,
             admin-guide/tainted-kernels).
         log: the kernel's messages since before the patch was loaded.
-        timings: seconds by step: boot, load, script, unload.
+        timings: seconds by step: boot, engine, load, script, unload.
         load: the document of ``load`` in the guest.
         unload: the same of ``unload``.
     """
@@ -109,6 +113,7 @@ def try_patch(
     targets: Sequence[str] = (),
     script: bytes | None = None,
     model: str = "native",
+    engine: Path | None = None,
     foreign: bool = False,
     cmdline: str = "",
     cpu: str = "max",
@@ -126,6 +131,7 @@ def try_patch(
         targets: modules of the distribution that are loaded before the patch.
         script: run as root while the patch is on; a program, or lines of shell without ``#!``.
         model: the consistency model.
+        engine: the engine's module, which any model but ``native`` needs.
         foreign: the patch was not built by livegraft.
         cmdline: added to the kernel's command line.
         cpu: QEMU's model of the processors.
@@ -136,6 +142,7 @@ def try_patch(
 
     Raises:
         FailedInGuest: the patch was not loaded, or not unloaded, and why.
+        GuestCommandFailed: the kernel does not take the engine.
         LostGuest: the guest hung or panicked.
         UsageError: the kernel has no module of that name.
     """
@@ -151,7 +158,7 @@ def try_patch(
         cache=cache,
         progress=progress,
     ) as guest:
-        return _try(guest, patch, script, model, foreign, timeout, script_timeout, progress)
+        return _try(guest, patch, script, model, engine, foreign, timeout, script_timeout, progress)
 
 
 def _try(
@@ -159,12 +166,14 @@ def _try(
     patch: Path,
     script: bytes | None,
     model: str,
+    engine: Path | None,
     foreign: bool,
     timeout: float,
     script_timeout: float,
     progress: Progress,
 ) -> Trial:
     before = guest.kernel_log()[-1].sequence
+    engine_seconds = _insert_engine(guest, engine, progress)
     options = [f"/root/{patch.name}", "--model", model, *(["--foreign"] if foreign else [])]
     with progress.step("load"):
         loaded, load_seconds = _runtime(guest, "load", timeout, *options)
@@ -173,6 +182,7 @@ def _try(
     with progress.step("unload"):
         unloaded, unload_seconds = _runtime(guest, "unload", timeout, name)
     timings = {"boot": guest.boot_seconds, "load": load_seconds, "unload": unload_seconds}
+    timings |= {} if engine is None else {"engine": engine_seconds}
     return Trial(
         name=name,
         model=str(loaded["model"]),
@@ -186,6 +196,15 @@ def _try(
         load=loaded,
         unload=unloaded,
     )
+
+
+def _insert_engine(guest: Guest, engine: Path | None, progress: Progress) -> float:
+    """Put the engine into the guest's kernel; how long that took, in seconds."""
+    began = time.monotonic()
+    if engine is not None:
+        with progress.step("load engine"):
+            guest.insert(_ENGINE, engine.read_bytes())
+    return time.monotonic() - began
 
 
 def _run_script(

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's module in each kernel: it loads, says what it can, and goes without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.releases import FLAVOURS, RELEASES
+
+from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.lab.boot import boot
+from livegraft.module.engine import NAME
+
+pytestmark = pytest.mark.guest
+
+DIRECTORY = "/sys/kernel/livegraft"
+
+TAINT = 1 << 12 | 1 << 13
+"""Out of the tree, and unsigned: admin-guide/tainted-kernels."""
+
+EXPECTED = (
+    f"{NAME}: loading out-of-tree module taints kernel.",
+    f"{NAME}: module verification failed: signature and/or required key missing - tainting kernel",
+)
+"""What the kernel says of any module that is not its own."""
+
+REAL_TIME = "-rt-"
+
+
+@pytest.mark.parametrize("release", [*RELEASES, *FLAVOURS])
+def test_it_loads_and_unloads(release: str, engine: Callable[[Kernel], Path]) -> None:
+    kernel = prepare(release)
+    with boot(kernel.vmlinuz, kernel.modules) as guest:
+        before = guest.kernel_log()[-1].sequence
+        guest.insert(NAME, engine(kernel).read_bytes())
+        assert guest.get(f"{DIRECTORY}/version") == b"1\n"
+        models = dict(
+            line.split(" ", 1) for line in guest.get(f"{DIRECTORY}/models").decode().splitlines()
+        )
+        assert models.keys() == {"hybrid", "stop", "task"}
+        without = {name for name, word in models.items() if word != "yes"}
+        # Softirqs can be preempted there, so an interrupt has no side of its own.
+        assert without == ({"task"} if REAL_TIME in release else set())
+        assert all(models[name].startswith("no ") for name in without)
+        guest.check(["rmmod", NAME])
+        assert guest.run(["test", "-e", DIRECTORY]).status != 0
+        assert guest.run(["test", "-e", f"/sys/module/{NAME}"]).status != 0
+        assert int(guest.get("/proc/sys/kernel/tainted")) == TAINT
+        said = [each.text for each in guest.kernel_log() if each.sequence > before]
+        assert [text for text in said if text not in EXPECTED] == []
+
+
+def test_it_loads_again_and_again(one_kernel: Kernel, engine: Callable[[Kernel], Path]) -> None:
+    with boot(one_kernel.vmlinuz, one_kernel.modules) as guest:
+        before = guest.kernel_log()[-1].sequence
+        guest.put("/root/engine.ko", engine(one_kernel))
+        guest.check(["sh", "-ec", f"for i in 1 2 3; do insmod engine.ko; rmmod {NAME}; done"])
+        said = [each.text for each in guest.kernel_log() if each.sequence > before]
+        assert [text for text in said if text not in EXPECTED] == []
