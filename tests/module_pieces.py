@@ -22,7 +22,7 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.kernel.modulefile import open_module
 from livegraft.kernel.symbols import KernelSymbols, SymbolTable
 from livegraft.kernel.symvers import read_symvers
-from livegraft.module.build import CORE_SYMBOLS, Module, build_module
+from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.run import run
 
@@ -157,7 +157,7 @@ def build(kernel: Kernel, change: ChangeSet, name: str = NAME) -> Module:
         ),
         provenance=PROVENANCE,
         is_exported=is_exported,
-        positions={each: len(symbols.places(each)) for each in CORE_SYMBOLS},
+        positions={each: len(symbols.places(each)) for each in KERNEL_SYMBOLS},
     )
 
 

@@ -61,7 +61,7 @@ from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module import ibt
-from livegraft.module.build import CORE_SYMBOLS, Module, build_module, check_name, module_name
+from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.delivery import write_module
 from livegraft.module.inspect import Inspection
 from livegraft.module.manifest import Identity, Provenance
@@ -485,6 +485,6 @@ def _build(
             tuple(each.unit for each in outcome.extracted if each.edited),
         ),
         is_exported=is_exported,
-        positions={each: len(symbols.places(each)) for each in CORE_SYMBOLS},
+        positions={each: len(symbols.places(each)) for each in KERNEL_SYMBOLS},
         progress=progress,
     )

@@ -44,6 +44,8 @@ def test_it_holds_what_was_asked_for(any_kernel: Kernel) -> None:
     change = changes(cmdline_piece(any_kernel), ext4_piece(any_kernel))
     module = build(any_kernel, change)
     found = inspect_bytes(module.data, NAME)
+    # 6.1 reads all names for each relocation: the module applies them itself.
+    slow = any_kernel.release.startswith("6.1.")
     assert [(each.target, each.symbol) for each in found.redirections] == [
         (Target(VMLINUX, "cmdline_proc_show", 1), "lg_new_cmdline_proc_show"),
         (Target("ext4", "ext4_seq_mb_stats_show", 1), "lg_new_ext4_seq_mb_stats_show"),
@@ -54,7 +56,7 @@ def test_it_holds_what_was_asked_for(any_kernel: Kernel) -> None:
         (VMLINUX, "klp_transition_patch"),
         (VMLINUX, "klp_transition_work"),
         (VMLINUX, "saved_command_line"),
-    }
+    } | ({(VMLINUX, name) for name in glue.RESOLVER_SYMBOLS} if slow else set())
     assert sum(found.relocations.values()) == module.relocations
     symvers = read_symvers(any_kernel.headers / "Module.symvers")
     for name, crc in found.imports.items():
@@ -287,13 +289,13 @@ def _other_livepatch_symbol(obj: ElfObject) -> None:
 
 def _ordinary_relocation(obj: ElfObject) -> None:
     text = section(obj, ".text.cmdline_proc_show")
-    own = section(obj, ".klp.rela.vmlinux.text.cmdline_proc_show")
+    own = section(obj, ".klp.rela.livegraft.text.cmdline_proc_show")
     text.relocations = own.relocations
 
 
 def _other_owner(obj: ElfObject) -> None:
-    own = section(obj, ".klp.rela.vmlinux.text.cmdline_proc_show")
-    own.name = own.name.replace("vmlinux", "ext4")
+    own = section(obj, ".klp.rela.livegraft.text.cmdline_proc_show")
+    own.name = own.name.replace("livegraft", "ext4")
 
 
 def _no_livepatch_flag(obj: ElfObject) -> None:

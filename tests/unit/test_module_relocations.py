@@ -185,6 +185,58 @@ def test_a_table_without_calls_of_a_module_stays_as_it_is() -> None:
     assert table.relocations["addend"].tolist() == [15]
 
 
+# -- what the module applies itself ----------------------------------------------------------------
+
+
+def owners(obj: ElfObject, by_kernel: tuple[str, ...] = ()) -> dict[str, list[int]]:
+    """The places of each section of livepatch relocations."""
+    write_relocations(obj, REFERENCES, by_kernel)
+    return {
+        section.name: section.relocations["offset"].tolist()
+        for section in obj.sections
+        if section.name.startswith(".klp.rela.")
+    }
+
+
+def test_relocations_to_the_kernel_are_left_to_the_module() -> None:
+    found = owners(an_object())
+    assert found == {".klp.rela.livegraft.text.f": [1], ".klp.rela.ext4.text.f": [6, 11]}
+
+
+def test_what_the_module_needs_for_that_is_left_to_the_kernel() -> None:
+    assert owners(an_object(), ("in_kernel",))[".klp.rela.vmlinux.text.f"] == [1]
+
+
+@pytest.mark.parametrize("table", ["__jump_table", "__bug_table", ".init.text"])
+def test_what_is_read_before_init_is_left_to_the_kernel(table: str) -> None:
+    section = Section(table, flags=DATA, data=bytes(8))
+    section.relocations = relocations([(0, R_PC32, KERNEL, 0)])
+    assert f".klp.rela.vmlinux.{table.removeprefix('.')}" in owners(an_object(section))
+
+
+@pytest.mark.parametrize(("place", "who"), [(0, "vmlinux"), (5, "livegraft")])
+def test_static_calls_are_left_to_the_kernel(place: int, who: str) -> None:
+    """``static_call_add_module()`` has written there by then."""
+    table = Section(".static_call_sites", flags=DATA, data=bytes(8))
+    table.relocations = relocations([(0, R_PC32, TEXT, place), (4, R_PC32, EXPORT, 0)])
+    assert owners(an_object(table))[f".klp.rela.{who}.text.f"] == [1]
+
+
+@pytest.mark.parametrize(("place", "who"), [(0, "vmlinux"), (15, "livegraft")])
+def test_alternatives_are_left_to_the_kernel(place: int, who: str) -> None:
+    entry = bytearray(12)
+    entry[10] = 5
+    table = Section(".altinstructions", flags=DATA, data=bytes(entry))
+    table.relocations = relocations([(0, R_PC32, TEXT, place), (4, R_PC32, TEXT, 0)])
+    assert owners(an_object(table))[f".klp.rela.{who}.text.f"] == [1]
+
+
+def test_both_count_as_the_kernels() -> None:
+    obj = an_object()
+    write_relocations(obj, REFERENCES, ())
+    assert livepatch_relocations(obj)[-1].owner == VMLINUX
+
+
 # -- what is read back ----------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from livegraft.kernel import entrance
 from livegraft.kernel.kernel import Kernel
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module import glue, ibt
-from livegraft.module.glue import CORE_SYMBOLS
+from livegraft.module.glue import KERNEL_SYMBOLS, RESOLVER_SYMBOLS
 from livegraft.module.inspect import Inspection, inspect_bytes
 from livegraft.module.link import link
 from livegraft.module.livepatch_relocations import write_relocations
@@ -27,7 +27,7 @@ from livegraft.module.pieces import Linkable, make_linkable, require_exported, u
 from livegraft.module.trim import drop_unloaded_sections
 from livegraft.progress import SILENT, Progress
 
-__all__ = ["CORE_SYMBOLS", "Module", "build_module", "check_name", "module_name"]
+__all__ = ["KERNEL_SYMBOLS", "Module", "build_module", "check_name", "module_name"]
 
 UNWIND_TABLE = ".orc_unwind_ip"
 
@@ -69,7 +69,7 @@ def build_module(
         identity: the builds that it is for.
         provenance: what it is made from.
         is_exported: whether vmlinux exports a name.
-        positions: how many symbols of each name of :data:`CORE_SYMBOLS` the kernel has.
+        positions: how many symbols of each name of :data:`KERNEL_SYMBOLS` the kernel has.
         progress: gets the step ``build module``.
 
     Raises:
@@ -81,11 +81,12 @@ def build_module(
     with progress.step("build module"):
         linkable = make_linkable(changes, is_exported)
         references = dict(linkable.references) | glue.references(positions)
-        obj = _linked(changes, linkable, name, kernel, provenance)
+        resolves = glue.resolves_itself(positions)
+        obj = _linked(changes, linkable, name, kernel, provenance, resolves)
         drop_unloaded_sections(obj)
         _check_imports(obj, references, is_exported, name)
         _check_unwinding(obj, changes, kernel)
-        counts = write_relocations(obj, references)
+        counts = write_relocations(obj, references, RESOLVER_SYMBOLS if resolves else None)
         document = make_manifest(
             changes,
             name=name,
@@ -103,7 +104,12 @@ def build_module(
 
 
 def _linked(
-    changes: ChangeSet, linkable: Linkable, name: str, kernel: Kernel, provenance: Provenance
+    changes: ChangeSet,
+    linkable: Linkable,
+    name: str,
+    kernel: Kernel,
+    provenance: Provenance,
+    resolves: bool,
 ) -> ElfObject:
     text = glue.render(
         changes,
@@ -112,6 +118,7 @@ def _linked(
         version=provenance.version,
         fix_sha256=provenance.fix_sha256,
         namespaces=_namespaces(linkable, kernel),
+        resolves=resolves,
     )
     with tempfile.TemporaryDirectory(prefix="livegraft-module-") as folder:
         module = link(

@@ -15,6 +15,15 @@ MARK_FORMAT = 1
 CORE_SYMBOLS = ("klp_transition_patch", "klp_transition_work")
 """What the glue uses of kernel/livepatch/transition.c: nothing there is exported."""
 
+RESOLVER_SYMBOLS = ("apply_relocate_add", "kallsyms_on_each_match_symbol")
+"""With these a module finds symbols of ``vmlinux`` by a binary search and applies relocations to
+them itself, where the kernel reads all names for each relocation."""
+
+QUICK_SYMBOL = "klp_match_callback"
+"""The livepatch core of a kernel that has this searches in that way itself (from 6.3 on)."""
+
+KERNEL_SYMBOLS = (*CORE_SYMBOLS, *RESOLVER_SYMBOLS, QUICK_SYMBOL)
+
 
 @dataclass(frozen=True, slots=True)
 class RedirectedFunction:
@@ -53,6 +62,7 @@ def render(
     version: str,
     fix_sha256: str,
     namespaces: Sequence[str],
+    resolves: bool = False,
 ) -> str:
     """The text of the glue.
 
@@ -63,6 +73,7 @@ def render(
         version: livegraft's.
         fix_sha256: of the fix, hexadecimal.
         namespaces: symbol namespaces of the kernel that the pieces use.
+        resolves: it applies relocations to ``vmlinux`` itself.
     """
     import jinja2
 
@@ -83,6 +94,7 @@ def render(
         objects=redirected(changeset),
         has_callbacks=bool(changeset.callbacks),
         states=changeset.states,
+        resolves=resolves,
     )
 
 
@@ -105,11 +117,22 @@ def redirected(changeset: ChangeSet) -> tuple[RedirectedObject, ...]:
     return tuple(found)
 
 
+def resolves_itself(positions: Mapping[str, int]) -> bool:
+    """Whether a module applies relocations to ``vmlinux`` itself on this kernel.
+
+    Args:
+        positions: how many symbols of each name of :data:`KERNEL_SYMBOLS` the kernel has.
+    """
+    return not positions.get(QUICK_SYMBOL) and all(
+        positions.get(name) == 1 for name in RESOLVER_SYMBOLS
+    )
+
+
 def references(positions: Mapping[str, int]) -> dict[str, Reference]:
     """The livepatch symbols of the glue itself.
 
     Args:
-        positions: how many symbols of each name of :data:`CORE_SYMBOLS` the kernel has.
+        positions: how many symbols of each name of :data:`KERNEL_SYMBOLS` the kernel has.
 
     Raises:
         ModuleError: it has none of a name, or several.
@@ -121,4 +144,5 @@ def references(positions: Mapping[str, int]) -> dict[str, Reference]:
                 f"is in this kernel {positions.get(name, 0)} times, once is expected",
                 "report this kernel: its livepatch core is of a kind that is not known",
             )
-    return {name: Reference(name, VMLINUX, Target(VMLINUX, name, 1)) for name in CORE_SYMBOLS}
+    names = CORE_SYMBOLS + (RESOLVER_SYMBOLS if resolves_itself(positions) else ())
+    return {name: Reference(name, VMLINUX, Target(VMLINUX, name, 1)) for name in names}

@@ -19,7 +19,12 @@ from livegraft.elf.header import SHN_LIVEPATCH, SectionFlag, SectionType, string
 from livegraft.elf.object import ElfObject, Symbol
 from livegraft.errors import ModuleError
 from livegraft.module.link import FUNCTION_ARRAY
-from livegraft.module.livepatch_relocations import FLAGS, SECTION_PREFIX, section_name
+from livegraft.module.livepatch_relocations import (
+    FLAGS,
+    OURSELVES,
+    SECTION_PREFIX,
+    section_name,
+)
 
 OBJECT_ARRAY = "lg_objects"
 CALLBACK_ARRAY = "lg_callbacks_"
@@ -312,4 +317,4 @@ def _owner(obj: ElfObject, name: str, flags: int, info: int) -> str:
         or name != section_name(owner, applies_to.name)
     ):
         raise ModuleError(name, "is not a section of livepatch relocations as the core expects it")
-    return owner
+    return VMLINUX if owner == OURSELVES else owner

@@ -11,9 +11,10 @@ after the loader has used alternatives, jump labels, static calls and call sites
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from livegraft.changeset import VMLINUX, Reference, Target
 from livegraft.elf.arch import x86_64 as arch
@@ -24,6 +25,14 @@ from livegraft.errors import ModuleError
 SYMBOL_PREFIX = ".klp.sym."
 SECTION_PREFIX = ".klp.rela."
 FLAGS = SectionFlag.ALLOC | SectionFlag.INFO_LINK | SectionFlag.RELA_LIVEPATCH
+
+OURSELVES = "livegraft"
+"""Stands for the object in the names of sections that the module applies itself: there is no object
+of that name, so the kernel leaves them alone. They refer to ``vmlinux``."""
+
+STATIC_CALL_SITES = ".static_call_sites"
+"""Calls that ``static_call_add_module()`` rewrites while the module is loaded: pairs of ``s32``,
+the place of five bytes and the key (``struct static_call_site``)."""
 
 LATE_SECTIONS = (".text", ".data", ".rodata")
 """How the names of sections begin in which a relocation may wait for a module. Whatever else holds
@@ -48,12 +57,16 @@ def section_name(owner: str, section: str) -> str:
     return f"{SECTION_PREFIX}{owner}.{section.removeprefix('.')}"
 
 
-def write_relocations(obj: ElfObject, references: Mapping[str, Reference]) -> dict[str, int]:
+def write_relocations(
+    obj: ElfObject, references: Mapping[str, Reference], by_kernel: Collection[str] | None = None
+) -> dict[str, int]:
     """Turn undefined symbols into livepatch symbols, and their relocations too.
 
     Args:
         obj: the linked module, changed in place. No symbol is renumbered.
         references: undefined symbol's name to its meaning.
+        by_kernel: if the module applies relocations to ``vmlinux`` itself, the symbols that it
+            needs for that; None if the kernel applies all.
 
     Returns:
         How many relocations there are for each of the names.
@@ -74,20 +87,74 @@ def write_relocations(obj: ElfObject, references: Mapping[str, Reference]) -> di
         section.relocations = entries[~moving]
         for owner, own in _by_owner(entries[moving], numbers):
             _check_places(obj, number, owner, own, numbers)
-            obj.add_section(
-                Section(
-                    section_name(owner, section.name),
-                    SectionType.RELA,
-                    FLAGS,
-                    alignment=8,
-                    entry_size=24,
-                    info=number,
-                    relocations=own,
-                )
-            )
+            if by_kernel is not None and owner == VMLINUX:
+                itself = _applied_itself(obj, number, own, numbers, by_kernel)
+                groups = [(VMLINUX, own[~itself]), (OURSELVES, own[itself])]
+            else:
+                groups = [(owner, own)]
+            for word, group in groups:
+                if len(group):
+                    _add_section(obj, number, word, group)
         for symbol in entries["symbol"][moving].tolist():
             counts[numbers[symbol].symbol] += 1
     return counts
+
+
+def _add_section(obj: ElfObject, number: int, owner: str, relocations: Relocations) -> None:
+    obj.add_section(
+        Section(
+            section_name(owner, obj.sections[number].name),
+            SectionType.RELA,
+            FLAGS,
+            alignment=8,
+            entry_size=24,
+            info=number,
+            relocations=relocations,
+        )
+    )
+
+
+def _applied_itself(
+    obj: ElfObject,
+    number: int,
+    entries: Relocations,
+    numbers: Mapping[int, Reference],
+    by_kernel: Collection[str],
+) -> npt.NDArray[np.bool_]:
+    """Which relocations of a section can wait for the module's own init."""
+    section = obj.sections[number]
+    if not _is_late(section):
+        return np.zeros(len(entries), bool)
+    sites = [*alternative_sites(obj, number), *_static_call_sites(obj, number)]
+    return np.array(
+        [
+            numbers[symbol].symbol not in by_kernel
+            and not any(
+                start < offset + arch.RELOCATION_SIZES[kind] and offset < end
+                for start, end in sites
+            )
+            for offset, kind, symbol in zip(
+                entries["offset"].tolist(),
+                entries["type"].tolist(),
+                entries["symbol"].tolist(),
+                strict=True,
+            )
+        ],
+        bool,
+    )
+
+
+def _static_call_sites(obj: ElfObject, number: int) -> list[tuple[int, int]]:
+    """Where a section's static calls are, from and to."""
+    table = obj.section_number(STATIC_CALL_SITES)
+    if table is None:
+        return []
+    places = [
+        _place(obj, entry)
+        for entry in obj.sections[table].relocations
+        if int(entry["offset"]) % 8 == 0
+    ]
+    return [(offset, offset + 5) for section, offset in places if section == number]
 
 
 def _mark_symbols(obj: ElfObject, references: Mapping[str, Reference]) -> dict[int, Reference]:

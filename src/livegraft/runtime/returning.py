@@ -19,7 +19,8 @@ RELOCATIONS = ".klp.rela."
 """How the names of livepatch relocation sections begin: ``.klp.rela.OBJECT.SECTION``, see
 Documentation/livepatch/module-elf-format.rst."""
 
-VMLINUX = "vmlinux"
+NO_MODULES = frozenset({"vmlinux", "livegraft"})
+"""Stand in these names for the kernel itself, whether it applies them or the payload does."""
 
 
 def relocated_modules(sections: Iterable[str]) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def relocated_modules(sections: Iterable[str]) -> tuple[str, ...]:
         for name in sections
         if name.startswith(RELOCATIONS)
     }
-    return tuple(sorted(names - {VMLINUX}))
+    return tuple(sorted(names - NO_MODULES))
 
 
 def can_return(root: Path = Path("/")) -> bool:

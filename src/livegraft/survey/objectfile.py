@@ -99,7 +99,8 @@ class Elf:
             entry = Relocation(target, offset, info & 0xFFFFFFFF, info >> 32, addend)
             if klp:
                 self.livepatch.append(entry)
-                self.owners.append(klp[1])
+                # The module itself applies those of an object that there is not, to vmlinux.
+                self.owners.append("vmlinux" if klp[1] == "livegraft" else klp[1])
             else:
                 self.relocations.append(entry)
 
