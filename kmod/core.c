@@ -105,7 +105,7 @@ void lg_hasten_begin(void)
 {
 	rcu_expedite_gp();
 	WRITE_ONCE(lg_hastening, true);
-	queue_work(system_unbound_wq, &lg_hasten_work);
+	queue_work(system_highpri_wq, &lg_hasten_work);
 }
 
 /** lg_hasten_end() - back to normal; returns when nobody hastens any more */
@@ -295,6 +295,8 @@ static void lg_hide_forgotten(void)
  */
 static int lg_mover(void *unused)
 {
+	/* It works for some milliseconds, and tasks that compute are what it waits for. */
+	set_user_nice(current, MIN_NICE);
 	while (!kthread_should_stop()) {
 		bool busy;
 
