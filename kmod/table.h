@@ -22,7 +22,7 @@
  */
 #define LG_ENTRY_SIZE		32
 #define LG_TABLE_MASK		((LG_TABLE_SIZE - 1) * LG_ENTRY_SIZE)
-#define LG_TABLE_OFFSET(site)	(((site) + (site)) & LG_TABLE_MASK)
+#define LG_TABLE_OFFSET(site)	((2 * (site)) & LG_TABLE_MASK)
 #define LG_ENTRY_SITE		0
 #define LG_ENTRY_TARGET		8
 
