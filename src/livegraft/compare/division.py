@@ -16,7 +16,7 @@ import numpy as np
 from livegraft.compare import sections
 from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Architecture, Table
-from livegraft.elf.header import SectionFlag, SectionType
+from livegraft.elf.header import SHN_LORESERVE, SHN_XINDEX, SectionFlag, SectionType
 from livegraft.elf.object import Binding, ElfObject, Section, Symbol, SymbolType
 from livegraft.errors import ElfError
 
@@ -61,11 +61,11 @@ def symbols_by_section(obj: ElfObject, arch: Architecture) -> dict[int, NamedSym
     found: dict[int, NamedSymbols] = {}
     labels = (*_LABELS, *arch.labels)
     for number, symbol in enumerate(obj.symbols):
-        name = symbol.name
-        if not name or symbol.type in _NO_NAME or not symbol.in_section:
-            continue
-        if not name.startswith(labels):
-            found.setdefault(symbol.section, []).append((number, symbol))
+        name, section = symbol.name, symbol.section
+        if not name or not section or SHN_LORESERVE <= section <= SHN_XINDEX:
+            continue  # as Symbol.in_section says, without a call for each
+        if symbol.type not in _NO_NAME and not name.startswith(labels):
+            found.setdefault(section, []).append((number, symbol))
     return found
 
 

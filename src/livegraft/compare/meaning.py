@@ -71,7 +71,8 @@ class Meanings:
     def local_entry(self, side: int, function: Entity) -> int:
         """What the function's symbol says of its local entry point."""
         unit = self._units[side]
-        return unit.obj.symbols[function.symbol].other & unit.arch.local_entry
+        bits = unit.arch.local_entry
+        return unit.obj.symbols[function.symbol].other & bits if bits else 0
 
     def relocations(self, side: int, entity: Entity) -> bytes:
         """An entity's relocations: distance, type, meaning and delta of each."""
@@ -91,12 +92,13 @@ class Meanings:
 
     def _is_same_entry(self, old: Entity, new: Entity) -> bool:
         before, after = self._units
-        return old.name == new.name and (
-            old.name in before.arch.ftrace_tables
-            or (
-                self._entry_code(before, old) == self._entry_code(after, new)
-                and self.relocations(0, old) == self.relocations(1, new)
-            )
+        if old.name != new.name:
+            return False
+        if old.name in before.arch.ftrace_tables:
+            return True
+        is_same = before.masked(old) == after.masked(new)  # as most are, what is ignored too
+        return self.relocations(0, old) == self.relocations(1, new) and (
+            is_same or self._entry_code(before, old) == self._entry_code(after, new)
         )
 
     def _entries(self, side: int, entity: Entity) -> list[tuple[str, int, bytes, bytes]]:
@@ -148,8 +150,8 @@ class Meanings:
         places = np.fromiter((each.number for each in known), dtype="i8", count=len(known)) - lowest
         table[places] = np.fromiter(known.values(), dtype="i8", count=len(known))
         is_used[places] = False
-        for number in np.flatnonzero(is_used).tolist():
-            table[number] = self._meaning(side, number + lowest)
+        used = np.flatnonzero(is_used)
+        table[used] = [self._meaning(side, target) for target in (used + lowest).tolist()]
         meanings = table[unit.target - lowest]
         meanings[unit.target == unit.owner] = self._number("itself")
         for position in self._uncertain(unit) if self._moved else ():

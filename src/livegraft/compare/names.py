@@ -42,13 +42,11 @@ def base(name: str) -> str:
 
 def family(name: str) -> str:
     """The name without numbers but with the kind of clone: ``foo.isra.#`` is not ``foo.part.#``."""
-    if "." not in name and not name.startswith("__"):
-        return name
-    unique = _UNIQUE.match(name)
-    if unique is not None:
-        name = f"{unique[1]}#{unique[2]}"
-    name = _INITCALL.sub(r"\1#\2", name)
-    return _NUMBER.sub(".#", name)
+    if name.startswith("__UNIQUE_ID_"):
+        name = _UNIQUE.sub(r"\1#\2", name)
+    elif name.startswith("__initcall__"):
+        name = _INITCALL.sub(r"\1#\2", name)
+    return _NUMBER.sub(".#", name) if "." in name else name
 
 
 def number(name: str) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livegraft.compare import names
+from livegraft.compare.decoded import Decoded
 from livegraft.compare.division import divide, snippets
 from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Instruction, Reference, Table, Undecodable
@@ -28,10 +29,6 @@ from livegraft.elf.object import RELOCATION, ElfObject, Section, SymbolType
 from livegraft.elf.section_table import LARGEST_SECTION
 
 Numbers = npt.NDArray[np.int64]
-
-Decoded = dict[tuple[int, bytes], tuple[list[Instruction], list[Reference]]]
-"""Instructions, and those of their references without relocations that lead out of the code, by the
-offset in their section and the bytes that they were decoded from."""
 
 _SECTION_SHIFT = 40
 """A place is one number: the section's number above 40 bits of offset."""
@@ -61,8 +58,7 @@ class Unit:
     Args:
         obj: the object.
         subject: what to call it.
-        decoded: instructions of the other unit, which has mostly the same code, by their place and
-            bytes.
+        decoded: what was decoded of the other unit, which has mostly the same code.
 
     Raises:
         ElfError: it is of an architecture that is not known.
@@ -75,8 +71,8 @@ class Unit:
         self.oddities: list[Oddity] = []
         self.externals: list[str] = []
         """Names of undefined symbols; a target of -1 - n is the n-th."""
-        self.decoded: Decoded = {} if decoded is None else decoded
-        self._codes: dict[Entity, tuple[list[Instruction], list[Reference]]] = {}
+        self.decoded = Decoded() if decoded is None else decoded
+        self._instructions: dict[Entity, list[Instruction]] = {}
         self._is_snippet = np.array([self.arch.is_snippet(each.name) for each in obj.sections])
         self._divided = divide(obj, self.arch, self.oddities)
         self._read_symbols()
@@ -138,29 +134,25 @@ class Unit:
 
         What cannot be decoded has none, and is noted as odd.
         """
-        return self._code(entity)[0]
-
-    def _code(self, entity: Entity) -> tuple[list[Instruction], list[Reference]]:
-        known = self._codes.get(entity)
+        known = self._instructions.get(entity)
         if known is None:
             data = self.obj.sections[entity.section].data
-            key = (entity.value, data[entity.value : entity.end])
-            known = self.decoded.get(key)
-            if known is None:
-                try:
-                    known = self.decoded[key] = self._decode(data, entity)
-                except Undecodable as error:
-                    name = entity.name or self.section(entity).name
-                    self.oddities.append(Oddity("undecodable", name, str(error), entity))
-                    known = [], []
-            self._codes[entity] = known
+            try:
+                known = self.decoded.instructions(self.arch, data, entity.value, entity.end)
+            except Undecodable as error:
+                name = entity.name or self.section(entity).name
+                self.oddities.append(Oddity("undecodable", name, str(error), entity))
+                known = []
+            self._instructions[entity] = known
         return known
 
-    def _decode(self, data: bytes, entity: Entity) -> tuple[list[Instruction], list[Reference]]:
-        listed = list(self.arch.decode(data, entity.value, entity.end))
-        found = (self.arch.reference(each, data) for each in listed)
-        inside = range(entity.value, entity.end)
-        return listed, [each for each in found if each is not None and each.place not in inside]
+    def _references(self, entity: Entity) -> list[Reference]:
+        """The references out of a function or snippet that have no relocations."""
+        listed = self.instructions(entity)
+        data = self.obj.sections[entity.section].data
+        if not listed:
+            return []
+        return self.decoded.references(self.arch, data, entity.value, entity.end, listed)
 
     def is_branch(self, use: Use, section: int) -> bool:
         """Whether a relocation is that of a direct call or jump."""
@@ -319,7 +311,7 @@ class Unit:
             mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
             starts = set(mine.tolist())
             for entity in listed:
-                starts.update(found.place for found in self._code(entity)[1])
+                starts.update(found.place for found in self._references(entity))
             start = listed.pop().start if listed else 0
             self._divided[index] = [*listed, *snippets(index, start, section.size, starts)]
         self._number_entities()
@@ -433,7 +425,7 @@ class Unit:
 
     def _hidden_branches(self, index: int, entity: Entity) -> Iterator[tuple[int, ...]]:
         """Whose, where, of which type, to which place and with which addend."""
-        references = self._code(entity)[1]
+        references = self._references(entity)
         covered = set(self.offset[self.span(entity)].tolist()) if references else set()
         for found in references:
             if found.field not in covered:
@@ -484,13 +476,15 @@ class Unit:
                 self._base[index] = length
                 parts.append(data)
                 length += len(data)
-        masked = np.frombuffer(bytearray(b"".join(parts)) + bytes(8), dtype="u1")
+        masked = np.frombuffer(bytearray(b"".join([*parts, bytes(8)])), dtype="u1")
         bases = np.zeros(len(self.obj.sections), dtype="i8")
         bases[list(self._base)] = list(self._base.values())
         places = self.offset + bases[self.sections[self.owner]]
         for kind, bits in self.arch.fields.items():
             found = places[self.type == kind]
-            if len(found) and bits:
-                mask = ~np.frombuffer(bits, dtype="u1")
-                masked[found[:, None] + np.arange(len(bits))] &= mask
+            for distance, byte in enumerate(bits if len(found) else b""):
+                if byte == 0xFF:
+                    masked[found + distance] = 0
+                else:
+                    masked[found + distance] &= ~byte & 0xFF
         self._masked = masked.tobytes()

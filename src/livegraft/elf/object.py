@@ -268,7 +268,7 @@ def _read_relocations(
     for section in tables[(table.entry_size[tables] != 24) | (size % 24 != 0)].tolist():
         raise table.error(section, "entries are not Elf64_Rela")
     raw = np.frombuffer(
-        b"".join(map(table.contents, tables.tolist())),
+        b"".join(table.contents_of(tables)),
         dtype=np.dtype([("offset", "u8"), ("info", "u8"), ("addend", "i8")]).newbyteorder(order),
     )
     entries = np.empty(len(raw), dtype=RELOCATION)

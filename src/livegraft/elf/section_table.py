@@ -7,6 +7,8 @@ itself. Source of the format: System V ABI (gABI), chapter 4.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -106,6 +108,12 @@ class SectionTable:
             return self._head.data[:0]
         first = int(self.offset[section])
         return self._head.data[first : first + int(self.size[section])]
+
+    def contents_of(self, sections: Numbers) -> Iterator[memoryview]:
+        """The bytes of many sections that have some."""
+        first = self.offset[sections]
+        ends = first + self.size[sections]
+        return map(self._head.data.__getitem__, map(slice, first.tolist(), ends.tolist()))
 
     def _contents(self, section: int) -> bytes:
         return bytes(self.contents(section))

@@ -114,15 +114,22 @@ def _is_branch(kind: int, code: bytes, field: int) -> bool:
     return kind in (R_PLT32, R_PC8) or (kind == R_PC32 and is_branch(code, field))
 
 
+_IS_DIRECT = (
+    bytes(
+        0x70 <= opcode < 0x80 or 0xE0 <= opcode < 0xE4 or opcode in (0xE8, 0xE9, 0xEB)
+        for opcode in range(256)
+    ),
+    bytes(0x80 <= opcode < 0x90 for opcode in range(256)),
+)
+"""Whether an opcode is a jump's or call's with a distance: those of one byte, those behind 0f."""
+
+
 def destination(instruction: Instruction, code: bytes) -> int | None:
     """Where a direct jump or call goes, without relocations; None for the rest."""
-    number, opcode = instruction.map, instruction.opcode
-    is_near = (number == 0 and opcode in (0xE8, 0xE9)) or (number == 1 and 0x80 <= opcode < 0x90)
-    is_short = number == 0 and (0x70 <= opcode < 0x80 or 0xE0 <= opcode < 0xE4 or opcode == 0xEB)
-    if not is_near and not is_short:
+    _, end, number, opcode, _, _, immediate = instruction
+    if number > 1 or not _IS_DIRECT[number][opcode]:
         return None
-    distance = code[instruction.immediate : instruction.end]
-    return instruction.end + int.from_bytes(distance, "little", signed=True)
+    return end + int.from_bytes(code[immediate:end], "little", signed=True)
 
 
 def reference(instruction: Instruction, code: bytes) -> Reference | None:

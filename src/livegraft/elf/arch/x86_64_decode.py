@@ -128,43 +128,39 @@ def decode(code: bytes, start: int = 0, end: int | None = None) -> Iterator[Inst
         Undecodable: something is no instruction, or reaches beyond the end.
     """
     stop = len(code) if end is None else end
-    at = start
+    limit = min(stop, len(code))
+    first = start
     try:
-        while at < stop:
-            instruction = _decode_plain(code, at) or _decode_one(code, at)
-            if instruction.end > stop:
+        while first < stop:
+            at = first
+            byte = code[at]
+            size = _SIZE
+            if byte & 0xF0 == 0x40:
+                if byte & 8:
+                    size = _SIZE_WIDE
+                at += 1
+                byte = code[at]
+            if _IS_PLAIN[byte]:  # most are: here, without a call for each
+                at += 1
+                modrm, displacement = 0, at
+                if _MODRM[byte]:
+                    modrm = at
+                    operand = code[at]
+                    displacement = at + _MODRM_AND_SIB[operand]
+                    at = displacement + _DISPLACEMENT[operand]
+                    if operand < 0x40 and operand & 7 == 4 and code[modrm + 1] & 7 == 5:
+                        at += 4
+                behind = at + size[byte]
+                found = _MADE(Instruction, (first, behind, 0, byte, modrm, displacement, at))
+            else:
+                found = _decode_one(code, first)
+                behind = found.end
+            if behind > limit:
                 raise IndexError
-            yield instruction
-            at = instruction.end
+            yield found
+            first = behind
     except IndexError:
-        raise Undecodable(f"instruction at {at:#x} is cut off") from None
-
-
-def _decode_plain(code: bytes, start: int) -> Instruction | None:
-    """Most instructions: an opcode of one byte without prefixes but REX; None for the others."""
-    at = start
-    byte = code[at]
-    wide = False
-    if byte & 0xF0 == 0x40:
-        wide = byte & 8 != 0
-        at += 1
-        byte = code[at]
-    if not _IS_PLAIN[byte]:
-        return None
-    at += 1
-    modrm = 0
-    displacement = at
-    if _MODRM[byte]:
-        modrm = at
-        operand = code[at]
-        displacement = at + _MODRM_AND_SIB[operand]
-        at = displacement + _DISPLACEMENT[operand]
-        if operand < 0x40 and operand & 7 == 4 and code[modrm + 1] & 7 == 5:
-            at += 4
-    end = at + (_SIZE_WIDE if wide else _SIZE)[byte]
-    if end > len(code):
-        raise IndexError
-    return _MADE(Instruction, (start, end, 0, byte, modrm, displacement, at))
+        raise Undecodable(f"instruction at {first:#x} is cut off") from None
 
 
 def _decode_one(code: bytes, start: int) -> Instruction:
