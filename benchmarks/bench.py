@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.calls import calls
 from benchmarks.comparing import comparing
+from benchmarks.engine import engine
 from benchmarks.measure import Cost, Figure, livegraft
 from livegraft import pipeline
 from livegraft.cache import Cache
@@ -153,6 +154,7 @@ def parts(plot: Path) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
         "guests": guests,
         "transitions": transitions,
         "calls": calls,
+        "engine": engine,
         "cold": cold,
     }
 

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's models in guests of both kernels, with the kernel's own core beside them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Figure, livegraft
+from livegraft import pipeline
+from livegraft.cache import Cache
+from livegraft.kernel.kernel import Kernel
+from livegraft.lab.boot import boot
+from livegraft.module.engine import build_engine
+from livegraft.module.inspect import inspect_module
+from livegraft.run import run
+
+HERE = Path(__file__).resolve().parent
+SAMPLE = HERE.parent / "demo/sample.patch"
+KERNELS = ("6.1.0-55-amd64", "6.12.117+deb12-amd64")
+MODELS = ("hybrid", "stop", "task")
+SLEEPERS = 1000
+LOADS = ("idle", f"{SLEEPERS} sleepers", f"{SLEEPERS} sleepers, 8 busy")
+
+MOVED = {"hybrid": (2, 8, 40), "task": (10, 40, 80)}
+"""Milliseconds until all tasks have moved, for each of :data:`LOADS`."""
+
+CALLED = {KERNELS[0]: (60, 60, 180), KERNELS[1]: (20, 25, 120)}
+"""Milliseconds from the call until all run the new code, hybrid."""
+
+SLOWER = {KERNELS[0]: 15, KERNELS[1]: 40}
+"""How many times slower the kernel's core has to be, idle."""
+
+
+def engine(_: Kernel, rounds: int) -> Iterator[Figure]:
+    """Every model, load and kernel, in one guest run each."""
+    for release in KERNELS:
+        kernel = pipeline.prepare(release, cache=Cache())
+        document = _measure(kernel, rounds)
+        line = release.partition("-")[0].rpartition(".")[0]
+        for number, load in enumerate(LOADS):
+            yield from _load(document["loads"][load], release, line, load, number)
+        yield from _counts(document["counts"], line)
+        yield from _calls(document["calls"], line)
+
+
+def _load(
+    samples: list[dict[str, Any]], release: str, line: str, load: str, number: int
+) -> Iterator[Figure]:
+    native = [each["call_ms"] for each in samples if each["model"] == "native"]
+    for model in MODELS:
+        own = [each for each in samples if each["model"] == model]
+        moves = {way: _ms(own, way, "move") for way in ("apply", "undo")}
+        limit = MOVED.get(model, (0, 0, 0))[number]
+        yield Figure(
+            f"{line} {model}, {load}: tasks moved",
+            f"{moves['apply']:.1f} ms loading, {moves['undo']:.1f} ms unloading",
+            f"<= {limit} ms" if limit else "",
+            not limit or max(moves.values()) <= limit,
+        )
+        call = statistics.median(each["call_ms"] for each in own)
+        gone = statistics.median(each["unloadable_ms"] for each in own)
+        said = f"{call:.0f} ms (ftrace {_ms(own, 'apply', 'redirect'):.0f} ms);"
+        wanted, holds = "", True
+        if model == "hybrid":
+            slower = statistics.median(native) / call
+            said += f" native {statistics.median(native):.0f} ms ({slower:.0f} x);"
+            wanted = f"<= {CALLED[release][number]} ms"
+            holds = call <= CALLED[release][number]
+            if number == 0:
+                wanted += f", native >= {SLOWER[release]} x"
+                holds = holds and slower >= SLOWER[release]
+        said += f" unloadable {gone:.0f} ms after the order"
+        yield Figure(f"{line} {model}, {load}: call until all run new code", said, wanted, holds)
+    stop = [each[way] for each in samples if each["model"] == "stop" for way in ("apply", "undo")]
+    pauses = [each["pause"] / 1000 for each in stop]
+    quarters = statistics.quantiles(pauses, n=4)
+    said = f"{quarters[1]:.2f} ms (quartiles {quarters[0]:.2f} and {quarters[2]:.2f})"
+    yield Figure(f"{line} stop, {load}: pause", said)
+
+
+def _counts(counts: dict[str, list[dict[str, Any]]], line: str) -> Iterator[Figure]:
+    for model in MODELS:
+        calls = {
+            int(count): statistics.median(e["call_ms"] for e in samples if e["model"] == model)
+            for count, samples in counts.items()
+        }
+        said = ", ".join(f"{count}: {value:.0f} ms" for count, value in calls.items())
+        ratio = calls[500] / calls[1]
+        what = f"{line} {model}: functions, call until all run new code"
+        yield Figure(what, f"{said} ({ratio:.1f} x)", "<= 5 x", ratio <= 5)
+
+
+def _calls(costs: dict[str, float], line: str) -> Iterator[Figure]:
+    native = costs["native"] - costs["plain"]
+    for model in MODELS:
+        extra = costs[model] - costs["plain"]
+        said = f"{extra:.1f} ns more than {costs['plain']:.1f} ns; native {native:.1f} ns more"
+        holds = extra <= native / 8
+        yield Figure(f"{line} {model}: a call", said, "<= 1/8 of native's", holds)
+
+
+def _ms(samples: list[dict[str, Any]], way: str, key: str) -> float:
+    return float(statistics.median(each[way][key] for each in samples)) / 1000
+
+
+def _measure(kernel: Kernel, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        patch = folder / "sample.ko"
+        livegraft("build", SAMPLE, "-k", kernel.release, "-o", patch)
+        modules = folder / "modules"
+        shutil.copytree(HERE / "modules", modules)
+        run(
+            [
+                *("make", "-C", kernel.headers, f"M={modules}", f"CC={kernel.compiler}"),
+                *(f"LGB_INCLUDE={HERE.parent / 'kmod/include'}", "modules"),
+            ]
+        )
+        files: dict[str, bytes | Path] = {
+            "/root/b/sample.ko": patch,
+            "/root/engine.ko": build_engine(kernel),
+            "/root/engine_guest.py": HERE / "engine_guest.py",
+            **{f"/root/b/{each.name}": each for each in modules.glob("*.ko")},
+        }
+        with boot(kernel.vmlinuz, kernel.modules, files=files, memory_mib=2048) as guest:
+            for module in ("/root/engine.ko", "/root/b/lgb_target.ko"):
+                guest.check(["insmod", module])
+            words = ["/root/engine_guest.py", "/root/b", str(rounds), str(SLEEPERS)]
+            named = inspect_module(patch).name
+            result = guest.check(["python3", *words, named], timeout=3000)
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
