@@ -230,6 +230,8 @@ void lg_finish(void)
 		lg_take_down(other, !other->replaced);
 	lg_hasten_end();
 	patch->us[LG_TIME_FINISH] = ktime_us_delta(ktime_get(), began);
+	/* Those that stay must not lead to one that goes; those that go had their callbacks. */
+	lg_link_states();
 	list_for_each_entry_safe(other, next, &lg_gone, list)
 		lg_let_go(other);
 }

@@ -319,6 +319,9 @@ void lg_pre_unpatch(struct lg_object *object);
 void lg_post_unpatch(struct lg_object *object);
 void lg_for_live(struct lg_patch *patch, void (*fn)(struct lg_object *object));
 
+void lg_link_states(void);
+int lg_check_states(const struct lg_patch *patch);
+
 /* modules.c */
 extern struct notifier_block lg_module_notifier;
 bool lg_is_loaded(const struct lg_object *object);

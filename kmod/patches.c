@@ -125,3 +125,52 @@ void lg_for_live(struct lg_patch *patch, void (*fn)(struct lg_object *object))
 		if (patch->objects[number].live)
 			fn(&patch->objects[number]);
 }
+
+/* The kernel's own list of patches (kernel/livepatch/core.h): here only the end of ours. */
+extern struct list_head klp_patches;
+
+/**
+ * lg_link_states() - let patches find the system states of those before them
+ *
+ * livegraft_state_before() (livegraft.h) goes back along klp_patch.list until it meets the head of
+ * the kernel's list. Patches of the engine are in no such list: each leads to the one before it
+ * here, and the first to that head. It is called in callbacks, so under lg_mutex, as this is. States
+ * of patches under the kernel's own core are not found: nothing would keep those patches there.
+ */
+void lg_link_states(void)
+{
+	struct list_head *before = &klp_patches;
+	struct lg_patch *patch;
+
+	list_for_each_entry(patch, &lg_patches, list) {
+		patch->payload->patch->list.prev = before;
+		before = &patch->payload->patch->list;
+	}
+}
+
+/**
+ * lg_check_states() - whether a patch knows the system states of those that are there
+ * @patch:	the patch, not in lg_patches yet
+ *
+ * The rule of klp_is_patch_compatible(): the same state has no lower version, and a patch that
+ * replaces others has all of their states.
+ *
+ * Return: 0 or -EINVAL.
+ */
+int lg_check_states(const struct lg_patch *patch)
+{
+	const struct lg_patch *other;
+	struct klp_state *state, *own;
+
+	list_for_each_entry(other, &lg_patches, list) {
+		for (state = other->payload->patch->states; state && state->id; state++) {
+			own = klp_get_state(patch->payload->patch, state->id);
+			if (own ? own->version >= state->version : !patch->replace)
+				continue;
+			pr_err("%s: has not state %#lx, version %u, of %s\n", patch->module->name,
+			       state->id, state->version, other->module->name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}

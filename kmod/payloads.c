@@ -97,11 +97,15 @@ int lg_register_payload(struct lg_payload *payload)
 		goto hide;
 	}
 	lg_finish();
+	lg_take_options(patch);
+	ret = lg_check_states(patch);
+	if (ret)
+		goto hide;
 	ret = -ENODEV;
 	if (!try_module_get(patch->module))
 		goto hide;
-	lg_take_options(patch);
 	list_add_tail(&patch->list, &lg_patches);
+	lg_link_states();
 	payload->private = patch;
 	lg_begin(patch, false);
 	ret = lg_enable(patch);

@@ -64,7 +64,8 @@ enum lg_model {
  * @model:	enum lg_model, never LG_MODEL_NATIVE; a plain u32 for its size to be certain
  * @flags:	none is defined in ABI 1; the engine refuses bits that it does not know
  * @patch:	objects and functions, in the kernel's own structures. Only the members that
- *		linux/livepatch.h calls external are set. The engine leaves the others alone.
+ *		linux/livepatch.h calls external are set. The engine leaves the others alone, but
+ *		for list.prev, which livegraft_state_before() follows
  * @private:	the engine's, NULL until registering; the payload never looks at it
  *
  * It lives in the payload's static data: both sides refer to it until unregistering has returned.
