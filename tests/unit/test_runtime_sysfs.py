@@ -13,7 +13,9 @@ import pytest
 
 from livegraft.errors import PatchError
 from livegraft.runtime import blockers, state, syscalls
+from livegraft.runtime.blockers import Kind
 from livegraft.runtime.livepatch import Livepatches
+from livegraft.runtime.stacks import Code
 from livegraft.runtime.state import Direction, PatchState
 
 
@@ -136,17 +138,28 @@ def test_blockers(tmp_path: Path) -> None:
     add_task(tmp_path, 9, 9, 0, "[<0>] schedule+0x1/0x2\n")
     add_task(tmp_path, 20, 21, 0, "[<0>] msleep+0x29/0x30\n[<0>] f.cold+0x3/0x9 [ext4]\n")
     (tmp_path / "sys").mkdir()
-    first, second = blockers.find(1, {"f"}, "fix", tmp_path)
+    code = Code(frozenset({("ext4", "f")}))
+    found = blockers.sides(1, code, 1500, tmp_path)
+    first, second = found.blockers
+    assert (found.moved, first.waiting_ms) == (1, 1500)
     assert (first.pid, first.tid, first.function) == (20, 21, "f.cold")
+    assert first.kind is Kind.INSIDE
     assert first.stack == ("msleep", "f.cold")
     assert str(first) == "task21 (pid 20, tid 21) inside f.cold"
-    assert (second.pid, second.function) == (9, "")
-    assert [each.pid for each in blockers.find(0, {"f"}, "fix", tmp_path)] == [1]
+    assert (second.pid, second.function, second.kind) == (9, "", Kind.UNKNOWN)
+    assert [each.pid for each in blockers.sides(0, code, None, tmp_path).blockers] == [1]
+
+
+def test_function_of_the_same_name_elsewhere_is_none(tmp_path: Path) -> None:
+    add_task(tmp_path, 20, 20, 0, "[<0>] msleep+0x29/0x30\n[<0>] f+0x3/0x9 [xfs]\n")
+    (only,) = blockers.sides(1, Code(frozenset({("ext4", "f")})), None, tmp_path).blockers
+    assert only.function == ""
 
 
 def test_new_code_blocks_undoing(tmp_path: Path) -> None:
     add_task(tmp_path, 5, 5, 1, "[<0>] msleep+0x29/0x30\n[<0>] new_f+0x3/0x9 [fix]\n")
-    (only,) = blockers.find(0, {"f"}, "fix", tmp_path)
+    code = Code(frozenset(), frozenset({"fix"}))
+    (only,) = blockers.sides(0, code, None, tmp_path).blockers
     assert only.function == "new_f"
 
 

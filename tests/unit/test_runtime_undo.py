@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn, cast
@@ -25,6 +25,7 @@ from livegraft.runtime import (
     commandline,
     interruption,
     loading,
+    lock,
     native,
     state,
     unloading,
@@ -32,14 +33,16 @@ from livegraft.runtime import (
 from livegraft.runtime.identity import Identity
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import LivePatch, Livepatches
-from livegraft.runtime.model import Model, ModelName, Wait
+from livegraft.runtime.model import Detail, Model, ModelName, Options, Phase, Wait
 from livegraft.runtime.payload import Payload
+from livegraft.runtime.stacks import Code
+from livegraft.runtime.stall import OnStall
 from livegraft.runtime.state import PatchState
 
 ENDED = Wait(True, False, 0, 0.0)
 LATE = Wait(False, False, 0, 0.0)
 
-FIND = blockers.find
+NO_CODE = Code(frozenset())
 
 Event = Callable[[], object]
 
@@ -62,7 +65,8 @@ class Kernel(Model):
         on: what happens at the call of that name.
     """
 
-    name = ModelName.NATIVE
+    name = ModelName.HYBRID  # nothing of this machine is looked at, as for native's cold parts
+    root = Path("/nonexistent")
 
     def __init__(self, there: bool, *waits: Wait, **on: Event) -> None:
         self.module = self.known = self.enabled = there
@@ -71,6 +75,8 @@ class Kernel(Model):
         self.waits = list(waits)
         self.on = on
         self.calls: list[str] = []
+        self.patches = cast(Livepatches, self)
+        self.forced = False
 
     def call(self, name: str) -> None:
         self.calls.append(name)
@@ -81,7 +87,10 @@ class Kernel(Model):
     def require(self) -> None:
         pass
 
-    def insert(self, payload: Payload) -> None:
+    def accept(self, payload: Payload, options: Options) -> None:
+        pass
+
+    def insert(self, payload: Payload, options: Options) -> None:
         self.call("insert")
         self.module = self.known = self.enabled = self.transition = True
 
@@ -101,6 +110,17 @@ class Kernel(Model):
         if self.reversible:
             self.enabled = True
         return self.reversible
+
+    def signal(self, name: str) -> None:
+        self.call("signal")
+
+    def force(self, name: str) -> None:
+        self.call("force")
+        self.forced = True
+
+    def detail(self, patch: LivePatch) -> Detail:
+        self.on.get("detail", lambda: None)()
+        return Detail(Phase.APPLYING, 0, 0, (), self.forced, None, {}, {})
 
     def remove(self, name: str) -> None:
         self.call("remove")
@@ -122,8 +142,10 @@ class Kernel(Model):
 
 
 @pytest.fixture(autouse=True)
-def no_blockers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blockers, "find", lambda *_: [])
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look at this machine, whose patches and locks are no business of these tests."""
+    monkeypatch.setattr(loading._Attempt, "_look_around", lambda *_: None)
+    monkeypatch.setattr(lock, "alone", lambda *_: nullcontext())
 
 
 class Interrupted(Exception):
@@ -145,20 +167,20 @@ def log() -> Iterator[KernelLog]:
         yield empty
 
 
-def load(kernel: Kernel, progress: Progress = SILENT, keep_waiting: bool = False) -> Loaded:
+def load(kernel: Kernel, progress: Progress = SILENT, on_stall: OnStall = OnStall.UNDO) -> Loaded:
     payload = SimpleNamespace(name="fix", manifest=None, relocated_modules=())
     found = cast(Identity, SimpleNamespace(absent=(), warnings=()))
     with log() as empty, interruptible():
         return loading._Attempt(
-            kernel, cast(Payload, payload), found, cast(Livepatches, kernel), empty
-        ).run(1.0, keep_waiting, progress)
+            kernel, cast(Payload, payload), found, kernel.patches, empty, Options()
+        ).run(1.0, on_stall, progress)
 
 
-def unload(kernel: Kernel, progress: Progress = SILENT) -> Unloaded:
+def unload(
+    kernel: Kernel, progress: Progress = SILENT, on_stall: OnStall = OnStall.UNDO
+) -> Unloaded:
     with log() as empty, interruptible():
-        return unloading._Attempt("fix", kernel, cast(Livepatches, kernel), empty).run(
-            1.0, False, progress
-        )
+        return unloading._Attempt("fix", kernel, kernel.patches, empty).run(1.0, on_stall, progress)
 
 
 class Deaf(Progress):
@@ -207,7 +229,7 @@ def test_any_name_of_a_task(raw: bytes, shown: str, tmp_path: Path) -> None:
     (folder / "patch_state").write_text("0\n")
     (folder / "comm").write_bytes(raw)
     (folder / "status").write_bytes(b"Name:\t" + raw.rstrip() + b"\nState:\tS (sleeping)\n")
-    (only,) = FIND(1, (), "fix", tmp_path)
+    (only,) = blockers.sides(1, NO_CODE, None, tmp_path).blockers
     assert (only.comm, only.state) == (shown, "S (sleeping)")
 
 
@@ -219,12 +241,11 @@ def test_sysfs_of_any_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_missing_evidence_prevents_no_undo(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> NoReturn:
+def test_missing_evidence_prevents_no_undo(there: bool) -> None:
+    def fail() -> NoReturn:
         raise ValueError
 
-    monkeypatch.setattr(blockers, "find", fail)
-    kernel = Kernel(there, LATE)
+    kernel = Kernel(there, LATE, detail=fail)
     with pytest.raises(TransitionTimeout, match="nothing was changed"):
         unload(kernel) if there else load(kernel)
     assert kernel.enabled == kernel.module == there
@@ -260,15 +281,8 @@ def test_an_interrupted_unload_is_turned_on_before_it_is_told(event: str) -> Non
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_no_signal_while_evidence_is_collected(
-    there: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def find(*_: object) -> list[blockers.Blocker]:
-        end_it()
-        return []
-
-    monkeypatch.setattr(blockers, "find", find)
-    kernel = Kernel(there, LATE)
+def test_no_signal_while_evidence_is_collected(there: bool) -> None:
+    kernel = Kernel(there, LATE, detail=end_it)
     with pytest.raises(TransitionTimeout):
         unload(kernel) if there else load(kernel)
     assert kernel.enabled == kernel.module == there
@@ -279,9 +293,8 @@ def test_no_signal_after_a_load_has_succeeded(monkeypatch: pytest.MonkeyPatch) -
     assert load(Kernel(False)).state is PatchState.ENABLED
 
 
-def test_no_signal_between_undoing_and_removing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unloading, "forgotten", lambda *_: end_it())
-    kernel = Kernel(True, remove=end_it)
+def test_no_signal_between_undoing_and_removing() -> None:
+    kernel = Kernel(True, detail=end_it, remove=end_it)
     assert unload(kernel).state is PatchState.UNLOADED
     assert not kernel.module
 

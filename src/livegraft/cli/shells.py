@@ -10,7 +10,13 @@ from livegraft.cli.tree import Argument, Command, Kind, own_options, positionals
 RELEASES = r'$(cd "${XDG_CACHE_HOME:-$HOME/.cache}/livegraft/kernel" 2>/dev/null && ls)'
 """The prepared kernels: one folder each in the cache."""
 
-PATCHES = r"$(cd /sys/kernel/livepatch 2>/dev/null && ls)"
+ENGINE_FILES = "-I models -I options -I version"
+"""What is no folder of a patch in the engine's directory (kmod/README.md)."""
+
+PATCHES = (
+    "$(cd /sys/kernel/livepatch 2>/dev/null && ls; "
+    f"cd /sys/kernel/livegraft 2>/dev/null && ls {ENGINE_FILES})"
+)
 """The loaded patches (Documentation/ABI/testing/sysfs-kernel-livepatch): one folder each."""
 
 HEADER = "# completion of livegraft for {shell}, made by 'livegraft completion {shell}'\n"
@@ -170,7 +176,8 @@ def _fish_value(argument: Argument) -> str:
     places = {
         Kind.RELEASE: '(ls (test -n "$XDG_CACHE_HOME"; and echo $XDG_CACHE_HOME; or echo ~/.cache)'
         "/livegraft/kernel 2>/dev/null)",
-        Kind.PATCH: "(ls /sys/kernel/livepatch 2>/dev/null)",
+        Kind.PATCH: "(ls /sys/kernel/livepatch 2>/dev/null; "
+        f"ls {ENGINE_FILES} /sys/kernel/livegraft 2>/dev/null)",
         Kind.CHOICE: " ".join(argument.choices),
     }
     if argument.kind in places:

@@ -38,6 +38,9 @@ RUNNING = {
     "unload": "take a live patch out of the running kernel",
     "status": "show the live patches of the running kernel",
     "wait": "wait for a transition to end",
+    "models": "show which consistency models this machine has, and what each guarantees",
+    "blockers": "show which tasks keep a transition from ending, and what would move them",
+    "forecast": "say how a live patch's transition would go, before it is loaded",
 }
 """Verbs that act on the running kernel, with nothing but Python's standard library."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Live patches on the running kernel: load, unload, status, wait.
+"""Live patches on the running kernel: load, unload, follow, and say beforehand how that would go.
 
 Python's standard library only: production machines run this folder, together with
 :mod:`livegraft.errors`, :mod:`livegraft.progress` and :mod:`livegraft.elf.header`, and nothing else
@@ -15,23 +15,41 @@ What a payload has to bring, so that the runtime can drive it:
 No state file is kept: the kernel says which patches are loaded, their parameters who built them.
 """
 
+from livegraft.runtime.blockers import Blocker
+from livegraft.runtime.following import Event, events, loaded
+from livegraft.runtime.forecasting import Forecast, Outlook, forecast
 from livegraft.runtime.loading import Loaded, load
-from livegraft.runtime.model import Model, ModelName, model_named
+from livegraft.runtime.model import Guarantee, Model, ModelName, Phase, model_named, model_of
+from livegraft.runtime.offers import Offer, models
 from livegraft.runtime.payload import Manifest, Payload
+from livegraft.runtime.stall import OnStall
 from livegraft.runtime.state import PatchState, Status, status, wait
 from livegraft.runtime.unloading import Unloaded, unload, unload_all
 
 __all__ = [
+    "Blocker",
+    "Event",
+    "Forecast",
+    "Guarantee",
     "Loaded",
     "Manifest",
     "Model",
     "ModelName",
+    "Offer",
+    "OnStall",
+    "Outlook",
     "PatchState",
     "Payload",
+    "Phase",
     "Status",
     "Unloaded",
+    "events",
+    "forecast",
     "load",
+    "loaded",
     "model_named",
+    "model_of",
+    "models",
     "status",
     "unload",
     "unload_all",

@@ -1,18 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who keeps a transition from completing: the tasks that have not changed sides, and why.
 
-``/proc/PID/task/TID/patch_state`` is -1 outside of a transition, 0 for a task on the unpatched side
-and 1 on the patched side (include/linux/livepatch.h, ``KLP_PATCHED``). Both it and ``stack`` are
-for root only.
+The kernel's core does not list them. ``/proc/PID/task/TID/patch_state`` is -1 outside of a
+transition, 0 for a task on the unpatched side and 1 on the patched side (include/linux/livepatch.h,
+``KLP_PATCHED``); what a task is doing is then told by its stack. Both are for root only. The engine
+has a list of its own (kmod/README.md, ``blockers``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from livegraft.runtime import proctext
+from livegraft.runtime import stacks
+from livegraft.runtime.stacks import PROC, Code, Task
+
+
+class Kind(StrEnum):
+    """Why a task has not changed sides; the engine's words."""
+
+    INSIDE = "inside"
+    UNRELIABLE = "unreliable"
+    RUNNING = "running"
+    KERNEL = "kernel"
+    UNKNOWN = "unknown"
+
+
+MOVES = {
+    Kind.INSIDE: "it has to leave that function: end what it waits for, or the task",
+    Kind.UNRELIABLE: "it has to run on until its stack can be judged again",
+    Kind.RUNNING: "the next interrupt in user mode, or its next sleep",
+    Kind.KERNEL: "it has to leave the kernel: end what it waits for, or signal it",
+    Kind.UNKNOWN: "the kernel's next look at it, within a second, or its leaving the kernel",
+}
+"""What would move a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +46,21 @@ class Blocker:
         tid: the thread itself.
         comm: its name.
         state: ``S (sleeping)`` and the like, from its status file.
+        kind: why it has not.
         function: the changed function that it is inside of, or "" if none was seen on its stack:
             then it runs in user mode or its stack cannot be read reliably.
         stack: the functions on its kernel stack, the innermost first.
+        waiting_ms: for how long it has been in the way, in milliseconds, if that is known.
     """
 
     pid: int
     tid: int
     comm: str
     state: str
+    kind: Kind
     function: str
     stack: tuple[str, ...]
+    waiting_ms: int | None = None
 
     def __str__(self) -> str:
         where = f" inside {self.function}" if self.function else ""
@@ -48,70 +74,78 @@ class Blocker:
             "tid": self.tid,
             "comm": self.comm,
             "state": self.state,
+            "kind": self.kind.value,
             "function": self.function,
             "stack": list(self.stack),
+            "waiting_ms": self.waiting_ms,
+            "moves": MOVES[self.kind],
         }
 
 
-def find(
-    target: int, functions: Iterable[str], module: str = "", proc: Path = Path("/proc")
-) -> list[Blocker]:
-    """The tasks that are still on the other side.
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Where the tasks of a transition of the kernel's core are.
+
+    Args:
+        moved: how many have changed sides.
+        blockers: those that have not.
+    """
+
+    moved: int
+    blockers: tuple[Blocker, ...]
+
+
+def sides(target: int, code: Code, waiting_ms: int | None = None, proc: Path = PROC) -> Sides:
+    """Who is where in a transition of the kernel's core.
 
     Args:
         target: the side that all have to reach: 1 when patching, 0 when unpatching.
-        functions: the functions that change, to be looked for on stacks.
-        module: the patch's module. When unpatching, its code is what has to be left, whatever its
-            functions are called.
+        code: what they have to leave.
+        waiting_ms: since when they are in the way.
         proc: the process file system.
     """
-    wanted = frozenset(functions)
+    found: list[Blocker] = []
+    moved = 0
+    for each in stacks.tasks(proc):
+        side = stacks.read(each.folder / "patch_state")
+        moved += side == str(target)
+        if side == str(1 - target):
+            found.append(describe(each, code, waiting_ms))
+    found.sort(key=lambda one: (not one.function, one.pid, one.tid))
+    return Sides(moved, tuple(found))
+
+
+def describe(task: Task, code: Code, waiting_ms: int | None = None) -> Blocker:
+    """What a task that is in the way is doing, as far as its stack tells."""
+    frames = task.frames()
+    function = code.first_in(frames)
+    state = task.state
+    kind = Kind.UNKNOWN
+    if function:
+        kind = Kind.INSIDE
+    elif state.startswith("R"):
+        kind = Kind.RUNNING
+    names = tuple(frame.name for frame in frames)
+    return Blocker(task.pid, task.tid, task.comm, state, kind, function, names, waiting_ms)
+
+
+def listed(text: str, proc: Path = PROC) -> list[Blocker]:
+    """The engine's list, a line for each task: ``TID MILLISECONDS KIND SYMBOL``."""
     found = []
-    for process in proc.iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            threads = list((process / "task").iterdir())
-        except OSError:
-            continue  # it has ended
-        for thread in threads:
-            if _read(thread / "patch_state") == str(1 - target):
-                found.append(_blocker(int(process.name), thread, wanted, module))
-    return sorted(found, key=lambda each: (not each.function, each.pid, each.tid))
-
-
-def _blocker(pid: int, thread: Path, functions: frozenset[str], module: str) -> Blocker:
-    frames = [_frame(line) for line in _read(thread / "stack").splitlines()]
-    inside = next(
-        (name for name, owner in frames if _plain(name) in functions or owner == module), ""
-    )
-    stack = tuple(name for name, _ in frames)
-    state = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _read(thread / "status").splitlines()
-            if line.startswith("State:")
-        ),
-        "",
-    )
-    comm = proctext.printable(_read(thread / "comm"))
-    return Blocker(pid, int(thread.name), comm, state, inside, stack)
-
-
-def _frame(line: str) -> tuple[str, str]:
-    """Name and module of ``[<0>] msleep+0x29/0x30`` or ``[<0>] doze+0x1/0x9 [module]``."""
-    words = line.split()
-    name = words[1].partition("+")[0] if len(words) > 1 else line.strip()
-    return name, words[2].strip("[]") if len(words) > 2 else "vmlinux"
-
-
-def _plain(frame: str) -> str:
-    """A cold part counts as its function."""
-    return frame.removesuffix(".cold")
-
-
-def _read(path: Path) -> str:
-    try:
-        return proctext.read(path)
-    except OSError:
-        return ""
+    for line in text.splitlines():
+        tid, milliseconds, word, symbol = line.split(None, 3)
+        kind = Kind(word)
+        task = stacks.task(int(tid), proc)
+        found.append(
+            Blocker(
+                task.pid,
+                task.tid,
+                task.comm,
+                task.state,
+                kind,
+                stacks.frame(symbol).name if kind is Kind.INSIDE else "",
+                tuple(frame.name for frame in task.frames()),
+                int(milliseconds),
+            )
+        )
+    return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The four verbs of the running kernel, for argparse: the same ones for both front ends.
+"""The verbs of the running kernel, for argparse: the same ones for both front ends.
 
 ``livegraft load`` and ``python3 -m livegraft.runtime load`` differ in who prints. What they accept
 and what they answer is here.
@@ -8,15 +8,18 @@ and what they answer is here.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from livegraft.errors import Exit
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import interruption
+from livegraft.runtime import interruption, wording
+from livegraft.runtime.forecasting import SECONDS, forecast
 from livegraft.runtime.loading import TIMEOUT, load
-from livegraft.runtime.model import GUARANTEES, ModelName
+from livegraft.runtime.model import ModelName
+from livegraft.runtime.offers import engine_version, models
+from livegraft.runtime.stall import FORCE_FLAG, OnStall
 from livegraft.runtime.state import status, wait
 from livegraft.runtime.unloading import unload, unload_all
 
@@ -27,6 +30,9 @@ HELP = {
     "unload": "undo a live patch and remove it",
     "status": "what is loaded, and who blocks a transition",
     "wait": "wait until a transition is complete",
+    "models": "which consistency models this machine has",
+    "blockers": "who keeps a transition from completing",
+    "forecast": "how a live patch's transition would go",
 }
 """The verbs, and a line of help for each."""
 
@@ -35,6 +41,9 @@ EXAMPLES = {
     "unload": "livegraft unload livegraft_fix",
     "status": "livegraft status --json",
     "wait": "livegraft wait livegraft_fix --timeout 10",
+    "models": "livegraft models",
+    "blockers": "livegraft blockers livegraft_fix",
+    "forecast": "livegraft forecast fix.ko",
 }
 
 
@@ -78,7 +87,7 @@ def text(verb: str, document: Mapping[str, Any]) -> str:
         verb: one of :data:`HELP`.
         document: what :func:`run` returned.
     """
-    return "\n".join(TEXTS[verb](document))
+    return "\n".join(wording.TEXTS[verb](document))
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
@@ -94,14 +103,24 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept a live patch that livegraft did not build; its identity cannot be checked",
     )
-    _add_wait(parser, "undone")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="undo every older patch of the engine in the same change (not for native)",
+    )
+    parser.add_argument(
+        "--no-direct",
+        action="store_true",
+        help="let the engine use ordinary ftrace handlers: slower, and beside BPF programs",
+    )
+    _add_wait(parser, "undo the patch")
 
 
 def _add_unload(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("name", metavar="NAME", nargs="?", help="the live patch's module name")
     which.add_argument("--all", action="store_true", help="every live patch, the newest first")
-    _add_wait(parser, "turned on again")
+    _add_wait(parser, "turn the patch on again")
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
@@ -113,12 +132,40 @@ def _add_wait_verb(parser: argparse.ArgumentParser) -> None:
     _add_timeout(parser, "the verb fails after that; the transition goes on")
 
 
-def _add_wait(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    _add_timeout(parser, f"after that the patch is {otherwise}")
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    """It has none."""
+
+
+def _add_blockers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the live patch's module name")
+
+
+def _add_forecast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("patch", metavar="PATCH.ko", type=Path, help="the live patch; not loaded")
     parser.add_argument(
-        "--keep-waiting",
+        "--seconds",
+        type=_seconds,
+        default=SECONDS,
+        metavar="SECONDS",
+        help="for how long to look at all stacks (default: %(default)g)",
+    )
+
+
+def _add_wait(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    _add_timeout(parser, "see --on-stall for what comes then")
+    parser.add_argument(
+        "--on-stall",
+        choices=[each.value for each in OnStall],
+        default=OnStall.UNDO.value,
+        help=f"after the timeout, {otherwise} (undo, the default); leave the transition to the "
+        f"kernel (wait); signal what sleeps in the way, wait as long again and then undo (signal); "
+        f"let what is in the way change sides, consistent or not (force)",
+    )
+    parser.add_argument(
+        FORCE_FLAG,
+        dest="force_anyway",
         action="store_true",
-        help="after the timeout, leave the transition to the kernel",
+        help="has to be said with --on-stall force; the module can never be removed after that",
     )
 
 
@@ -150,8 +197,11 @@ def _run_load(arguments: argparse.Namespace, progress: Progress) -> Document:
         model=arguments.model,
         foreign=arguments.foreign,
         timeout=arguments.timeout,
+        on_stall=arguments.on_stall,
+        force_anyway=arguments.force_anyway,
+        replace=arguments.replace,
+        direct=not arguments.no_direct,
         kicks=not arguments.no_kicks,
-        keep_waiting=arguments.keep_waiting,
         progress=progress,
     )
     return loaded.as_json()
@@ -161,7 +211,8 @@ def _run_unload(arguments: argparse.Namespace, progress: Progress) -> Document:
     options: dict[str, Any] = {
         "timeout": arguments.timeout,
         "kicks": not arguments.no_kicks,
-        "keep_waiting": arguments.keep_waiting,
+        "on_stall": arguments.on_stall,
+        "force_anyway": arguments.force_anyway,
         "progress": progress,
     }
     done = unload_all(**options) if arguments.all else [unload(arguments.name, **options)]
@@ -177,57 +228,19 @@ def _run_wait(arguments: argparse.Namespace, progress: Progress) -> Document:
     return found.as_json()
 
 
-def _text_load(document: Mapping[str, Any]) -> list[str]:
-    lines = [f"{document['name']}: {document['state']}{_took(document)}"]
-    lines += _objects(document["objects"])
-    lines += [f"  {name}: not loaded, patched when it comes" for name in document["absent"]]
-    lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
-    lines += [f"  caution: {warning}" for warning in document["warnings"]]
-    return lines
+def _run_models(arguments: argparse.Namespace, progress: Progress) -> Document:
+    return {"models": [each.as_json() for each in models()], "engine": engine_version()}
 
 
-def _text_unload(document: Mapping[str, Any]) -> list[str]:
-    lines = [f"{each['name']}: {each['state']}{_took(each)}" for each in document["unloaded"]]
-    return lines or ["no live patch is loaded"]
+def _run_blockers(arguments: argparse.Namespace, progress: Progress) -> Document:
+    document = status(arguments.name)[0].as_json()
+    wanted = ("name", "model", "state", "direction", "phase", "since", "moved", "left", "blockers")
+    return {each: document[each] for each in wanted}
 
 
-def _text_status(document: Mapping[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for each in document["patches"]:
-        lines += _text_wait(each)
-        if each["model"] in GUARANTEES:
-            lines.append(f"  {each['model']}: {GUARANTEES[each['model']]}")
-    return lines or ["no live patch is loaded"]
-
-
-def _text_wait(document: Mapping[str, Any]) -> list[str]:
-    direction = f" ({document['direction']})" if document["direction"] else ""
-    since = f" since {document['since']}" if document["since"] else ""
-    origin = "foreign" if document["foreign"] else f"model {document['model']}"
-    lines = [f"{document['name']}: {document['state']}{direction}{since}, {origin}"]
-    lines += _objects(document["objects"])
-    lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
-    lines += [f"  caution: {warning}" for warning in document["warnings"]]
-    return lines
-
-
-def _took(document: Mapping[str, Any]) -> str:
-    if document["transition_ms"] is None:
-        return ""
-    return f", every task changed sides within {document['transition_ms']:.1f} ms"
-
-
-def _objects(objects: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        f"  {each['name']}: {'patched' if each['patched'] else 'not loaded'}: "
-        + ", ".join(function["name"] for function in each["functions"])
-        for each in objects
-    ]
-
-
-def _blocker(document: Mapping[str, Any]) -> str:
-    where = f" inside {document['function']}" if document["function"] else ""
-    return f"{document['comm']} (pid {document['pid']}, {document['state']}){where}"
+def _run_forecast(arguments: argparse.Namespace, progress: Progress) -> Document:
+    with progress.step("look"):
+        return forecast(arguments.patch, seconds=arguments.seconds).as_json()
 
 
 ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
@@ -235,16 +248,16 @@ ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "unload": _add_unload,
     "status": _add_status,
     "wait": _add_wait_verb,
+    "models": _add_models,
+    "blockers": _add_blockers,
+    "forecast": _add_forecast,
 }
 RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "load": _run_load,
     "unload": _run_unload,
     "status": _run_status,
     "wait": _run_wait,
-}
-TEXTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
-    "load": _text_load,
-    "unload": _text_unload,
-    "status": _text_status,
-    "wait": _text_wait,
+    "models": _run_models,
+    "blockers": _run_blockers,
+    "forecast": _run_forecast,
 }

@@ -30,6 +30,9 @@ The middle one is a debug message: it is there after ``func klp_complete_transit
 written to /proc/dynamic_debug/control.
 """
 
+FORCING = re.compile(r"livepatch: forcing remaining tasks to the (?:un)?patched state$")
+"""kernel/livepatch/transition.c, ``klp_force_transition``; it does not name the patch."""
+
 NEWS = re.compile(
     r"livepatch: (enabling patch|'[^']+': (starting|completing) |'[^']+': \w+ complete)"
     r"|\w+: (loading out-of-tree module taints kernel\.$|tainting kernel with TAINT_LIVEPATCH$"
@@ -163,6 +166,18 @@ def transitions(records: Iterable[Record], name: str | None = None) -> list[Tran
         elif found[-1].completed is None:
             found[-1] = replace(found[-1], completed=record.microseconds)
     return [each for each in found if name is None or each.name == name]
+
+
+def was_forced(records: Iterable[Record], name: str) -> bool:
+    """Whether a transition of a patch was forced, as far back as the log tells."""
+    starting = ""
+    forced = False
+    for record in records:
+        if started := STARTING.search(record.message):
+            starting = started[1]
+        elif FORCING.search(record.message) and starting == name:
+            forced = True
+    return forced
 
 
 def wall_clock(microseconds: int) -> float:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's livepatch core as sysfs shows it, and the modules that brought the patches.
+"""The cores that redirect functions, as sysfs shows them, and the modules that brought the patches.
 
-Attributes differ between kernels (``replace`` and ``stack_order`` are newer than 6.1): each is
-looked for, no version is. Source: Documentation/ABI/testing/sysfs-kernel-livepatch.
+There are two: the kernel's own, and livegraft's engine, whose directory mirrors the kernel's
+(kmod/README.md). A patch is in one of them. Attributes differ between kernels (``replace`` and
+``stack_order`` are newer than 6.1): each is looked for, no version is. Source:
+Documentation/ABI/testing/sysfs-kernel-livepatch.
 
 A loaded patch needs no state file to be recognised: the kernel marks every livepatch module with
 the taint ``K``, also after its patch was disabled, and livegraft's payloads have a read-only
@@ -22,6 +24,10 @@ from livegraft.runtime import proctext
 MARK = "livegraft"
 """The module parameter by which a loaded payload of livegraft is known."""
 
+KERNEL_CORE = "sys/kernel/livepatch"
+ENGINE = "sys/kernel/livegraft"
+"""The directories of the two cores."""
+
 TAINT_LIVEPATCH = "K"
 """In /sys/module/NAME/taint: kernel/panic.c, ``taint_flags``."""
 
@@ -37,7 +43,7 @@ class LiveObject:
 
 @dataclass(frozen=True, slots=True)
 class LivePatch:
-    """A patch that the kernel's core knows at this moment.
+    """A patch that a core knows at this moment.
 
     Args:
         name: its module.
@@ -63,18 +69,33 @@ class LivePatch:
 
 @dataclass(frozen=True, slots=True)
 class Livepatches:
-    """All live patches of a machine.
+    """The live patches of one core, and the modules of all.
 
     Args:
         root: where sys/ and proc/ are.
+        core: the core's directory below it.
     """
 
     root: Path = Path("/")
+    core: str = KERNEL_CORE
 
     @property
     def folder(self) -> Path:
         """The core's directory in sysfs."""
-        return self.root / "sys/kernel/livepatch"
+        return self.root / self.core
+
+    @property
+    def both(self) -> tuple[Livepatches, Livepatches]:
+        """The kernel's core and the engine, of the same machine."""
+        return Livepatches(self.root), Livepatches(self.root, ENGINE)
+
+    def of(self, name: str) -> Livepatches:
+        """The core that a loaded patch is in; a disabled one is in none, and its module tells."""
+        for core in self.both:
+            if (core.folder / name / "enabled").exists():
+                return core
+        model = self.parameter(name, "model")
+        return Livepatches(self.root, KERNEL_CORE if model in (None, "native") else ENGINE)
 
     @property
     def modules(self) -> Path:
@@ -116,8 +137,16 @@ class Livepatches:
         text = _read(self.folder / name / "transition")
         return None if text is None else text == "1"
 
+    def attribute(self, name: str, attribute: str) -> str | None:
+        """An attribute of a patch, or None if there is none of that name or it is hidden."""
+        return _read(self.folder / name / attribute)
+
+    def write(self, place: str, text: str) -> int:
+        """Write a file of the core's directory: 0, or the error number."""
+        return _write(self.folder / place, text)
+
     def under_way(self) -> str | None:
-        """The patch whose transition is under way; the core has one at a time."""
+        """The patch whose transition is under way; a core has one at a time."""
         for name in self._core_names():
             if self.in_transition(name):
                 return name
@@ -127,10 +156,16 @@ class Livepatches:
         """All livepatch modules that are loaded, the newest first; disabled ones as well."""
         loaded = _read(self.root / "proc/modules") or ""
         newest_first = [line.split(" ", 1)[0] for line in loaded.splitlines()]
-        core = self._core_names()
-        mine = [name for name in newest_first if name in core or self.is_livepatch_module(name)]
-        orders = {name: _read(self.folder / name / "stack_order") for name in mine}
-        if all(orders[name] for name in mine if name in core):
+        kernel, engine = self.both
+        known = kernel._core_names()
+        others = engine._core_names()
+        mine = [
+            name
+            for name in newest_first
+            if name in known or name in others or self.is_livepatch_module(name)
+        ]
+        orders = {name: kernel.attribute(name, "stack_order") for name in mine}
+        if not others and all(orders[name] for name in mine if name in known):
             # Where the kernel tells its order it wins over that of the modules.
             mine.sort(key=lambda name: -int(orders[name] or 0))
         return mine

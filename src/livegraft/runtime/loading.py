@@ -7,15 +7,26 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from livegraft.errors import PatchError, TransitionTimeout, UsageError
+from livegraft.errors import PatchError, TransitionTimeout
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import identity, kernellog, returning, state, syscalls
+from livegraft.runtime import (
+    cold,
+    identity,
+    kernellog,
+    lock,
+    redirections,
+    returning,
+    settings,
+    state,
+    syscalls,
+)
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.interruption import held_back, undisturbed
 from livegraft.runtime.kernellog import KernelLog, Transition
 from livegraft.runtime.livepatch import LiveObject, Livepatches
-from livegraft.runtime.model import Model, ModelName, Wait, model_named
+from livegraft.runtime.model import Detail, Model, ModelName, Options, Wait, model_named
 from livegraft.runtime.payload import Payload
+from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
 
 TIMEOUT = 60.0
@@ -45,6 +56,10 @@ class Loaded:
         absent: target modules that are not loaded; they are patched when they come.
         warnings: what the user should know.
         blockers: who has not changed sides yet, if it was left waiting.
+        detail: how far it is, as its model tells.
+        signalled: tasks in the way were signalled.
+        cold: what was seen of tasks in code that the kernel's core does not look at; None for other
+            models, and for foreign patches.
     """
 
     name: str
@@ -60,9 +75,13 @@ class Loaded:
     absent: tuple[str, ...]
     warnings: tuple[str, ...]
     blockers: tuple[Blocker, ...] = ()
+    detail: Detail | None = None
+    signalled: bool = False
+    cold: cold.Looks | None = None
 
     def as_json(self) -> dict[str, object]:
         """The document of ``load``."""
+        detail = self.detail
         return {
             "name": self.name,
             "model": self.model,
@@ -77,6 +96,12 @@ class Loaded:
             "absent": list(self.absent),
             "warnings": list(self.warnings),
             "blockers": [each.as_json() for each in self.blockers],
+            "signalled": self.signalled,
+            "signals": dict(detail.counts) if detail and detail.counts else None,
+            "forced": detail is not None and detail.forced,
+            "direct": detail.direct if detail else None,
+            "times": dict(detail.times) if detail and detail.times else None,
+            "cold": self.cold.as_json() if self.cold else None,
         }
 
 
@@ -86,45 +111,54 @@ def load(
     model: str = ModelName.NATIVE,
     foreign: bool = False,
     timeout: float = TIMEOUT,
+    on_stall: str = OnStall.UNDO,
+    force_anyway: bool = False,
+    replace: bool = False,
+    direct: bool = True,
     kicks: bool = True,
-    keep_waiting: bool = False,
     progress: Progress = SILENT,
 ) -> Loaded:
     """Load a live patch into the running kernel and wait until every task uses it.
 
     If that does not happen in time, or the caller is interrupted, the transition is reversed and
-    the module removed: nothing stays half applied.
+    the module removed: nothing stays half applied. Other ways to deal with a stall have to be asked
+    for.
 
     Args:
         path: the module's file.
         model: the consistency model.
         foreign: accept a live patch that livegraft did not build; no build ID is compared then.
         timeout: seconds for the transition.
+        on_stall: what to do when they are over, one of :class:`~livegraft.runtime.stall.OnStall`.
+        force_anyway: what ``force`` has to be said with: it can crash the kernel.
+        replace: undo every older patch of the engine in the same change (models of the engine).
+        direct: redirect by direct calls (models of the engine); an ordinary ftrace handler is
+            slower, and can share a function with BPF programs.
         kicks: hasten it; only a benchmark's control wants False.
-        keep_waiting: leave a transition that is not complete in time to the kernel.
         progress: told of the steps.
 
     Raises:
-        PatchError: not root; not a live patch; loaded already; the model is not available.
+        UsageError: the arguments do not fit together.
+        PatchError: not root; not a live patch; loaded already; the model is not available; another
+            user of ftrace has one of its functions; a setting of the machine keeps it out.
         IdentityMismatch: the patch was built for another kernel or another build of a module.
         KernelRefused: the kernel did not take it, and why.
         TransitionTimeout: undone, because tasks did not change sides in time; names them.
     """
-    chosen = model_named(model, kicks=kicks)
+    way = chosen(on_stall, force_anyway)
+    options = Options(replace, direct)
+    the_model = model_named(model, kicks=kicks)
     syscalls.require_module_capability("load a live patch")
-    patches = Livepatches()
+    patches = the_model.patches
     with progress.step("check"):
         payload = Payload.read(path, foreign=foreign)
-        if payload.manifest is None and chosen.name is not ModelName.NATIVE:
-            raise UsageError(
-                str(path), f"a foreign patch cannot use model {model}", "use --model native"
-            )
-        patches.require_core()
-        chosen.require()
+        the_model.accept(payload, options)
+        patches.both[0].require_core()
+        the_model.require()
         found = identity.check(payload)
-        _require_free(payload.name, patches)
     with KernelLog() as log:
-        return _Attempt(chosen, payload, found, patches, log).run(timeout, keep_waiting, progress)
+        attempt = _Attempt(the_model, payload, found, patches, log, options)
+        return attempt.run(timeout, way, progress)
 
 
 def last_transition(log: KernelLog, name: str, direction: Direction) -> Transition | None:
@@ -133,35 +167,26 @@ def last_transition(log: KernelLog, name: str, direction: Direction) -> Transiti
     return seen[-1] if seen else None
 
 
-def undo(chosen: Model, name: str, patches: Livepatches) -> bool:
+def undo(the_model: Model, name: str) -> bool:
     """Take back whatever of a patch is in the kernel; nothing interrupts this.
 
     Returns:
         Whether nothing of it is left. Otherwise the kernel is still at it.
     """
     with undisturbed():
-        if patches.get(name) is not None:
-            chosen.turn_off(name, UNDO_SECONDS)
-            if not chosen.wait(name, UNDO_SECONDS).gone and not forgotten(name, patches):
+        if the_model.patches.get(name) is not None:
+            the_model.turn_off(name, UNDO_SECONDS)
+            waited = the_model.wait(name, UNDO_SECONDS)
+            if not waited.gone and not the_model.forget(name):
                 return False
-        chosen.remove(name)
+        the_model.remove(name)
         return True
 
 
-def forgotten(name: str, patches: Livepatches) -> bool:
-    """The core forgets a patch in a work item, shortly after the transition."""
-    end = time.monotonic() + 1
-    while (patch := patches.get(name)) is not None:
-        if patch.transition or patch.enabled or time.monotonic() > end:
-            return False
-        time.sleep(0.001)
-    return True
-
-
 def _require_free(name: str, patches: Livepatches) -> None:
-    patch = patches.get(name)
+    patch = patches.of(name).get(name)
     if patch is not None:
-        state = "its transition is under way" if patch.transition else "it is enabled"
+        state = "in transition" if patch.transition else "enabled"
         raise PatchError(
             name, f"is loaded already: {state}", f"nothing to do, or: livegraft unload {name}"
         )
@@ -172,13 +197,14 @@ def _require_free(name: str, patches: Livepatches) -> None:
             f"a {kind} of this name is loaded already",
             f"remove it first: {'livegraft unload' if 'live' in kind else 'modprobe -r'} {name}",
         )
-    other = patches.under_way()
-    if other is not None:
-        raise PatchError(
-            name,
-            f"cannot be loaded while the transition of '{other}' is under way",
-            f"wait for it (livegraft wait {other}) or undo it (livegraft unload {other})",
-        )
+    for core in patches.both:
+        other = core.under_way()
+        if other is not None:
+            raise PatchError(
+                name,
+                f"cannot be loaded while the transition of '{other}' is under way",
+                f"wait for it (livegraft wait {other}) or undo it (livegraft unload {other})",
+            )
 
 
 @dataclass(slots=True)
@@ -190,75 +216,117 @@ class _Attempt:
     found: identity.Identity
     patches: Livepatches
     log: KernelLog
+    options: Options
     ours: bool = False
+    cautions: tuple[str, ...] = ()
+    cold: cold.Looks | None = None
 
-    def run(self, timeout: float, keep_waiting: bool, progress: Progress) -> Loaded:
+    def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Loaded:
         """All or nothing: whatever ends this without an answer is undone, then told."""
         name = self.payload.name
         try:
-            with progress.step("load"):
-                began = time.monotonic()
-                with held_back():
-                    self.chosen.insert(self.payload)
-                    self.ours = True
-                call_ms = (time.monotonic() - began) * 1000
+            with lock.alone(name, timeout):
+                self._look_around(timeout, on_stall, progress)
+                with progress.step("load"):
+                    began = time.monotonic()
+                    with held_back():
+                        self.chosen.insert(self.payload, self.options)
+                        self.ours = True
+                    call_ms = (time.monotonic() - began) * 1000
             with progress.step("transition"):
-                waited = self.chosen.wait(name, timeout)
+                waited = wait_out(self.chosen, name, timeout, on_stall, progress)
             with undisturbed():
-                if waited.finished or keep_waiting:
+                if waited.finished or on_stall is OnStall.WAIT:
                     return self._in_effect(call_ms, waited)
-                raise self._undone_for_time(timeout)
+                raise self._undone_for_time(waited.seconds)
         except BaseException as error:
             # Not ours: the kernel has cleaned up itself; what has this name is somebody else's.
             if self.ours:
                 with undisturbed():
-                    undone = undo(self.chosen, name, self.patches)
+                    undone = undo(self.chosen, name)
                     if isinstance(error, KeyboardInterrupt):
                         how = "and undone" if undone else "but the kernel is still undoing it"
                         progress.note(f"{name}: interrupted, {how}")
             raise
+
+    def _look_around(self, timeout: float, on_stall: OnStall, progress: Progress) -> None:
+        """What has to be so at the moment when the kernel is asked."""
+        name, root = self.payload.name, self.patches.root
+        _require_free(name, self.patches)
+        settings.check(name, self.payload.data, root)
+        functions = self.payload.functions
+        self.cautions = redirections.check(
+            name, functions, self.chosen.name, self.options.direct, self.patches
+        )
+        if self.chosen.name is not ModelName.NATIVE or not functions:
+            return
+        with progress.step("cold"):
+            code = cold.parts_of(functions, root)
+            self.cold, left = cold.wait_until_left(code, timeout, root)
+        if not left and on_stall is not OnStall.FORCE:
+            who = cold.who(code, root)
+            raise state.timeout_error(
+                name,
+                timeout,
+                who,
+                "the kernel's core does not look at that part of a function; it was not loaded",
+                "end or wake what is inside, allow more time (--timeout), or use --model hybrid",
+            )
 
     def _in_effect(self, call_ms: float, waited: Wait) -> Loaded:
         name = self.payload.name
         patch = self.patches.get(name)
         if patch is None or not patch.enabled:
             self.ours = False
-            undo(self.chosen, name, self.patches)
+            undo(self.chosen, name)
             raise PatchError(
                 name, "somebody else has undone it while it was loading", "load it again"
             )
+        detail = self.chosen.detail(patch)
         spent = last_transition(self.log, name, Direction.PATCHING)
+        looks = self.cold.again(self.patches.root) if self.cold and waited.finished else self.cold
         return Loaded(
             name=name,
             model=self.chosen.name,
             state=PatchState.ENABLED if waited.finished else PatchState.TRANSITION,
             foreign=self.payload.manifest is None,
-            transition_ms=spent.milliseconds if spent else None,
-            tasks_ms=spent.tasks_milliseconds if spent else None,
+            transition_ms=spent.milliseconds if spent else detail.transition_ms,
+            tasks_ms=spent.tasks_milliseconds if spent else detail.tasks_ms,
             call_ms=call_ms,
             wait_ms=waited.seconds * 1000,
             kicks=waited.kicks,
             objects=patch.objects,
             absent=self.found.absent,
-            warnings=(*self.found.warnings, *self._cautions()),
-            blockers=() if waited.finished else tuple(state.evidence(name, self.patches)),
+            warnings=(
+                *self.found.warnings,
+                *self.cautions,
+                *self._returning(),
+                *(looks.warnings if looks else ()),
+                *(state.FORCED,) * detail.forced,
+            ),
+            blockers=() if waited.finished else detail.blockers,
+            detail=detail,
+            signalled=waited.signalled,
+            cold=looks,
         )
 
-    def _cautions(self) -> tuple[str, ...]:
+    def _returning(self) -> tuple[str, ...]:
         modules = self.payload.relocated_modules
-        return () if not modules or returning.can_return() else returning.cautions(modules)
+        if self.chosen.name is not ModelName.NATIVE or not modules or returning.can_return():
+            return ()
+        return returning.cautions(modules)
 
-    def _undone_for_time(self, timeout: float) -> TransitionTimeout:
+    def _undone_for_time(self, seconds: float) -> TransitionTimeout:
         name = self.payload.name
-        who = state.evidence(name, self.patches)
+        who = state.evidence(name, self.chosen)
         self.ours = False
-        undone = undo(self.chosen, name, self.patches)
+        undone = undo(self.chosen, name)
         if undone:
             outcome = "undone, nothing was changed"
             remedy = (
-                "end or wake what blocks it, allow more time (--timeout), or use --keep-waiting"
+                "end or wake what blocks it, allow more time (--timeout), or use another --on-stall"
             )
         else:
             outcome = "the kernel is still undoing it"
             remedy = f"livegraft wait {name}, then livegraft unload {name}"
-        return state.timeout_error(name, timeout, who, outcome, remedy)
+        return state.timeout_error(name, seconds, who, outcome, remedy)

@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import Sequence
 
-from livegraft.errors import KernelRefused, PatchError
-from livegraft.runtime import syscalls
+from livegraft.errors import PatchError, UsageError
+from livegraft.runtime import blockers, kernellog, stacks, syscalls
 from livegraft.runtime.interruption import held_back
-from livegraft.runtime.kernellog import KernelLog
-from livegraft.runtime.livepatch import Livepatches
-from livegraft.runtime.model import Model, ModelName, Wait
+from livegraft.runtime.kernellog import KernelLog, Record
+from livegraft.runtime.livepatch import LivePatch, Livepatches
+from livegraft.runtime.model import Detail, Model, ModelName, Options, Phase, Wait, set_enabled
 from livegraft.runtime.payload import Payload
+from livegraft.runtime.stacks import Code
 
 KICK_PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Seconds before each kick: ten in half a second, well below the core's 15."""
@@ -38,6 +39,11 @@ at the times of as many :data:`KICK_PAUSES`."""
 
 LATER_PAUSES = (0.0, 0.016, 0.064, 0.256)
 """As :data:`KICK_PAUSES`, for a transition that was kicked before: the core adds all of them up."""
+
+SIGNAL_LOOKS = 16
+SIGNAL_PAUSE = 0.02
+"""Kicks after which the core has sent its signals, whatever it had counted, and seconds between
+two: a look has to be over before the next kick, or both are one."""
 
 POLL_SHORTEST = 0.001
 POLL_LONGEST = 0.05
@@ -70,7 +76,22 @@ class NativeModel(Model):
     def require(self) -> None:
         self.patches.require_core()
 
-    def insert(self, payload: Payload) -> None:
+    def accept(self, payload: Payload, options: Options) -> None:
+        if options.replace:
+            raise PatchError(
+                payload.name,
+                "cannot replace older patches under model native: the kernel's core reads that "
+                "from the patch, and it was built to go on top of them",
+                "unload them first (livegraft unload --all), or use a model of the engine",
+            )
+        if not options.direct:
+            raise UsageError(
+                payload.name,
+                "--no-direct is for the engine's models: native never uses direct calls",
+                "leave it out",
+            )
+
+    def insert(self, payload: Payload, options: Options) -> None:
         # A foreign module has no parameter "model", and the kernel would warn about it.
         parameters = "" if payload.manifest is None else f"model={self.name}"
         with KernelLog() as log:
@@ -110,26 +131,7 @@ class NativeModel(Model):
         return (self.patches.looks(name) or before) - before
 
     def turn_off(self, name: str, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            match self._disable(name):
-                case 0 | errno.EINVAL | errno.ENOENT | errno.ENODEV:
-                    return  # off, on its way, or off already
-                case errno.EBUSY if time.monotonic() < end:
-                    time.sleep(POLL_LONGEST)
-                case errno.EBUSY:
-                    other = self.patches.under_way() or "another patch"
-                    raise PatchError(
-                        name,
-                        f"cannot be undone while the transition of '{other}' is under way",
-                        f"wait for it: livegraft wait {other}",
-                    )
-                case code:
-                    raise PatchError(
-                        name,
-                        f"the kernel does not undo it [{errno.errorcode.get(code, code)}]",
-                        "run as root",
-                    )
+        set_enabled(self.patches, name, lambda: self._disable(name), seconds)
 
     def _disable(self, name: str) -> int:
         """Write ``enabled``; 0 or the error number.
@@ -158,13 +160,90 @@ class NativeModel(Model):
         self._hastened = False  # a reversal begins to count anew
         return self.patches.set_enabled(name, True) == 0
 
+    def signal(self, name: str) -> None:
+        """The core signals at every 15th look, so it is made to look as often as that."""
+        if not self.patches.can_kick(name):
+            raise PatchError(
+                name,
+                "cannot be signalled for: the kernel's core does it by itself, after 15 seconds, "
+                "and this patch has no parameter by which it could be told to do it now",
+                "use --on-stall wait, or a --timeout of more than 15 seconds",
+            )
+        for _ in range(SIGNAL_LOOKS):
+            if not self.patches.in_transition(name):
+                return
+            self.patches.kick(name)
+            time.sleep(SIGNAL_PAUSE)
+
+    def force(self, name: str) -> None:
+        code = self.patches.write(f"{name}/force", "1")
+        # EINVAL: no transition of its own is under way any more, so there is nothing to be done.
+        if code not in (0, errno.EINVAL, errno.ENOENT, errno.ENODEV):
+            raise PatchError(
+                name,
+                f"the kernel does not force its transition [{errno.errorcode.get(code, code)}]",
+                "run as root",
+            )
+
+    def detail(self, patch: LivePatch) -> Detail:
+        with KernelLog(from_start=True) as log:
+            records = log.read()
+        moved = left = None
+        found: tuple[blockers.Blocker, ...] = ()
+        phase = Phase.APPLIED if patch.enabled else Phase.UNDONE
+        if patch.transition:
+            phase = Phase.APPLYING if patch.enabled else Phase.UNDOING
+            sides = blockers.sides(
+                int(patch.enabled),
+                self._to_leave(patch),
+                _waiting_ms(records, patch.name),
+                self.patches.root / "proc",
+            )
+            moved, left, found = sides.moved, len(sides.blockers), sides.blockers
+            if not moved and not left:  # not root: the kernel hides it
+                moved = left = None
+        forced = kernellog.was_forced(records, patch.name)
+        return Detail(phase, moved, left, found, forced, None, {}, {})
+
+    def _to_leave(self, patch: LivePatch) -> Code:
+        """What tasks have to leave: the old code, which may be another patch's, or the new."""
+        functions = frozenset(
+            (each.name, name) for each in patch.objects for name, _ in each.functions
+        )
+        if not patch.enabled:
+            return Code(functions, frozenset({patch.name}))
+        below = {
+            other.name
+            for other in map(self.patches.get, self.patches.names())
+            if other and other.name != patch.name and other.functions & patch.functions
+        }
+        return Code(functions, frozenset(below))
+
     def remove(self, name: str) -> None:
-        if not self.patches.is_loaded(name):
-            return
-        with KernelLog() as log:
-            try:
-                syscalls.delete_module(name, log=log)
-            except KernelRefused as error:
-                # Who reverses a load that is under way races with it for removing the module.
-                if error.errno_name != "ENOENT":
-                    raise
+        """As any model's, when no stack holds code of the patch.
+
+        The core's check knows the new functions themselves. It sees neither their cold parts nor
+        what they have left to by a jump, as in ``return helper()``.
+        """
+        end = time.monotonic() + syscalls.REFERENCE_SECONDS
+        pause = POLL_SHORTEST
+        code = Code(frozenset(), frozenset({name}))
+        while found := stacks.inside(code, self.patches.root / "proc"):
+            if time.monotonic() > end:
+                task, frames = found[0]
+                raise PatchError(
+                    name,
+                    f"is off, but {task.comm} (pid {task.pid}) is still inside its code: "
+                    f"{code.first_in(frames)}",
+                    f"end or wake it, then: livegraft unload {name}",
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, POLL_LONGEST)
+        super().remove(name)
+
+
+def _waiting_ms(records: list[Record], name: str) -> int | None:
+    seen = kernellog.transitions(records, name)
+    if not seen or seen[-1].completed is not None:
+        return None
+    return max(0, int(time.monotonic() * 1000 - seen[-1].started / 1000))

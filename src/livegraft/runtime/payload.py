@@ -25,6 +25,9 @@ SECTION = ".livegraft"
 FORMAT = 1
 """The manifest's format that this code reads."""
 
+CHANGED = "changed"
+"""The state of functions that are redirected; others are only told of."""
+
 MODULE_NAME_LENGTH = 55
 """Characters of a module's name: ``MODULE_NAME_LEN`` of include/linux/module.h, less its NUL."""
 
@@ -100,6 +103,18 @@ class Payload:
     def release(self) -> str:
         """The kernel release that the module was built for."""
         return self.vermagic.split(" ", 1)[0]
+
+    @property
+    def functions(self) -> tuple[tuple[str, str], ...]:
+        """What it redirects, by object and name; empty for a foreign one, which does not tell."""
+        if self.manifest is None:
+            return ()
+        return tuple(
+            (each.name, function.name)
+            for each in self.manifest.objects
+            for function in each.functions
+            if function.state == CHANGED
+        )
 
     @property
     def sha256(self) -> str:

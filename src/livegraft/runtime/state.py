@@ -10,13 +10,17 @@ from enum import StrEnum
 
 from livegraft.errors import PatchError, TransitionTimeout
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import blockers, kernellog, returning
+from livegraft.runtime import kernellog, redirections, returning, settings
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.kernellog import KernelLog, Record
 from livegraft.runtime.livepatch import MARK, LiveObject, LivePatch, Livepatches
-from livegraft.runtime.model import ModelName
+from livegraft.runtime.model import Detail, Model, ModelName, model_of
 from livegraft.runtime.native import LATER_PAUSES, NativeModel
 from livegraft.runtime.payload import FORMAT
+from livegraft.runtime.redirections import Kind, Redirection
+
+FORCED = "a transition was forced: its module can never be removed"
+"""A caution."""
 
 
 class PatchState(StrEnum):
@@ -53,6 +57,8 @@ class Status:
         stack_order: 1 for the first loaded, None on kernels that do not tell.
         blockers: while in transition, the tasks that have not changed sides (root only).
         warnings: what the user should know as long as it is loaded.
+        detail: how far it is; None if disabled.
+        redirections: what else redirects its functions, as far as tracefs can be read.
     """
 
     name: str
@@ -66,9 +72,12 @@ class Status:
     stack_order: int | None
     blockers: tuple[Blocker, ...]
     warnings: tuple[str, ...] = ()
+    detail: Detail | None = None
+    redirections: tuple[Redirection, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The patch as it stands in the documents of ``status`` and ``wait``."""
+        detail = self.detail
         return {
             "name": self.name,
             "state": self.state.value,
@@ -81,6 +90,14 @@ class Status:
             "stack_order": self.stack_order,
             "blockers": [each.as_json() for each in self.blockers],
             "warnings": list(self.warnings),
+            "phase": detail.phase.value if detail else None,
+            "moved": detail.moved if detail else None,
+            "left": detail.left if detail else None,
+            "forced": detail is not None and detail.forced,
+            "direct": detail.direct if detail else None,
+            "signals": dict(detail.counts) if detail and detail.counts else None,
+            "times": dict(detail.times) if detail and detail.times else None,
+            "redirections": [each.as_json() for each in self.redirections],
         }
 
 
@@ -125,7 +142,7 @@ def require_livepatch(name: str, patches: Livepatches) -> None:
     """
     if "/" in name or not patches.is_loaded(name):
         raise PatchError(name, "no such live patch is loaded", "'livegraft status' lists them")
-    if patches.get(name) is None and not patches.is_livepatch_module(name):
+    if patches.of(name).get(name) is None and not patches.is_livepatch_module(name):
         raise PatchError(
             name, "is a kernel module but not a live patch", "'livegraft status' lists live patches"
         )
@@ -155,50 +172,40 @@ def wait(
     patches = patches or Livepatches()
     patches.require_core()
     require_livepatch(name, patches)
+    chosen = model_of(name, kicks=kicks, patches=patches)
+    if isinstance(chosen, NativeModel):
+        chosen.pauses = LATER_PAUSES  # who began the transition has kicked already
     with progress.step("transition"):
-        waited = NativeModel(kicks=kicks, patches=patches, pauses=LATER_PAUSES).wait(name, timeout)
+        waited = chosen.wait(name, timeout)
     if not waited.finished:
-        raise timed_out(name, timeout, patches, "it goes on", f"wait again: livegraft wait {name}")
+        who = evidence(name, chosen)
+        raise timeout_error(name, timeout, who, "it goes on", f"wait again: livegraft wait {name}")
     if not patches.is_loaded(name):
-        return Status(
-            name, PatchState.UNLOADED, None, (), ModelName.NATIVE, False, "", None, None, ()
-        )
+        return Status(name, PatchState.UNLOADED, None, (), chosen.name, False, "", None, None, ())
     return status(name, patches=patches)[0]
 
 
-def current_blockers(patch: LivePatch) -> list[Blocker]:
-    """Who has not changed sides in the transition of a patch that is under way."""
-    return blockers.find(1 if patch.enabled else 0, patch.functions, patch.name)
-
-
-def evidence(name: str, patches: Livepatches) -> list[Blocker]:
-    """As :func:`current_blockers`, at a moment when an undo waits for it: it never fails."""
+def evidence(name: str, chosen: Model) -> tuple[Blocker, ...]:
+    """Who has not changed sides, at a moment when an undo waits for it: it never fails."""
     try:
-        patch = patches.get(name)
-        return current_blockers(patch) if patch else []
+        patch = chosen.patches.get(name)
+        return chosen.detail(patch).blockers if patch else ()
     except Exception:
-        return []
+        return ()
 
 
-def timed_out(
-    name: str, seconds: float, patches: Livepatches, outcome: str, remedy: str
+def timeout_error(
+    name: str, seconds: float, who: Sequence[Blocker], outcome: str, remedy: str
 ) -> TransitionTimeout:
     """The error for a transition that is not complete in time.
 
     Args:
         name: the patch.
         seconds: for how long it was waited for.
-        patches: the sysfs view.
+        who: what blocked it.
         outcome: what happens or happened to the transition.
         remedy: what to do.
     """
-    return timeout_error(name, seconds, evidence(name, patches), outcome, remedy)
-
-
-def timeout_error(
-    name: str, seconds: float, who: Sequence[Blocker], outcome: str, remedy: str
-) -> TransitionTimeout:
-    """As :func:`timed_out`, with blockers that were found before."""
     named = (
         ", ".join(str(each) for each in who[:3]) or "an idle task, or a task that has just moved"
     )
@@ -212,7 +219,8 @@ def timeout_error(
 
 
 def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Status:
-    patch = patches.get(name)
+    chosen = model_of(name, patches=patches)
+    patch = chosen.patches.get(name)
     mark = patches.parameter(name, MARK)
     layout, _, fix = (mark or "").partition(":")
     result = Status(
@@ -229,6 +237,9 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     )
     if patch is None:
         return result
+    detail = chosen.detail(patch)
+    others = redirections.of(_functions(patch), patches, but=name) or []
+    result = replace(result, detail=detail, redirections=tuple(others))
     result = replace(result, warnings=_cautions(result, patches))
     if not patch.transition:
         # Not enabled and not in transition: the core is about to forget it.
@@ -237,16 +248,39 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
         result,
         state=PatchState.TRANSITION,
         direction=Direction.PATCHING if patch.enabled else Direction.UNPATCHING,
-        blockers=tuple(current_blockers(patch)),
+        blockers=detail.blockers,
     )
 
 
+def _functions(patch: LivePatch) -> list[redirections.Function]:
+    """What a patch redirects now: the functions of objects that are loaded."""
+    return [
+        (each.name, name) for each in patch.objects if each.patched for name, _ in each.functions
+    ]
+
+
 def _cautions(status: Status, patches: Livepatches) -> tuple[str, ...]:
-    """What lies ahead: an engine's models take a module again, the kernel's own core may not."""
+    """What is not as it should be, and what lies ahead."""
+    found = []
+    if settings.ftrace_is_off(patches.root):
+        found.append(
+            "ftrace is switched off: the old code runs; run 'sysctl kernel.ftrace_enabled=1'"
+        )
+    if status.detail and status.detail.forced:
+        found.append(FORCED)
+    newest_first = patches.names()
+    newer = {f"the live patch {each}" for each in newest_first[: newest_first.index(status.name)]}
+    own = Kind.LIVEPATCH if status.model == ModelName.NATIVE else Kind.ENGINE
+    for each in status.redirections:
+        if each.owner in newer:
+            found.append(f"{each}, which was loaded later and is in force there")
+        elif each.kind is not own:
+            found.append(f"{each} as well")
+    # An engine's models take a module again, the kernel's own core may not.
     modules = returning.relocated_modules(patches.sections(status.name))
-    if not modules or status.model != ModelName.NATIVE or returning.can_return(patches.root):
-        return ()
-    return returning.cautions(modules)
+    if modules and status.model == ModelName.NATIVE and not returning.can_return(patches.root):
+        found += returning.cautions(modules)
+    return tuple(found)
 
 
 def _since(name: str, patch: LivePatch | None, records: Sequence[Record]) -> float | None:

@@ -12,11 +12,12 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from livegraft.errors import KernelRefused, PatchError
+from livegraft.runtime import settings
 from livegraft.runtime.kernellog import KernelLog
+from livegraft.runtime.settings import Meaning
 
 NUMBERS = {"x86_64": (175, 176), "aarch64": (105, 106)}
 """init_module and delete_module. Sources: arch/x86/entry/syscalls/syscall_64.tbl and
@@ -27,14 +28,6 @@ CAP_SYS_MODULE = 16
 
 REFERENCE_SECONDS = 10.0
 """The kernel's core drops its reference on the module in a work item after the transition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What an error number says here, and what can be done about it."""
-
-    problem: str
-    remedy: str
 
 
 LOAD_ERRORS = {
@@ -61,7 +54,15 @@ LOAD_ERRORS = {
     ),
     errno.ENODEV: Meaning(
         "the consistency model '{model}' needs the engine module, which is not loaded",
-        "use --model native",
+        "load it (insmod livegraft_engine.ko), or use --model native",
+    ),
+    errno.EOPNOTSUPP: Meaning(
+        "the engine does not have the consistency model '{model}' on this kernel",
+        "'livegraft models' says which ones there are, and why not the others",
+    ),
+    errno.EPROTO: Meaning(
+        "the engine does not know this kind of payload",
+        "build the patch and the engine with the same livegraft",
     ),
     errno.EINVAL: Meaning(
         "the kernel does not accept the patch",
@@ -184,7 +185,7 @@ def refusal(
     if code == errno.ENODEV and model in ("", "native"):
         meaning = fallback  # no engine is needed: the kernel's own core said it
     if meanings is LOAD_ERRORS:
-        meaning = _said_in(log) or _setting_behind(code, root) or meaning
+        meaning = _said_in(log) or settings.behind(code, root) or meaning
     return KernelRefused(
         name,
         f"{meaning.problem.format(model=model, name=name)} [{errno.errorcode.get(code, code)}]",
@@ -201,24 +202,6 @@ def _said_in(log: Sequence[str]) -> Meaning | None:
             if found := pattern.search(line):
                 problem = meaning.problem.format(**found.groupdict())
                 return Meaning(problem, meaning.remedy)
-    return None
-
-
-def _setting_behind(code: int, root: Path) -> Meaning | None:
-    """A setting of this machine that explains an error better than the error number does."""
-    if code == errno.EPERM and _read(root / "proc/sys/kernel/modules_disabled") == "1":
-        return Meaning(
-            "loading modules was switched off until the next boot (kernel.modules_disabled=1)",
-            "reboot without that setting",
-        )
-    lockdown = _read(root / "sys/kernel/security/lockdown")
-    if code == errno.EPERM and ("[integrity]" in lockdown or "[confidentiality]" in lockdown):
-        return Meaning(
-            "the kernel is locked down and takes modules with a trusted signature only",
-            "sign the patch with a key that the machine trusts (mokutil)",
-        )
-    if code == errno.EBUSY and _read(root / "proc/sys/kernel/ftrace_enabled") == "0":
-        return Meaning("ftrace is switched off", "run 'sysctl kernel.ftrace_enabled=1'")
     return None
 
 
@@ -245,10 +228,3 @@ def _number(index: int) -> int:
     if machine not in NUMBERS:
         raise PatchError(machine, "livegraft has no live patches for this machine", "")
     return NUMBERS[machine][index]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from livegraft.errors import PatchError
 from livegraft.progress import SILENT, Progress
@@ -12,8 +13,9 @@ from livegraft.runtime import state, syscalls
 from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
-from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, forgotten, last_transition
-from livegraft.runtime.model import Model, ModelName, Wait, model_named
+from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, last_transition
+from livegraft.runtime.model import Detail, Model, Wait, model_of
+from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
 
 INTERRUPTED = {
@@ -30,33 +32,51 @@ class Unloaded:
 
     Args:
         name: its module.
-        state: unloaded; transition only if the caller wanted to leave it waiting.
+        model: the consistency model that it had.
+        state: unloaded; transition only if the caller wanted to leave it waiting; disabled if a
+            transition was forced, for then the module stays.
         transition_ms: from the kernel's "starting" to its "complete", by the log; None if the log
             does not tell, or there was none because it was disabled already.
         tasks_ms: the part of that until the last task had changed sides, if the log tells.
-        wait_ms: from the order to undo until that was seen to be complete.
+        wait_ms: from the order to undo until that was seen to be complete: the system is
+            consistent.
+        unloadable_ms: from the order until nothing in the kernel referred to the patch any more;
+            None if that was not seen.
         remove_ms: removing the module.
         kicks: how often the kernel was hastened.
+        forced: a transition of it was forced.
+        signalled: tasks in the way were signalled.
+        times: milliseconds of the parts of it, of the engine.
     """
 
     name: str
+    model: str
     state: PatchState
     transition_ms: float | None
     tasks_ms: float | None
     wait_ms: float
+    unloadable_ms: float | None
     remove_ms: float
     kicks: int
+    forced: bool = False
+    signalled: bool = False
+    times: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """The patch as it stands in the document of ``unload``."""
         return {
             "name": self.name,
+            "model": self.model,
             "state": self.state.value,
             "transition_ms": self.transition_ms,
             "tasks_ms": self.tasks_ms,
             "wait_ms": round(self.wait_ms, 3),
+            "unloadable_ms": None if self.unloadable_ms is None else round(self.unloadable_ms, 3),
             "remove_ms": round(self.remove_ms, 3),
             "kicks": self.kicks,
+            "forced": self.forced,
+            "signalled": self.signalled,
+            "times": dict(self.times) or None,
         }
 
 
@@ -64,8 +84,9 @@ def unload(
     name: str,
     *,
     timeout: float = TIMEOUT,
+    on_stall: str = OnStall.UNDO,
+    force_anyway: bool = False,
     kicks: bool = True,
-    keep_waiting: bool = False,
     progress: Progress = SILENT,
 ) -> Unloaded:
     """Undo a live patch, wait until no task uses it, and remove its module.
@@ -76,30 +97,34 @@ def unload(
     Args:
         name: the patch.
         timeout: seconds for the transition.
+        on_stall: what to do when they are over, one of :class:`~livegraft.runtime.stall.OnStall`;
+            ``undo`` turns the patch on again, after ``wait`` it has to be unloaded again.
+        force_anyway: what ``force`` has to be said with: it can crash the kernel.
         kicks: hasten it; only a benchmark's control wants False.
-        keep_waiting: leave a transition that is not complete in time to the kernel; the module then
-            has to be unloaded again.
         progress: told of the steps.
 
     Raises:
+        UsageError: ``force`` was not said with ``force_anyway``.
         PatchError: not root; no live patch of that name is loaded.
         KernelRefused: it is undone, but the kernel keeps the module.
         TransitionTimeout: turned on again, because tasks did not leave it in time; names them.
     """
+    way = chosen(on_stall, force_anyway)
     syscalls.require_module_capability("unload a live patch")
     patches = Livepatches()
     patches.require_core()
     state.require_livepatch(name, patches)
-    chosen = model_named(ModelName.NATIVE, kicks=kicks)
+    the_model = model_of(name, kicks=kicks)
     with KernelLog() as log:
-        return _Attempt(name, chosen, patches, log).run(timeout, keep_waiting, progress)
+        return _Attempt(name, the_model, the_model.patches, log).run(timeout, way, progress)
 
 
 def unload_all(
     *,
     timeout: float = TIMEOUT,
+    on_stall: str = OnStall.UNDO,
+    force_anyway: bool = False,
     kicks: bool = True,
-    keep_waiting: bool = False,
     progress: Progress = SILENT,
 ) -> list[Unloaded]:
     """Unload every live patch, foreign ones too, the newest first.
@@ -117,8 +142,9 @@ def unload_all(
                 unload(
                     name,
                     timeout=timeout,
+                    on_stall=on_stall,
+                    force_anyway=force_anyway,
                     kicks=kicks,
-                    keep_waiting=keep_waiting,
                     progress=progress,
                 )
             )
@@ -138,30 +164,33 @@ class _Attempt:
     patches: Livepatches
     log: KernelLog
     ours: bool = False
+    began: float = 0.0
+    unloadable_ms: float | None = None
+    detail: Detail | None = None
 
-    def run(self, timeout: float, keep_waiting: bool, progress: Progress) -> Unloaded:
+    def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Unloaded:
         """All or nothing: whatever ends this without an answer is turned on again, then told."""
         try:
-            waited = self._undo(timeout, progress)
+            waited = self._undo(timeout, on_stall, progress)
             with undisturbed():
                 if waited.finished:
                     return self._removed(waited, progress)
-                if keep_waiting:
+                if on_stall is OnStall.WAIT:
                     self.ours = False
                     return self._answer(PatchState.TRANSITION, waited)
-                who = state.evidence(self.name, self.patches)
+                who = state.evidence(self.name, self.chosen)
                 became = self._turn_on()
                 if became is PatchState.UNLOADED:  # it was complete a moment later
                     return self._answer(became, waited)
                 raise state.timeout_error(
                     self.name,
-                    timeout,
+                    waited.seconds,
                     who,
                     "turned on again, nothing was changed"
                     if became is PatchState.ENABLED
                     else "the kernel is still turning it on again",
-                    "end or wake what blocks it, allow more time (--timeout), or use "
-                    "--keep-waiting",
+                    "end or wake what blocks it, allow more time (--timeout), or use another "
+                    "--on-stall",
                 )
         except BaseException as error:
             if self.ours:
@@ -171,19 +200,19 @@ class _Attempt:
                         progress.note(f"{self.name}: {INTERRUPTED[became]}")
             raise
 
-    def _undo(self, timeout: float, progress: Progress) -> Wait:
+    def _undo(self, timeout: float, on_stall: OnStall, progress: Progress) -> Wait:
+        self.began = time.monotonic()
         if self.patches.get(self.name) is None:
             return Wait(True, True, 0, 0.0)  # disabled already
         with progress.step("transition"):
-            began = time.monotonic()
             self.ours = True
             try:
                 self.chosen.turn_off(self.name, timeout)
             except PatchError:
                 self.ours = False  # the kernel has not taken the order
                 raise
-            waited = self.chosen.wait(self.name, timeout)
-            return Wait(waited.finished, waited.gone, waited.kicks, time.monotonic() - began)
+            waited = wait_out(self.chosen, self.name, timeout, on_stall, progress)
+            return replace(waited, seconds=time.monotonic() - self.began)
 
     def _removed(self, waited: Wait, progress: Progress) -> Unloaded:
         patch = self.patches.get(self.name)
@@ -194,16 +223,22 @@ class _Attempt:
                 "somebody else has turned it on again while it was being undone",
                 "unload it again",
             )
+        if patch is not None:
+            self.detail = self.chosen.detail(patch)
         with progress.step("remove"):
             began = time.monotonic()
-            self._remove()
+            became = self._remove(waited.forced)
             remove_ms = (time.monotonic() - began) * 1000
-        return self._answer(PatchState.UNLOADED, waited, remove_ms)
+        return self._answer(became, waited, remove_ms)
 
-    def _remove(self) -> None:
+    def _remove(self, forced: bool = False) -> PatchState:
         self.ours = False  # it is off for good: whatever comes now, it cannot be turned on again
-        forgotten(self.name, self.patches)
+        if self.chosen.forget(self.name):
+            self.unloadable_ms = (time.monotonic() - self.began) * 1000
+        if forced or (self.detail is not None and self.detail.forced):
+            return PatchState.DISABLED  # the kernel keeps the module for good
         self.chosen.remove(self.name)
+        return PatchState.UNLOADED
 
     def _turn_on(self) -> PatchState:
         """Reverse the undoing; if it is too late for that, complete it. Nothing interrupts this.
@@ -220,19 +255,24 @@ class _Attempt:
             patch = self.patches.get(self.name)
             if patch is not None and patch.enabled:
                 return PatchState.ENABLED
-            self._remove()
-            return PatchState.UNLOADED
+            return self._remove()
 
     def _answer(self, became: PatchState, waited: Wait, remove_ms: float = 0.0) -> Unloaded:
+        detail = self.detail
         spent = None
-        if became is PatchState.UNLOADED:
+        if became is not PatchState.TRANSITION:
             spent = last_transition(self.log, self.name, Direction.UNPATCHING)
         return Unloaded(
             name=self.name,
+            model=self.chosen.name,
             state=became,
-            transition_ms=spent.milliseconds if spent else None,
-            tasks_ms=spent.tasks_milliseconds if spent else None,
+            transition_ms=spent.milliseconds if spent else detail.tasks_ms if detail else None,
+            tasks_ms=spent.tasks_milliseconds if spent else detail.tasks_ms if detail else None,
             wait_ms=waited.seconds * 1000,
+            unloadable_ms=self.unloadable_ms,
             remove_ms=remove_ms,
             kicks=waited.kicks,
+            forced=waited.forced or (detail is not None and detail.forced),
+            signalled=waited.signalled,
+            times=detail.times if detail else {},
         )

@@ -33,13 +33,27 @@ static noinline __noclone void new_doze(wait_queue_head_t *queue, bool *over)
 	asm volatile("");
 }
 
+static noinline __noclone int new_bed(wait_queue_head_t *queue, bool *over)
+{
+	wait_event(*queue, READ_ONCE(*over));
+	asm volatile("");
+	return 3;
+}
+
+/* It is left by a jump to new_bed(), and is on no stack then. */
+static noinline __noclone int new_shiver(wait_queue_head_t *queue, bool *over, bool deep)
+{
+	return deep ? new_bed(queue, over) : 2;
+}
+
 static struct klp_func vmlinux_funcs[] = {
 	{ .old_name = "cmdline_proc_show", .new_func = new_cmdline_proc_show, .old_sympos = 1 }, { }
 };
 
 static struct klp_func target_funcs[] = {
 	{ .old_name = "lgt_answer", .new_func = new_answer, .old_sympos = 1 },
-	{ .old_name = "lgt_doze", .new_func = new_doze, .old_sympos = 1 }, { }
+	{ .old_name = "lgt_doze", .new_func = new_doze, .old_sympos = 1 },
+	{ .old_name = "lgt_shiver", .new_func = new_shiver, .old_sympos = 1 }, { }
 };
 
 static struct klp_object objs[] = {

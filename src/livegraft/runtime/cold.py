@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cold parts: code that the kernel's own stack check does not see.
+
+The compiler moves a function's unlikely code to ``f.cold``, elsewhere and with a symbol of its own.
+The kernel's core looks for return addresses within the symbol ``f`` only (kernel/livepatch/
+transition.c, ``klp_check_stack_func``): a task that sleeps in a call made from ``f.cold`` is taken
+for one that is outside. The engine looks at every part of a function; under ``native`` the loader
+looks itself.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from livegraft.runtime import blockers, stacks
+from livegraft.runtime.blockers import Blocker
+from livegraft.runtime.stacks import VMLINUX, Code
+
+PAUSE = 0.01
+"""Seconds between two looks."""
+
+SYMBOL = re.compile(rb"^[0-9a-f]+ [tT] (\S+?)\.cold(?:\.\d+)?(?:\t\[(\S+)\])?$", re.MULTILINE)
+"""A cold part in /proc/kallsyms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What was seen of tasks inside cold parts.
+
+    Args:
+        code: the cold parts of the changed functions.
+        waited_ms: for how long the load waited until nobody was inside.
+        before: who was inside at the first look.
+        after: who was inside when every task had changed sides: it runs the old code on.
+    """
+
+    code: Code
+    waited_ms: float
+    before: tuple[Blocker, ...]
+    after: tuple[Blocker, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """As it stands in the document of ``load``."""
+        return {
+            "functions": sorted(":".join(each) for each in self.code.functions),
+            "waited_ms": round(self.waited_ms, 3),
+            "before": [each.as_json() for each in self.before],
+            "after": [each.as_json() for each in self.after],
+        }
+
+    def again(self, root: Path = Path("/")) -> Looks:
+        """With a look at who is inside now."""
+        return replace(self, after=who(self.code, root)) if self.code.functions else self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return tuple(
+            f"{each} ran on in the old code when every task had changed sides: the kernel's core "
+            f"does not look at cold parts; the engine's models do"
+            for each in self.after
+        )
+
+
+def parts_of(functions: Iterable[tuple[str, str]], root: Path = Path("/")) -> Code:
+    """The cold parts of functions, each given by object and name."""
+    wanted = set(functions)
+    try:
+        text = (root / "proc/kallsyms").read_bytes()
+    except OSError:
+        text = b""
+    found = {
+        (owner.decode() or VMLINUX, name.decode("utf-8", "replace"))
+        for name, owner in SYMBOL.findall(text)
+    }
+    return Code(frozenset(wanted & found), cold_only=True)
+
+
+def who(code: Code, root: Path = Path("/")) -> tuple[Blocker, ...]:
+    """The tasks that are inside cold parts now."""
+    return tuple(blockers.describe(task, code) for task, _ in stacks.inside(code, root / "proc"))
+
+
+def wait_until_left(code: Code, seconds: float, root: Path = Path("/")) -> tuple[Looks, bool]:
+    """Wait until nobody is inside cold parts.
+
+    Args:
+        code: the cold parts.
+        seconds: for how long at most.
+        root: where proc/ is.
+
+    Returns:
+        What was seen, and whether all have left.
+    """
+    began = time.monotonic()
+    if not code.functions:
+        return Looks(code, 0.0, ()), True
+    inside = before = who(code, root)
+    while inside and time.monotonic() - began < seconds:
+        time.sleep(PAUSE)
+        inside = who(code, root)
+    waited = (time.monotonic() - began) * 1000 if before else 0.0
+    return Looks(code, waited, before), not inside

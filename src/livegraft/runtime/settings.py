@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Settings of a machine that keep every live patch out, told before the kernel is asked."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from livegraft.errors import PatchError
+from livegraft.runtime import stacks
+
+SIGNED = b"~Module signature appended~\n"
+"""How a signed module ends: include/linux/module_signature.h, ``MODULE_SIG_STRING``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What stands behind a refusal, and what can be done about it."""
+
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that keeps live patches out.
+
+    Args:
+        place: its file, below the root.
+        holds: whether a value of it does so.
+        code: the error number with which the kernel answers then.
+        unsigned: it keeps out modules without a signature only.
+        meaning: what is told.
+    """
+
+    place: str
+    holds: Callable[[str], bool]
+    code: int
+    unsigned: bool
+    meaning: Meaning
+
+
+_SIGN = "sign the patch with a key that the machine trusts (mokutil)"
+
+SETTINGS = (
+    Setting(
+        "proc/sys/kernel/modules_disabled",
+        lambda value: value == "1",
+        errno.EPERM,
+        False,
+        Meaning(
+            "loading modules was switched off until the next boot (kernel.modules_disabled=1)",
+            "reboot without that setting",
+        ),
+    ),
+    Setting(
+        "sys/kernel/security/lockdown",
+        lambda value: "[integrity]" in value or "[confidentiality]" in value,
+        errno.EPERM,
+        True,
+        Meaning("the kernel is locked down and takes modules with a trusted signature only", _SIGN),
+    ),
+    Setting(
+        "sys/module/module/parameters/sig_enforce",
+        lambda value: value == "Y",
+        errno.EKEYREJECTED,
+        True,
+        Meaning("the kernel takes modules with a trusted signature only (sig_enforce)", _SIGN),
+    ),
+    Setting(
+        "proc/sys/kernel/ftrace_enabled",
+        lambda value: value == "0",
+        errno.EBUSY,
+        False,
+        Meaning(
+            "ftrace is switched off, and every redirection with it",
+            "run 'sysctl kernel.ftrace_enabled=1'",
+        ),
+    ),
+)
+
+
+def ftrace_is_off(root: Path = Path("/")) -> bool:
+    """Whether no redirection is in force."""
+    return stacks.read(root / "proc/sys/kernel/ftrace_enabled") == "0"
+
+
+def behind(code: int, root: Path = Path("/")) -> Meaning | None:
+    """A setting that explains an error number of the kernel better than the number does."""
+    for each in SETTINGS:
+        if each.code == code and each.holds(stacks.read(root / each.place)):
+            return each.meaning
+    return None
+
+
+def check(name: str, data: bytes, root: Path = Path("/")) -> None:
+    """Refuse what the kernel would refuse.
+
+    Args:
+        name: the patch.
+        data: the whole module; whether its signature is one that is trusted, the kernel decides.
+        root: where proc/ and sys/ are.
+
+    Raises:
+        PatchError: a setting of this machine keeps the patch out.
+    """
+    for each in SETTINGS:
+        if each.unsigned and data.endswith(SIGNED):
+            continue
+        if each.holds(stacks.read(root / each.place)):
+            raise PatchError(
+                name, f"{each.meaning.problem}; nothing was changed", each.meaning.remedy
+            )

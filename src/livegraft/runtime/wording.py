@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The documents of the runtime's verbs, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from livegraft.runtime.model import GUARANTEES
+
+
+def _text_load(document: Mapping[str, Any]) -> list[str]:
+    lines = [f"{document['name']}: {document['state']}{_took(document)}"]
+    lines += _objects(document["objects"])
+    lines += [f"  {name}: not loaded, patched when it comes" for name in document["absent"]]
+    lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
+    lines += [f"  caution: {warning}" for warning in document["warnings"]]
+    return lines
+
+
+def _text_unload(document: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{each['name']}: {each['state']}{_took(each)}{_unloadable(each)}"
+        for each in document["unloaded"]
+    ]
+    return lines or ["no live patch is loaded"]
+
+
+def _text_status(document: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for each in document["patches"]:
+        lines += _text_wait(each)
+        if each["model"] in GUARANTEES:
+            lines.append(f"  {each['model']}: {GUARANTEES[each['model']]}")
+    return lines or ["no live patch is loaded"]
+
+
+def _text_wait(document: Mapping[str, Any]) -> list[str]:
+    direction = f" ({document['direction']})" if document["direction"] else ""
+    since = f" since {document['since']}" if document["since"] else ""
+    origin = "foreign" if document["foreign"] else f"model {document['model']}"
+    forced = ", forced" if document["forced"] else ""
+    lines = [f"{document['name']}: {document['state']}{direction}{since}, {origin}{forced}"]
+    lines += _objects(document["objects"])
+    lines += _counts(document)
+    lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
+    lines += [f"  caution: {warning}" for warning in document["warnings"]]
+    return lines
+
+
+def _took(document: Mapping[str, Any]) -> str:
+    if document["transition_ms"] is None:
+        return ""
+    return f", every task changed sides within {document['transition_ms']:.1f} ms"
+
+
+def _unloadable(document: Mapping[str, Any]) -> str:
+    if document["forced"]:
+        return ", forced: the module stays until the next boot"
+    if document["unloadable_ms"] is None:
+        return ""
+    return f", unloadable after {document['unloadable_ms']:.1f} ms"
+
+
+def _counts(document: Mapping[str, Any]) -> list[str]:
+    if document["state"] != "transition" or document["left"] is None:
+        return []
+    return [f"  {document['moved']} tasks have changed sides, {document['left']} have not"]
+
+
+def _text_models(document: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for each in document["models"]:
+        lines += [
+            f"{each['name']}: {'available' if each['available'] else 'not available'}",
+            f"  a task changes when it has left {each['when']}",
+            f"  what changes at once: {each['at_once']}",
+            f"  mixed versions can be seen by {each['mixed']}",
+        ]
+        if each["reason"]:
+            lines += [f"  {each['reason']}", f"  remedy: {each['remedy']}"]
+    engine = document["engine"]
+    return [*lines, f"engine: {'not loaded' if engine is None else 'version ' + engine}"]
+
+
+def _text_blockers(document: Mapping[str, Any]) -> list[str]:
+    direction = f" ({document['direction']})" if document["direction"] else ""
+    head = f"{document['name']}: {document['state']}{direction}, model {document['model']}"
+    lines = [head, *_counts(document)]
+    for each in document["blockers"]:
+        waiting = "" if each["waiting_ms"] is None else f", for {each['waiting_ms'] / 1000:.1f} s"
+        lines += [f"{_blocker(each)}{waiting}", f"  what would move it: {each['moves']}"]
+        lines += [f"    {frame}" for frame in each["stack"]]
+    if document["state"] == "transition" and not document["blockers"]:
+        lines.append("  nobody is seen in the way")
+    return lines
+
+
+def _text_forecast(document: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{document['name']}: {document['tasks']} tasks, looked at {document['looks']} times in "
+        f"{document['seconds']:.1f} s"
+    ]
+    for each in document["models"]:
+        where = "" if each["available"] else " (not available here)"
+        if each["median_ms"] is None:
+            how = "not complete within what was seen"
+        else:
+            how = (
+                f"complete in {each['chance']:.0%} of the cases, within {each['median_ms']:.0f} ms "
+                f"(median), {each['longest_ms']:.0f} ms at most"
+            )
+        lines.append(f"{each['model']}{where}: {how}")
+        if each["signals"]:
+            lines.append(f"  {each['signals']} sleeping tasks would be signalled")
+        lines += [
+            f"  {one['comm']} (pid {one['pid']}) is in the way"
+            + (f", inside {one['function']}" if one["function"] else ", it stays in the kernel")
+            for one in each["blockers"]
+        ]
+    return lines
+
+
+def _objects(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"  {each['name']}: {'patched' if each['patched'] else 'not loaded'}: "
+        + ", ".join(function["name"] for function in each["functions"])
+        for each in objects
+    ]
+
+
+def _blocker(document: Mapping[str, Any]) -> str:
+    where = f" inside {document['function']}" if document["function"] else ""
+    return f"{document['comm']} (pid {document['pid']}, {document['state']}){where}"
+
+
+TEXTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "load": _text_load,
+    "unload": _text_unload,
+    "status": _text_status,
+    "wait": _text_wait,
+    "models": _text_models,
+    "blockers": _text_blockers,
+    "forecast": _text_forecast,
+}
