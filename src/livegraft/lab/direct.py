@@ -12,10 +12,10 @@ include/xen/interface/elfnote.h.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import lzma
 import struct
+import zlib
 from pathlib import Path
 
 from livegraft.cache import Cache
@@ -61,7 +61,8 @@ def _payload(image: bytes, path: Path) -> bytes:
 
 
 def _decompressed(payload: bytes) -> bytes | None:
-    # Each is followed by its size in 4 bytes, which one-shot decompressors would stumble over.
+    # xz and zstd are followed by the size in 4 bytes, which one-shot decompressors would stumble
+    # over; gzip ends with it anyway (scripts/Makefile.lib).
     if payload.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMADecompressor().decompress(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
@@ -69,7 +70,7 @@ def _decompressed(payload: bytes) -> bytes | None:
 
         return zstandard.ZstdDecompressor().decompressobj().decompress(payload)
     if payload.startswith(b"\x1f\x8b"):
-        return gzip.decompress(payload[:-4])
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(payload)
     return None
 
 
