@@ -380,7 +380,7 @@ bool lg_was_seen(const struct task_struct *task);
 void lg_clear_flags(void);
 unsigned int lg_pass_by_stack(void);
 unsigned int lg_pass_by_leaving(void);
-unsigned int lg_look_at_all(void);
+unsigned int lg_look_at_all(const struct lg_goal *goal);
 void lg_force_all(void);
 ssize_t lg_list_blockers(char *buffer);
 int lg_tasks_init(void);

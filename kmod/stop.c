@@ -12,11 +12,11 @@
 #include "engine.h"
 
 /* On one CPU, while all others spin with interrupts off. It takes no lock: see both callees. */
-static int lg_flip(void *unused)
+static int lg_flip(void *goal)
 {
 	ktime_t began = ktime_get();
 
-	if (!lg_look_at_all() || lg_change.force) {
+	if (!lg_look_at_all(goal) || lg_change.force) {
 		lg_change.flipped = true;
 		lg_update_entries();
 	}
@@ -30,7 +30,7 @@ static unsigned int lg_pass(void)
 	if (!lg_change.forward && !lg_change.flipped)
 		return 0;
 	lg_change.patch->tries++;
-	stop_machine(lg_flip, NULL, NULL);
+	stop_machine(lg_flip, lg_current_goal(), NULL);
 	return lg_change.flipped ? 0 : max(lg_change.patch->left, 1U);
 }
 

@@ -268,6 +268,7 @@ unsigned int lg_pass_by_leaving(void)
 
 /**
  * lg_look_at_all() - how many tasks are inside, with all processors held
+ * @goal:	the current one, by whoever holds lg_mutex: this runs in another task
  *
  * Called by stop_machine(): every processor spins in it with interrupts off, so all tasks but the
  * stoppers are off their processors, no interrupt or softirq is under way, and nothing can be in
@@ -277,9 +278,8 @@ unsigned int lg_pass_by_leaving(void)
  * A task that was released already (__unhash_process()) and has not left do_exit() is on no list;
  * livepatch does not see it either.
  */
-unsigned int lg_look_at_all(void)
+unsigned int lg_look_at_all(const struct lg_goal *goal)
 {
-	const struct lg_goal *goal = lg_current_goal();
 	struct task_struct *process, *task;
 	unsigned int left = 0, seen = 0;
 	unsigned long where;
