@@ -202,7 +202,7 @@ def test_the_report_counts_both_ways() -> None:
     functions = [
         {"function": "f", "equal": True},
         {"function": "g", "equal": False, "class": "knowledge"},
-        {"function": "h", "equal": True, "but_entry": True},
+        {"function": "h", "equal": True},
         {"function": "i", "equal": False, "class": "unknown"},
     ]
     files = [
@@ -230,7 +230,6 @@ def test_the_report_counts_both_ways() -> None:
     page = report.markdown(numbers)
     assert "| built and loaded by extract | 1 (33.3%) |" in page
     assert "| equal both ways | 2 (50.0%) |" in page
-    assert "| of these but for ENDBR64 at the entry | 1 (25.0%) |" in page
     assert "| differ: unknown | 1 (25.0%) |" in page
     assert "--method both" in page
     alone = report.document(Findings(options, results[3:], [], 1.0))

@@ -4,14 +4,13 @@
 Both are walked from their entry in step: each instruction has to be the same and to mean the same,
 jumps that only lead on are followed, and a conditional jump may be turned round together with what
 follows it. What tables say of places in the function has to be said of the same places. So the
-order of blocks, their alignment, the border to the cold part and an ENDBR64 at the entry are no
-difference; anything else, such as another register, is. x86-64 only.
+order of blocks, their alignment and the border to the cold part are no difference; anything else,
+such as another register, is. x86-64 only.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from livegraft.compare.entity import Entity
@@ -50,9 +49,6 @@ class _Code:
             for part in self.parts
         }
         self.entry = _Place(function, function.value)
-        self.is_marked = self.unit.masked(function).startswith(arch.ENDBR64)
-        if self.is_marked:
-            self.entry = _Place(function, function.value + len(arch.ENDBR64))
         self._uses: dict[_Place, Use] = {}
         self.entries: dict[_Place, list[Entity]] = defaultdict(list)
         for part in self.parts:
@@ -61,20 +57,6 @@ class _Code:
             for entry in part.entries:
                 place = _Place(part, part.value + self.unit.place(entry))
                 self.entries[place].append(entry)
-
-    def in_order(self) -> Iterator[bytes]:
-        """Its code as it stands, padding and how far jumps go left out."""
-        for part, found in self._instructions.items():
-            for offset, each in sorted(found.items()):
-                place = _Place(part, offset)
-                if offset < self.entry.offset and part is self.entry.part:
-                    continue
-                if _is_conditional(each):
-                    yield bytes([each.opcode & 0xF])
-                elif arch.is_jump(each):
-                    yield b"jump"
-                elif not self._is_padding(place, each):
-                    yield self.bytes(place, each)
 
     def at(self, place: _Place) -> Instruction | None:
         return self._instructions[place.part].get(place.offset)
@@ -149,16 +131,6 @@ def are_same_blocks(sides: Sides, first: Entity, second: Entity) -> bool:
     if sides.unit(FIRST).arch.machine != Machine.X86_64:
         return False
     return _Walk(sides, _Code(sides, FIRST, first), _Code(sides, SECOND, second)).are_same()
-
-
-def differ_in_entry_alone(sides: Sides, first: Entity, second: Entity) -> bool:
-    """Whether two builds with the same blocks differ by an ENDBR64 at the entry of one alone.
-
-    It is there if somebody takes the function's address (GCC's -fcf-protection=branch), and changes
-    nothing for who calls it; what lies behind may be aligned differently.
-    """
-    one, two = _Code(sides, FIRST, first), _Code(sides, SECOND, second)
-    return one.is_marked != two.is_marked and list(one.in_order()) == list(two.in_order())
 
 
 class _Walk:

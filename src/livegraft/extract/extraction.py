@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 from livegraft.compare.comparison import Comparison
+from livegraft.compare.unit import Unit
 from livegraft.elf import object as elf
+from livegraft.errors import CompileError
 from livegraft.extract.attributes import is_static_once
 from livegraft.extract.delivery import deliver
 from livegraft.extract.emission import Text, header_name
+from livegraft.extract.endbr import FLAG, marked, only_called, suffix
 from livegraft.extract.functions import wanted
 from livegraft.extract.preprocessed import Preprocessed
 from livegraft.extract.reasons import Why
@@ -126,6 +131,11 @@ def extract(
     else:
         _compile(kernel, each, shadow, output, text)
     extracted = deliver(comparison, elf.read(output), unit, is_once)
+    called = only_called(comparison, extracted)
+    if called:
+        with suppress(CompileError):  # one that is labelled, or hidden by a macro
+            _compile_again(kernel, each, shadow, text, extracted.patched, called)
+            extracted = deliver(comparison, elf.read(output), unit, is_once)
     return Extracted(unit, each.unit.object, text.main, text.header, cut, extracted)
 
 
@@ -158,7 +168,37 @@ def _beside(unit: str, header: str) -> dict[str, bytes]:
     return {f"{folder}/{header_name(unit)}": header.encode("latin-1")} if header else {}
 
 
-def _compile(kernel: KernelTree, each: Compiled, shadow: Shadow, output: Path, text: Text) -> None:
-    flags = Variant.SECTIONS.flags
+def _compile(
+    kernel: KernelTree,
+    each: Compiled,
+    shadow: Shadow,
+    output: Path,
+    text: Text,
+    more: tuple[str, ...] = (),
+) -> None:
+    flags = (*Variant.SECTIONS.flags, *more)
     with _in_place(kernel, each, shadow, text) as place:
         compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)
+
+
+def _compile_again(
+    kernel: KernelTree,
+    each: Compiled,
+    shadow: Shadow,
+    text: Text,
+    first: Unit,
+    called: frozenset[str],
+) -> None:
+    """Compile a text without ENDBR64 at what is only called; the first object stays if it is there
+    or missing anywhere else then.
+
+    Raises:
+        CompileError: a function cannot be declared by its name.
+    """
+    declared = Text(text.main + suffix(first, called), text.header)
+    with tempfile.TemporaryDirectory(prefix="livegraft-endbr-") as folder:
+        output = Path(folder, "unit.o")
+        _compile(kernel, each, shadow, output, declared, (FLAG,))
+        again = Unit(elf.read(output), "extracted object", first.decoded)
+        if marked(again) == marked(first) - called:
+            shutil.copyfile(output, each.extracted)

@@ -30,7 +30,7 @@ from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.unit import Unit
 from livegraft.elf.header import SectionFlag
 from livegraft.errors import CompileError, Reason
-from livegraft.extract.blocks import are_same_blocks, differ_in_entry_alone
+from livegraft.extract.blocks import are_same_blocks
 from livegraft.extract.clones import Clones
 from livegraft.extract.listing import Line, listing, side_by_side
 from livegraft.extract.sides import FIRST, SECOND, Row, Sides
@@ -72,21 +72,18 @@ class Equal:
 
     Args:
         function: its name.
-        but_entry: there is an ENDBR64 at the entry of one: the extracted file takes the address of
-            what it replaces.
     """
 
     function: str
-    but_entry: bool = False
     is_equal: ClassVar[bool] = True
 
     def as_json(self) -> dict[str, object]:
         """The function as it stands in JSON documents."""
-        return {"function": self.function, "equal": True, "but_entry": self.but_entry}
+        return {"function": self.function, "equal": True}
 
     def text(self) -> str:
         """The function for a person."""
-        return f"{self.function}: equal" + (" but for ENDBR64 at the entry" * self.but_entry)
+        return f"{self.function}: equal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +197,7 @@ def compare_ways(
     sides = Sides(from_compare, from_extract)
     rows = sides.rows()
     found = _Classifier(sides, from_extract, rebuild).classify(rows)
-    return tuple(
-        found.get(row.name) or Equal(row.name, but_entry=bool(_mismatch(sides, row)))
-        for row in rows
-    )
+    return tuple(found.get(row.name) or Equal(row.name) for row in rows)
 
 
 def unknown(unit: str, found: Iterable[Equal | Difference]) -> Iterator[Reason]:
@@ -247,11 +241,7 @@ class _Classifier:
         for row in rows:
             self._close_missing(row, brought)
         for row in list(self._open.values()):
-            if row.pair is None or not are_same_blocks(self._sides, *row.pair):
-                continue
-            if differ_in_entry_alone(self._sides, *row.pair):
-                self._open.pop(row.name)
-            else:
+            if row.pair is not None and are_same_blocks(self._sides, *row.pair):
                 self._note(row, Class.LAYOUT, "walked in step, both do the same", ())
         try:
             if self._open:

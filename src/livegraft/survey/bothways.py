@@ -11,7 +11,7 @@ from typing import Any
 from livegraft import pipeline
 from livegraft.errors import LivegraftError, Refused
 from livegraft.extract.extraction import Extracted
-from livegraft.extract.twoways import Equal
+from livegraft.extract.twoways import Difference
 from livegraft.extract.work import COMPARING
 from livegraft.kernel.kernel import Kernel
 from livegraft.progress import Progress
@@ -79,8 +79,6 @@ def _functions(extracted: Iterable[Extracted]) -> Iterable[dict[str, Any]]:
     for each in extracted:
         for one in each.ways:
             found: dict[str, Any] = {"function": one.function, "equal": one.is_equal}
-            if isinstance(one, Equal):
-                found |= {"but_entry": one.but_entry}
-            else:
+            if isinstance(one, Difference):
                 found |= {"class": one.kind.value, "where": one.where, "proof": one.proof}
             yield found

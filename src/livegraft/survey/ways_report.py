@@ -35,7 +35,6 @@ def numbers(results: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
         ),
         "functions": len(functions),
         "equal": sum(one["equal"] for one in functions),
-        "but_entry": sum(one.get("but_entry", False) for one in functions),
         "classes": {each.value: classes[each.value] for each in Class},
         "lines_of_one_function": _median(alone),
         "part_of_large_units": _median(parts),
@@ -73,7 +72,6 @@ def markdown(found: Mapping[str, Any] | None) -> list[str]:
         *((f"refused by {rule}", str(count)) for rule, count in found["refusals"].items()),
         ("patched functions", str(functions)),
         ("equal both ways", _part(found["equal"], functions)),
-        ("of these but for ENDBR64 at the entry", _part(found["but_entry"], functions)),
         *((f"differ: {name}", _part(n, functions)) for name, n in found["classes"].items()),
         (
             "lines of a file with one patched function, median",
