@@ -238,6 +238,23 @@ def test_a_clone(tmp_path: Path) -> None:
     assert kinds == dict.fromkeys(found, Class.CLONE)
 
 
+def test_a_caller_that_one_way_leaves_where_it_is(tmp_path: Path) -> None:
+    """Compare replaces the clone, extract its callers. The target of a static branch goes along."""
+    callee = f"static noinline int callee(int x, int y) {{ {WORK} return s * y + STEP; }}\n"
+    branch = "if (static_branch(&key))\n\t\tx = outside(x);\n\t"
+    key, callers = "extern struct static_key key;\n", CALLERS.replace("return", f"{branch}return")
+    before = f"#define STEP 1\n{key}{callee}{callers}"
+    after = before.replace("STEP 1", "STEP 2")
+    case = Case(before, after, after, "first second", tmp_path)
+    names = ("callee.constprop.0", "first", "second")
+    assert {each.name for each in case.comparison.changed_entities} == {names[0]}
+    assert case.found() == {name: Equal(name) for name in names}
+    elsewhere = after.replace("x = outside(x);", "x = outside(x);\n\telse\n\t\tx = outside(~x);")
+    case = Case(before, after, elsewhere, "first second", tmp_path)
+    kinds = {name: getattr(each, "kind", None) for name, each in case.found().items()}
+    assert (kinds["first"], kinds["second"]) == (Class.UNKNOWN, Class.UNKNOWN)
+
+
 def test_a_clone_whose_callers_stay_behind(tmp_path: Path) -> None:
     """The negative control: one caller of the clone keeps calling the old one."""
     callee = f"static noinline int callee(int x, int y) {{ {WORK} return s * y + STEP; }}\n"

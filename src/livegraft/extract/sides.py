@@ -329,9 +329,18 @@ class _Check:
             if len(uses[0]) != len(uses[1]):
                 return f"{first.name} has other references in {name}"
             for use, another in zip(*uses, strict=True):
+                if self._is_own(use, first, another, second):
+                    continue  # wherever the function is brought to, its entries go with it
                 if told := self._use(a, entry, use, b, other, another):
                     return f"{first.name}, {name}: {told}"
         return ""
+
+    def _is_own(self, use: Use, first: Entity, other: Use, second: Entity) -> bool:
+        """Whether two references of entries lead to one place in the functions that they are of."""
+        same = self._sides.unit(FIRST).arch.same_meaning
+        kinds = {same.get(each.type, each.type) for each in (use, other)}
+        is_inside = use.target is first and other.target is second
+        return is_inside and len(kinds) == 1 and use.delta == other.delta
 
     def _listed(self, side: int, function: Entity) -> Iterator[tuple[str, int, bytes, Entity]]:
         """Table, place, contents and entry; those of one place in the table's order."""
