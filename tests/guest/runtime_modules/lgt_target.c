@@ -9,6 +9,7 @@
 
 static DECLARE_WAIT_QUEUE_HEAD(bed);
 static bool woken;
+static bool deep = true;	/* no constant for the compiler */
 
 static noinline __noclone int lgt_answer(void)
 {
@@ -29,9 +30,9 @@ static noinline __noclone __cold void lgt_bed(wait_queue_head_t *queue, bool *ov
 	asm volatile("");
 }
 
-static noinline __noclone int lgt_shiver(wait_queue_head_t *queue, bool *over, bool deep)
+static noinline __noclone int lgt_shiver(wait_queue_head_t *queue, bool *over, bool far)
 {
-	if (deep) {
+	if (far) {
 		lgt_bed(queue, over);
 		asm volatile("");
 		return 3;
@@ -59,7 +60,7 @@ static int shiver_set(const char *text, const struct kernel_param *param)
 {
 	WRITE_ONCE(woken, false);
 	kernel_param_unlock(THIS_MODULE);
-	lgt_shiver(&bed, &woken, true);
+	lgt_shiver(&bed, &woken, READ_ONCE(deep));
 	kernel_param_lock(THIS_MODULE);
 	return 0;
 }
