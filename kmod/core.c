@@ -112,8 +112,7 @@ void lg_hasten_begin(void)
 void lg_hasten_end(void)
 {
 	WRITE_ONCE(lg_hastening, false);
-	/* One that has not begun need not begin. */
-	cancel_work_sync(&lg_hasten_work);
+	flush_work(&lg_hasten_work);
 	rcu_unexpedite_gp();
 }
 
@@ -190,9 +189,6 @@ static void lg_complete(void)
 			lg_forget_object(object);
 		/* A patch that was replaced has no callbacks, as with livepatch. */
 		other->replaced = replaced;
-		/* As klp_force_transition(): a task may still be inside of what goes. */
-		if (lg_change.force)
-			other->forced = true;
 		WRITE_ONCE(other->phase, LG_UNDONE);
 	}
 	lg_change.patch = NULL;
@@ -240,13 +236,24 @@ void lg_finish(void)
 		lg_let_go(other);
 }
 
+/*
+ * Only for the tests, which have to fail with it: tasks change sides whatever they are doing.
+ * Undoing has to be without it, for then nobody waits for those inside the payload.
+ */
+#ifdef LG_TEST
+static bool lg_immediate;
+module_param_named(immediate, lg_immediate, bool, 0644);
+#else
+#define lg_immediate	false
+#endif
+
 /* One look at everything, under lg_mutex. */
 static void lg_pass(void)
 {
 	const struct lg_way *model = lg_change.patch->model;
 	bool late;
 
-	if (lg_change.force && model->by_task)
+	if ((lg_change.force || lg_immediate) && model->by_task)
 		lg_force_all();
 	if (!model->pass()) {
 		lg_complete();
@@ -276,15 +283,20 @@ int lg_start_moving(void)
 	return 0;
 }
 
-/*
- * Directories go without the mutex: sysfs waits for readers and writers, which take it. Nothing
- * else touches a patch on this list.
+/**
+ * lg_hide_forgotten() - remove the directories of patches that are forgotten
+ *
+ * Without lg_mutex: sysfs waits for readers and writers, which take it. Nothing else touches a
+ * patch on this list. The mutex here is for whoever has to know that they are gone, not only on
+ * their way; nobody takes it with lg_mutex or in sysfs.
  */
-static void lg_hide_forgotten(void)
+void lg_hide_forgotten(void)
 {
+	static DEFINE_MUTEX(hiding);
 	struct lg_patch *patch, *next;
 	LIST_HEAD(hidden);
 
+	mutex_lock(&hiding);
 	mutex_lock(&lg_mutex);
 	list_splice_init(&lg_hidden, &hidden);
 	mutex_unlock(&lg_mutex);
@@ -292,6 +304,7 @@ static void lg_hide_forgotten(void)
 		list_del(&patch->list);
 		lg_hide_patch(patch);
 	}
+	mutex_unlock(&hiding);
 }
 
 /*
@@ -463,7 +476,6 @@ static void __exit lg_engine_exit(void)
 {
 	kthread_stop(lg_thread);
 	lg_hide_forgotten();
-	lg_await_notices();
 	unregister_module_notifier(&lg_module_notifier);
 	lg_show_exit();
 	lg_task_exit();

@@ -134,8 +134,8 @@ extern struct list_head klp_patches;
  *
  * livegraft_state_before() (livegraft.h) goes back along klp_patch.list until it meets the head of
  * the kernel's list. Patches of the engine are in no such list: each leads to the one before it
- * here, and the first to that head. It is called in callbacks, so under lg_mutex, as this is. States
- * of patches under the kernel's own core are not found: nothing would keep those patches there.
+ * here, and the first to that head. It is called in callbacks, so under lg_mutex, as this is.
+ * States of patches under the kernel's own core are not found: nothing would keep those there.
  */
 void lg_link_states(void)
 {

@@ -145,5 +145,7 @@ void lg_unregister_payload(struct lg_payload *payload)
 	mutex_lock(&lg_mutex);
 	WARN_ON(payload->private);
 	mutex_unlock(&lg_mutex);
+	/* The mover may be about to: the next payload of this name needs the directory's name. */
+	lg_hide_forgotten();
 }
 EXPORT_SYMBOL_GPL(lg_unregister_payload);
