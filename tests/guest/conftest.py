@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What several tests in guests need: a kernel, and a live patch that was written by hand."""
+"""What several tests in guests need: a kernel, and modules that were written by hand."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.module import engine as engine_module
 from livegraft.module.engine import build_engine
 from livegraft.run import run
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +30,66 @@ def engine() -> Callable[[Kernel], Path]:
     return build_engine
 
 
+def build_modules(sources: Path, folder: Path, kernel: Kernel) -> None:
+    """Build modules that were written by hand for a kernel."""
+    shutil.copytree(sources, folder)
+    run(
+        [
+            *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
+            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", "KCFLAGS=-g0"),
+            *("CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"),
+        ]
+    )
+
+
 @pytest.fixture(scope="session")
 def foreign_patch(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A live patch that no builder of ours made."""
     folder = tmp_path_factory.mktemp("modules") / "lgt"
-    shutil.copytree(Path(__file__).parent / "runtime_modules", folder)
-    run(
-        [
-            *("make", "-C", one_kernel.headers, f"M={folder}", f"CC={one_kernel.compiler}"),
-            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", "modules"),
-        ]
-    )
+    build_modules(HERE / "runtime_modules", folder, one_kernel)
     return folder / "lgt_foreign.ko"
+
+
+@pytest.fixture(scope="session")
+def witnesses(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kernel], dict[str, Path]]:
+    """Files for a guest that tries the engine, by their path there.
+
+    The engine, the same with ``LG_TEST`` (engine_test.ko), the modules of engine_modules/, and two
+    programs: the load (hammer), and what loads and unloads (lgc.py).
+    """
+    made: dict[str, dict[str, Path]] = {}
+
+    def make(kernel: Kernel) -> dict[str, Path]:
+        folder = tmp_path_factory.mktemp("witnesses")
+        build_modules(HERE / "engine_modules", folder / "lgc", kernel)
+        hammer = folder / "hammer"
+        source = HERE / "engine_modules/lgc_hammer.c"
+        run(
+            [
+                kernel.compiler,
+                "-static",
+                "-O2",
+                "-Wall",
+                "-Werror",
+                "-pthread",
+                source,
+                "-o",
+                hammer,
+            ]
+        )
+        found = engine_module.sources()
+        found["Kbuild"] += b"ccflags-y += -DLG_TEST\n"
+        (folder / "engine").mkdir()
+        files = {f"/ko/{path.name}": path for path in (folder / "lgc").glob("*.ko")}
+        files["/ko/livegraft_engine.ko"] = build_engine(kernel)
+        files["/ko/engine_test.ko"] = engine_module.make(folder / "engine", found, kernel)
+        files["/root/hammer"] = hammer
+        files["/root/lgc.py"] = HERE / "engine_driver.py"
+        return files
+
+    def kept(kernel: Kernel) -> dict[str, Path]:
+        if kernel.release not in made:
+            made[kernel.release] = make(kernel)
+        return made[kernel.release]
+
+    return kept

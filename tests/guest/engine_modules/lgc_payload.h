@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * lgc_payload.h - a payload for lgc_target, written by hand: all functions, in LGC_VERSION
+ *
+ * Parameters beside "model": "kick" as in every payload, and "fail", the errno of pre_patch.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+#include <linux/kprobes.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/workqueue.h>
+
+#include "lgc.h"
+#include "livegraft_abi.h"
+
+#define NAME(function)	new_##function
+LGC_MET(static, NAME, LGC_VERSION)
+LGC_CALLERS(NAME, LGC_VERSION)
+
+static int fail;
+module_param(fail, int, 0444);
+
+static int lgc_pre_patch(struct klp_object *object)
+{
+	return -fail;
+}
+
+#define PATCHES(name) { .old_name = "lgc_" #name, .new_func = new_##name, .old_sympos = 1 }
+
+static struct klp_func funcs[] = {
+	PATCHES(f1), PATCHES(f2), PATCHES(caller), PATCHES(cold), PATCHES(doze), { }
+};
+
+static struct klp_object objs[] = {
+	{ .name = "lgc_target", .funcs = funcs, .callbacks.pre_patch = lgc_pre_patch }, { }
+};
+
+static struct klp_patch patch = { .mod = THIS_MODULE, .objs = objs };
+static struct lg_payload payload = { .module = THIS_MODULE, .patch = &patch };
+static struct delayed_work *transition_work;
+
+static char *model = "native";
+module_param(model, charp, 0444);
+
+static int kick_set(const char *text, const struct kernel_param *param)
+{
+	if (transition_work)
+		mod_delayed_work(system_wq, transition_work, 0);
+	return 0;
+}
+
+static const struct kernel_param_ops kick_ops = { .set = kick_set };
+module_param_cb(kick, &kick_ops, NULL, 0200);
+
+/* A built payload has a livepatch relocation for this; only a test takes the detour. */
+static void find_transition_work(void)
+{
+	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	unsigned long (*lookup)(const char *name);
+
+	if (register_kprobe(&probe))
+		return;
+	lookup = (void *)(probe.addr - (IS_ENABLED(CONFIG_X86_KERNEL_IBT) ? 4 : 0));
+	unregister_kprobe(&probe);
+	transition_work = (void *)lookup("klp_transition_work");
+}
+
+static int __init lgc_payload_init(void)
+{
+	if (!strcmp(model, "native"))
+		find_transition_work();
+	return lg_payload_start(&payload, model);
+}
+
+static void __exit lgc_payload_exit(void)
+{
+	lg_payload_stop(&payload);
+}
+
+module_init(lgc_payload_init);
+module_exit(lgc_payload_exit);
+MODULE_DESCRIPTION("Payload of livegraft's tests");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Inside a guest: what the engine does when things do not go by themselves.
+
+``python3 -m tests.guest.engine_scenarios NAME MODEL`` runs the function NAME. Each ends as it
+began: nothing is loaded but the engine and lgc_target, and the old code runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.guest.engine_driver import ENGINE, Patch, counts, insert, load, remove, tell, unload
+
+ERESTARTSYS = 512
+FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
+OPTIONS = ENGINE / "options"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def version() -> int:
+    """The version of the functions that this process calls."""
+    tell("r0")
+    tell("c0")
+    old, new, other, mixed = counts()["syscall"]
+    assert mixed == 0
+    (found,) = [number for number, calls in enumerate((old, new, other)) if calls]
+    return found
+
+
+def loaded() -> list[str]:
+    """The payloads whose modules are there."""
+    return [each for each in ("lgc_one", "lgc_two") if Path("/sys/module", each).exists()]
+
+
+class Dozer:
+    """A process that sleeps inside lgc_doze(), whichever version that is.
+
+    Args:
+        how: 0: no signal wakes it; otherwise the errno that a signal makes of its call.
+    """
+
+    def __init__(self, how: int) -> None:
+        self.pid = os.fork()
+        if not self.pid:
+            file = os.open("/proc/lgc", os.O_RDWR)
+            # Not os.write(), which would begin again after EINTR.
+            done = _libc.write(file, f"z{how}".encode(), len(f"z{how}"))
+            os._exit(100 + ctypes.get_errno() if done < 0 else done - 1)
+        self.asleep()
+
+    def asleep(self) -> None:
+        """Wait until it sleeps there."""
+        end = time.monotonic() + 30
+        while "_doze" not in Path(f"/proc/{self.pid}/stack").read_text():
+            assert time.monotonic() < end, "nobody sleeps in lgc_doze"
+            time.sleep(0.01)
+
+    def result(self) -> int:
+        """Wait for its end: the version that returned, or 100 and its errno."""
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def woken(self) -> int:
+        """Wake it."""
+        tell("k0")
+        return self.result()
+
+
+@contextmanager
+def dozing(how: int = 0) -> Iterator[Dozer]:
+    """A task that stands in the way for the time of the block."""
+    dozer = Dozer(how)
+    try:
+        yield dozer
+    finally:
+        if dozer.pid:
+            tell("k0")
+            os.kill(dozer.pid, signal.SIGKILL)
+            os.waitpid(dozer.pid, 0)
+
+
+def begun(model: str) -> Patch:
+    """Load lgc_one while somebody is in the way."""
+    assert insert("lgc_one", model=model) == ""
+    patch = Patch("lgc_one", model)
+    time.sleep(0.3)
+    assert patch.changing
+    assert patch.read("enabled") == "1"
+    return patch
+
+
+def named(patch: Patch, dozer: Dozer, function: str) -> None:
+    """The one in the way is named, and nobody else for long."""
+    end = time.monotonic() + 10
+    while True:
+        rows = [row.split(maxsplit=3) for row in patch.read("blockers").splitlines()]
+        if [int(row[0]) for row in rows] == [dozer.pid] or time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    ((pid, milliseconds, kind, symbol),) = rows
+    assert int(pid) == dozer.pid
+    assert int(milliseconds) >= 300
+    if patch.model == "task":
+        assert kind == "kernel"
+    else:
+        assert (kind, symbol.partition("+")[0]) == ("inside", function)
+    assert patch.read("left") == "1"
+
+
+def applying_is_reversed(model: str) -> None:
+    """Undone while a task sleeps in the old function, which it goes on with."""
+    with dozing() as dozer:
+        patch = begun(model)
+        assert patch.read("phase") == "applying"
+        named(patch, dozer, "lgc_doze")
+        assert patch.write("enabled", "0") == ""
+        patch.settled(20)
+        patch.gone()
+        assert version() == 0
+        assert dozer.woken() == 0
+
+
+def undoing_is_reversed(model: str) -> None:
+    """Turned on again while a task sleeps in the new function, which it goes on with."""
+    patch = load("lgc_one", model)
+    with dozing() as dozer:
+        assert patch.write("enabled", "0") == ""
+        time.sleep(0.3)
+        assert (patch.read("phase"), patch.read("transition")) == ("undoing", "1")
+        named(patch, dozer, "new_doze")
+        assert patch.write("enabled", "1") == ""
+        patch.settled(20)
+        assert (patch.read("phase"), patch.read("enabled")) == ("applied", "1")
+        assert version() == 1
+        assert dozer.woken() == 1
+    unload(patch)
+
+
+def a_task_that_sleeps_on(model: str) -> None:
+    """Nothing ends by itself; once the task has left it does."""
+    with dozing() as dozer:
+        patch = begun(model)
+        time.sleep(3)
+        assert patch.changing
+        assert insert("lgc_two", model=model) == "EBUSY"
+        assert remove("livegraft_engine") == "EAGAIN"
+        assert dozer.woken() == 0
+        patch.settled(20)
+        assert version() == 1
+    unload(patch)
+
+
+def a_signal_ends_a_call(model: str) -> None:
+    """What user space sees of it is counted."""
+    with dozing(errno.EINTR) as dozer:
+        assert insert("lgc_one", model=model) == ""
+        patch = Patch("lgc_one", model)
+        patch.write("signal", "1")
+        patch.settled(20)
+        assert dozer.result() == 100 + errno.EINTR
+        assert int(patch.read("signalled")) >= 1
+        assert int(patch.read("interrupted")) >= 1
+    unload(patch)
+
+
+def a_signal_restarts_a_call(model: str) -> None:
+    """User space sees nothing of it; the call goes on in the new function."""
+    with dozing(ERESTARTSYS) as dozer:
+        assert insert("lgc_one", model=model) == ""
+        patch = Patch("lgc_one", model)
+        patch.write("signal", "1")
+        patch.settled(20)
+        dozer.asleep()
+        assert int(patch.read("restarted")) >= 1
+        assert dozer.woken() == 1
+    unload(patch)
+
+
+def a_process_that_is_stopped(model: str) -> None:
+    """It is in the kernel for as long as it likes, and on its way to user mode."""
+    pid = os.fork()
+    if not pid:
+        while True:
+            time.sleep(1)
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    try:
+        unload(load("lgc_one", model, 20), 20)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def two_patches(model: str) -> None:
+    """The later one is in force for as long as it is there, in whichever order they go."""
+    one, two = load("lgc_one", model), load("lgc_two", model)
+    assert version() == 2
+    unload(two)
+    assert version() == 1
+    two = load("lgc_two", model)
+    unload(one)
+    assert version() == 2
+    unload(two)
+
+
+def a_patch_that_replaces(model: str) -> None:
+    """The older one goes in the same change."""
+    one = load("lgc_one", model)
+    OPTIONS.write_text("lgc_two replace\n")
+    assert OPTIONS.read_text() == "lgc_two replace\n"
+    two = load("lgc_two", model)
+    assert OPTIONS.read_text() == ""
+    one.gone()
+    assert version() == 2
+    unload(two)
+
+
+def ftrace_handlers(model: str) -> None:
+    """Without direct calls; a kprobe shares the function with either."""
+    for word, direct in (("", "1"), (" no-direct", "0")):
+        OPTIONS.write_text(f"lgc_one{word}\n")
+        patch = load("lgc_one", model)
+        assert patch.read("direct") == direct
+        assert insert("lgc_rival") == ""
+        assert version() == 1
+        assert int(Path("/sys/module/lgc_rival/parameters/hits").read_text()) > 0
+        assert remove("lgc_rival") == ""
+        assert version() == 1
+        unload(patch)
+
+
+def redirected_by_another(model: str) -> None:
+    """By a kprobe that may change where to, or by the kernel's own core: nothing is changed."""
+    for word in ("", " no-direct"):
+        OPTIONS.write_text(f"lgc_one{word}\n")
+        assert insert("lgc_rival", post=1) == ""
+        assert insert("lgc_one", model=model) == "EBUSY"
+        assert (loaded(), version()) == ([], 0)
+        assert remove("lgc_rival") == ""
+        native = load("lgc_two", "native")
+        OPTIONS.write_text(f"lgc_one{word}\n")
+        assert insert("lgc_one", model=model) == "EBUSY"
+        assert (loaded(), version()) == (["lgc_two"], 2)
+        unload(native)
+    unload(load("lgc_one", model))
+
+
+def a_callback_that_fails(model: str) -> None:
+    """Its errno is that of the load, and nothing is left."""
+    assert insert("lgc_one", model=model, fail=errno.ENOMEM) == "ENOMEM"
+    assert loaded() == []
+    unload(load("lgc_one", model))
+
+
+def ftrace_switched_off(model: str) -> None:
+    """Refused before, and it cannot be switched off after."""
+    FTRACE.write_text("0")
+    try:
+        assert insert("lgc_one", model=model) == "EBUSY"
+    finally:
+        FTRACE.write_text("1")
+    assert loaded() == []
+    for word in ("", " no-direct"):
+        OPTIONS.write_text(f"lgc_one{word}\n")
+        patch = load("lgc_one", model)
+        try:
+            FTRACE.write_text("0")
+        except OSError as error:
+            assert error.errno == errno.EBUSY
+        assert FTRACE.read_text() == "1\n"
+        assert version() == 1
+        unload(patch)
+
+
+def loaded_again_at_once(model: str) -> None:
+    """The module may come again as soon as it could go."""
+    for _ in range(20):
+        patch = load("lgc_one", model)
+        assert patch.write("enabled", "0") == ""
+        end = time.monotonic() + 30
+        while remove("lgc_one"):
+            assert time.monotonic() < end
+
+
+def forced(model: str) -> None:
+    """What is left changes sides; the module stays for good. Each payload can do that once."""
+    name = {"hybrid": "lgc_one", "task": "lgc_two"}[model]
+    with dozing() as dozer:
+        assert insert(name, model=model) == ""
+        patch = Patch(name, model)
+        time.sleep(0.3)
+        assert patch.changing
+        assert patch.read("forced") == "0"
+        assert patch.write("force", "1") == ""
+        patch.settled(20)
+        assert patch.read("forced") == "1"
+        assert version() == {"lgc_one": 1, "lgc_two": 2}[name]
+        assert dozer.woken() == 0
+    assert patch.write("enabled", "0") == ""
+    patch.settled(20)
+    end = time.monotonic() + 30
+    while patch.folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert remove(name) == "EAGAIN"
+    assert version() == 0
+
+
+def state(name: str) -> dict[str, str]:
+    """What the engine says of a payload."""
+    files = ("phase", "model", "moved", "left", "blockers", "times", "forced")
+    folder = ENGINE / name
+    return {each: (folder / each).read_text() for each in files if (folder / each).exists()}
+
+
+def clean(model: str) -> None:
+    """After a failure: take out what there is, for what follows."""
+    tell("k0")
+    for name in reversed(loaded()):
+        print(name, state(name), file=sys.stderr)
+        for each in (model, "native"):
+            if Patch(name, each).folder.exists():
+                unload(Patch(name, each), 10)
+
+
+def main(name: str, model: str) -> None:
+    """Run one and look whether it ended as it began."""
+    before = loaded()
+    try:
+        globals()[name](model)
+    except BaseException:
+        clean(model)
+        raise
+    if name != "forced":
+        assert loaded() == before
+    assert sorted(each.name for each in ENGINE.iterdir() if each.is_dir()) == []
+    assert version() == 0
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
