@@ -112,7 +112,8 @@ void lg_hasten_begin(void)
 void lg_hasten_end(void)
 {
 	WRITE_ONCE(lg_hastening, false);
-	flush_work(&lg_hasten_work);
+	/* One that has not begun need not begin. */
+	cancel_work_sync(&lg_hasten_work);
 	rcu_unexpedite_gp();
 }
 
@@ -189,6 +190,9 @@ static void lg_complete(void)
 			lg_forget_object(object);
 		/* A patch that was replaced has no callbacks, as with livepatch. */
 		other->replaced = replaced;
+		/* As klp_force_transition(): a task may still be inside of what goes. */
+		if (lg_change.force)
+			other->forced = true;
 		WRITE_ONCE(other->phase, LG_UNDONE);
 	}
 	lg_change.patch = NULL;
@@ -476,6 +480,7 @@ static void __exit lg_engine_exit(void)
 {
 	kthread_stop(lg_thread);
 	lg_hide_forgotten();
+	lg_await_notices();
 	unregister_module_notifier(&lg_module_notifier);
 	lg_show_exit();
 	lg_task_exit();

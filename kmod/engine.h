@@ -162,7 +162,7 @@ enum lg_time {
  * @moved:	tasks that have changed sides in the change under way
  * @left:	tasks that have not, as last seen
  * @signalled:	tasks that were woken by a signal, in all
- * @interrupted: of these, those whose system call was seen to end with EINTR by user space
+ * @interrupted: tasks that were signalled, asleep or not, and whose system call ended with EINTR
  * @restarted:	and those whose system call the kernel starts again
  * @tries:	model stop: how often it looked
  * @us:		enum lg_time, microseconds of the last change
@@ -191,7 +191,6 @@ struct lg_patch {
 
 /**
  * struct lg_goal - where tasks have to go, and which code they have to have left
- * @rcu:	freed after all readers
  * @side:	the side that all have to reach: true if the change goes forward
  * @model:	whose rules hold
  * @patch:	whose change it is; the patch outlives the goal
@@ -202,7 +201,6 @@ struct lg_patch {
  * RCU (tasks that return to user mode, new ones, interrupts) or holds lg_mutex.
  */
 struct lg_goal {
-	struct rcu_head		rcu;
 	bool			side;
 	const struct lg_way	*model;
 	struct lg_patch		*patch;
@@ -377,6 +375,7 @@ void lg_forget_seen(void);
 bool lg_goes_to_user_mode(const struct task_struct *task);
 enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
 			   unsigned long *where);
+bool lg_leaves(const struct lg_goal *goal);
 bool lg_was_seen(const struct task_struct *task);
 void lg_clear_flags(void);
 unsigned int lg_pass_by_stack(void);
@@ -390,6 +389,7 @@ void lg_tasks_exit(void);
 /* urge.c */
 void lg_urge(bool signals);
 void lg_forget_notices(void);
+void lg_await_notices(void);
 
 /* relocations.c */
 int lg_apply_relocations(struct lg_object *object);

@@ -53,11 +53,11 @@ static void lg_flip_interrupts(void)
 	 */
 	cpus_read_lock();
 	for_each_possible_cpu(cpu)
-		if (!cpu_online(cpu))
+		if (cpu_online(cpu))
+			work_on_cpu(cpu, lg_flip_processor, NULL);
+		else
 			per_cpu(lg_cpu_side, cpu) = lg_change.forward;
 	cpus_read_unlock();
-	for_each_possible_cpu(cpu)
-		work_on_cpu_safe(cpu, lg_flip_processor, NULL);
 }
 
 /**

@@ -80,6 +80,7 @@ static bool lg_is_busy(const struct lg_goal *goal, unsigned long address)
 struct lg_look {
 	const struct lg_goal	*goal;
 	unsigned long		inside;
+	bool			leaving;
 };
 
 /*
@@ -103,6 +104,11 @@ enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
 	struct lg_look look = { .goal = goal };
 	int ret;
 
+#if defined(CONFIG_RETHOOK) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
+	/* 6.1 warns when it is asked to unwind these, and calls them unreliable all the same. */
+	if (task != current && task_is_running(task) && !llist_empty(&task->rethooks))
+		return LG_UNRELIABLE;
+#endif
 	if (!try_get_task_stack(task))
 		return LG_MAY_MOVE;	/* it has ended, and will run nothing */
 	ret = arch_stack_walk_reliable(lg_look_at, &look, task);
@@ -111,6 +117,37 @@ enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
 	if (look.inside)
 		return LG_INSIDE;
 	return ret ? LG_UNRELIABLE : LG_MAY_MOVE;
+}
+
+/*
+ * Task work runs below these when a task is on its way to user mode, and only then: io_uring_enter(),
+ * KVM_RUN and ptrace_notify() run it in the middle of a system call.
+ */
+static const char * const lg_exit_names[] = {
+	"syscall_exit_to_user_mode", "irqentry_exit_to_user_mode", "irqentry_exit",
+};
+static struct lg_range lg_exits[ARRAY_SIZE(lg_exit_names)];
+
+static bool lg_look_at_leaver(void *cookie, unsigned long address)
+{
+	struct lg_look *look = cookie;
+	unsigned int number;
+
+	for (number = 0; number < ARRAY_SIZE(lg_exits); number++)
+		look->leaving |= address >= lg_exits[number].start &&
+				 address < lg_exits[number].end;
+	return lg_look_at(cookie, address);
+}
+
+/**
+ * lg_leaves() - whether the current task goes to user mode, and is in no code that has to be left
+ * @goal:	the code
+ */
+bool lg_leaves(const struct lg_goal *goal)
+{
+	struct lg_look look = { .goal = goal };
+
+	return !arch_stack_walk_reliable(lg_look_at_leaver, &look, current) && look.leaving;
 }
 
 struct lg_try {
@@ -133,22 +170,18 @@ static int lg_try_by_stack(struct task_struct *task, void *data)
 }
 
 /*
- * The same for the model task: a task of user space that has not left the kernel stays where it
- * is, whatever its stack says. Only one that has never run, or will never run again, needs not, nor
- * does one that was stopped (do_signal_stop()): it is in get_signal(), on its way to user mode, as
- * is a task in lg_arrived(), and may stay there for days. A tracer can stop a task anywhere.
+ * The same for the model task: a task of user space that has not left the kernel stays. One that
+ * has never run, or never will again, needs not; do_signal_stop() is on the way to user mode.
  */
 static int lg_try_by_leaving(struct task_struct *task, void *data)
 {
 	struct lg_try *try = data;
 	unsigned int state = READ_ONCE(task->__state);
 
-	if (!lg_goes_to_user_mode(task))
+	if (!lg_goes_to_user_mode(task) || (state & __TASK_STOPPED))
 		return lg_try_by_stack(task, data);
 	if (READ_ONCE(task->on_cpu) && task != current)
 		return LG_RUNNING;
-	if (state & __TASK_STOPPED)
-		return lg_try_by_stack(task, data);
 	if (state != TASK_NEW && state != TASK_DEAD)
 		return LG_IN_KERNEL;
 	lg_set_flag(task, LG_SIDE_BIT, try->goal->side);
@@ -189,8 +222,12 @@ static void lg_settle_current(void *data)
 
 	if (lg_side(current) == goal->side)
 		return;
+	/*
+	 * The processor that asks calls this without an interrupt: there the first registers are
+	 * those of the system call that it is in the middle of.
+	 */
 	if (goal->model == &lg_task && lg_goes_to_user_mode(current) ?
-	    lg_interrupted_user_mode() :
+	    in_hardirq() && lg_interrupted_user_mode() :
 	    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE)
 		lg_set_flag(current, LG_SIDE_BIT, goal->side);
 }
@@ -395,8 +432,16 @@ static void lg_born(void *data, struct task_struct *task, unsigned long clone_fl
 	lg_set_flag(task, LG_NOTICED_BIT, false);
 	lg_set_flag(task, LG_SIGNALLED_BIT, false);
 	rcu_read_lock();
-	goal = rcu_dereference(lg_goal);
-	lg_set_flag(task, LG_SIDE_BIT, goal && goal->model->by_task && goal->side);
+	/*
+	 * The first goal of a change is published without waiting for those who have seen none: one
+	 * that is moved by the walk meanwhile must not be moved back. The atomic operation on the
+	 * flags comes before the second look.
+	 */
+	do {
+		goal = rcu_dereference(lg_goal);
+		lg_set_flag(task, LG_SIDE_BIT, goal && goal->model->by_task && goal->side);
+		smp_mb__after_atomic();
+	} while (goal != rcu_access_pointer(lg_goal));
 	rcu_read_unlock();
 }
 
@@ -422,6 +467,16 @@ static void lg_look_for_flags(struct task_struct *task)
  */
 int lg_tasks_init(void)
 {
+	unsigned int number;
+	unsigned long address;
+	int ret;
+
+	for (number = 0; number < ARRAY_SIZE(lg_exits); number++) {
+		ret = lg_find("vmlinux", lg_exit_names[number], 0, &address) ?:
+		      lg_size(address, &lg_exits[number]);
+		if (ret)
+			return ret;
+	}
 	lg_for_all(lg_look_for_flags);
 	if (lg_foreign) {
 		pr_err("this kernel uses the upper half of thread_info.flags: %u tasks\n",

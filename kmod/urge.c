@@ -68,12 +68,13 @@ static void lg_arrived(struct callback_head *work)
 	preempt_disable();
 	goal = rcu_dereference(lg_goal);
 	if (goal && goal->model->by_task && lg_side(current) != goal->side) {
-		if ((goal->model != &lg_task || !(current->flags & PF_EXITING)) &&
-		    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE)
+		if (goal->model == &lg_task ? !(current->flags & PF_EXITING) && lg_leaves(goal) :
+		    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE) {
 			lg_set_flag(current, LG_SIDE_BIT, goal->side);
+			if (lg_flag(current, LG_SIGNALLED_BIT))
+				lg_count_interruption(goal->patch);
+		}
 	}
-	if (goal && lg_flag(current, LG_SIGNALLED_BIT))
-		lg_count_interruption(goal->patch);
 	preempt_enable();
 	rcu_read_unlock();
 	lg_wake();
@@ -112,8 +113,8 @@ static void lg_collect_notices(void)
 		/* Pairs with the release in lg_arrived(), after which the task is done with it. */
 		if (!smp_load_acquire(&notice->done))
 			continue;
+		/* It may get another. It is not signalled again: that has not helped. */
 		lg_set_flag(notice->task, LG_NOTICED_BIT, false);
-		lg_set_flag(notice->task, LG_SIGNALLED_BIT, false);
 		list_del(&notice->list);
 		put_task_struct(notice->task);
 		kfree(notice);
@@ -141,7 +142,12 @@ void lg_urge(bool signals)
 			continue;
 		if (lg_goes_to_user_mode(task))
 			lg_notice_task(task);
-		if (!signals || lg_flag(task, LG_SIGNALLED_BIT))
+		/*
+		 * Who dies or dumps core goes to user mode no more, and would lose what it waits
+		 * for: the end of its output, a reader of the core.
+		 */
+		if (!signals || lg_flag(task, LG_SIGNALLED_BIT) || task == current ||
+		    (task->flags & (PF_EXITING | PF_SIGNALED)))
 			continue;
 		if (task->flags & PF_KTHREAD) {
 			wake_up_state(task, TASK_INTERRUPTIBLE);
@@ -158,24 +164,38 @@ void lg_urge(bool signals)
 /**
  * lg_forget_notices() - take back the notices that have not done their work
  *
- * Returns when none of them runs. Their code is in this module: before it goes, lg_tasks_exit()
- * waits for whoever is still at its last instructions.
+ * One that was taken to be run already cannot be taken back, and may stand behind other task work
+ * that takes minutes, an unmount: it stays. It looks only at the goal that there is then, so all
+ * that it can do is to move its task when that is right.
  */
 void lg_forget_notices(void)
 {
 	struct lg_notice *notice;
 
-	list_for_each_entry(notice, &lg_notices, list) {
-		/* As in lg_collect_notices(). */
-		if (smp_load_acquire(&notice->done))
-			continue;
-		if (task_work_cancel(notice->task, &notice->work)) {
+	list_for_each_entry(notice, &lg_notices, list)
+		if (!smp_load_acquire(&notice->done) &&
+		    task_work_cancel(notice->task, &notice->work))
 			notice->done = true;
-			continue;
-		}
-		/* It was taken to be run a moment ago. */
-		while (!smp_load_acquire(&notice->done))
-			schedule_timeout_idle(1);
-	}
 	lg_collect_notices();
+}
+
+/**
+ * lg_await_notices() - wait for those that stayed, before the engine goes
+ *
+ * lg_mutex is not held meanwhile. lg_tasks_exit() waits for whoever is still at the last
+ * instructions of one.
+ */
+void lg_await_notices(void)
+{
+	bool none;
+
+	for (;;) {
+		mutex_lock(&lg_mutex);
+		lg_collect_notices();
+		none = list_empty(&lg_notices);
+		mutex_unlock(&lg_mutex);
+		if (none)
+			return;
+		schedule_timeout_idle(HZ / 50);
+	}
 }

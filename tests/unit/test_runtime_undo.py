@@ -118,6 +118,9 @@ class Kernel(Model):
         self.call("force")
         self.forced = True
 
+    def was_forced(self, name: str) -> bool:
+        return self.forced
+
     def detail(self, patch: LivePatch) -> Detail:
         self.on.get("detail", lambda: None)()
         return Detail(Phase.APPLYING, 0, 0, (), self.forced, None, {}, {})
@@ -210,6 +213,15 @@ def test_a_load_and_an_unload() -> None:
     assert load(kernel).state is PatchState.ENABLED
     assert unload(kernel).state is PatchState.UNLOADED
     assert kernel.calls == ["insert", "wait", "turn_off", "wait", "remove"]
+
+
+def test_the_module_of_a_forced_patch_stays_without_a_try() -> None:
+    """Also if the kernel has forgotten the patch by the time that it is seen to be undone."""
+    kernel = Kernel(True, wait=lambda: setattr(kernel, "known", False))
+    kernel.forced = True
+    undone = unload(kernel)
+    assert (undone.state, undone.forced) == (PatchState.DISABLED, True)
+    assert "remove" not in kernel.calls
 
 
 # -- evidence ---------------------------------------------------------------------------------

@@ -143,6 +143,9 @@ class EngineModel(Model):
                 name, f"the engine does not {what} [{errno.errorcode.get(code, code)}]", ""
             )
 
+    def was_forced(self, name: str) -> bool:
+        return self.patches.attribute(name, "forced") == "1"
+
     def detail(self, patch: LivePatch) -> Detail:
         name = patch.name
 
@@ -159,7 +162,7 @@ class EngineModel(Model):
                     self.patches.attribute(name, "blockers") or "", self.patches.root / "proc"
                 )
             ),
-            forced=self.patches.attribute(name, "forced") == "1",
+            forced=self.was_forced(name),
             direct=None if direct is None else direct == "1",
             counts={each: number(each) for each in COUNTS},
             times=times(self.patches.attribute(name, "times") or ""),

@@ -223,6 +223,10 @@ class Model(ABC):
         """
 
     @abstractmethod
+    def was_forced(self, name: str) -> bool:
+        """Whether a transition of a patch was forced: its module stays then."""
+
+    @abstractmethod
     def detail(self, patch: LivePatch) -> Detail:
         """How far a patch is."""
 

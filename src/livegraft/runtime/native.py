@@ -185,6 +185,10 @@ class NativeModel(Model):
                 "run as root",
             )
 
+    def was_forced(self, name: str) -> bool:
+        with KernelLog(from_start=True) as log:
+            return kernellog.was_forced(log.read(), name)
+
     def detail(self, patch: LivePatch) -> Detail:
         with KernelLog(from_start=True) as log:
             records = log.read()

@@ -167,6 +167,7 @@ class _Attempt:
     began: float = 0.0
     unloadable_ms: float | None = None
     detail: Detail | None = None
+    forced: bool = False
 
     def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Unloaded:
         """All or nothing: whatever ends this without an answer is turned on again, then told."""
@@ -204,6 +205,8 @@ class _Attempt:
         self.began = time.monotonic()
         if self.patches.get(self.name) is None:
             return Wait(True, True, 0, 0.0)  # disabled already
+        # Now: once it is undone the engine may have forgotten it, and this with it.
+        self.forced = self.chosen.was_forced(self.name)
         with progress.step("transition"):
             self.ours = True
             try:
@@ -235,7 +238,7 @@ class _Attempt:
         self.ours = False  # it is off for good: whatever comes now, it cannot be turned on again
         if self.chosen.forget(self.name):
             self.unloadable_ms = (time.monotonic() - self.began) * 1000
-        if forced or (self.detail is not None and self.detail.forced):
+        if forced or self.forced:
             return PatchState.DISABLED  # the kernel keeps the module for good
         self.chosen.remove(self.name)
         return PatchState.UNLOADED
@@ -272,7 +275,7 @@ class _Attempt:
             unloadable_ms=self.unloadable_ms,
             remove_ms=remove_ms,
             kicks=waited.kicks,
-            forced=waited.forced or (detail is not None and detail.forced),
+            forced=waited.forced or self.forced,
             signalled=waited.signalled,
             times=detail.times if detail else {},
         )
