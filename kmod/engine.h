@@ -375,7 +375,9 @@ void lg_forget_seen(void);
 bool lg_goes_to_user_mode(const struct task_struct *task);
 enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
 			   unsigned long *where);
+int lg_find_exits(void);
 bool lg_leaves(const struct lg_goal *goal);
+void lg_for_all(void (*fn)(struct task_struct *task));
 bool lg_was_seen(const struct task_struct *task);
 void lg_clear_flags(void);
 unsigned int lg_pass_by_stack(void);
@@ -383,6 +385,8 @@ unsigned int lg_pass_by_leaving(void);
 unsigned int lg_look_at_all(const struct lg_goal *goal);
 void lg_force_all(void);
 ssize_t lg_list_blockers(char *buffer);
+
+/* births.c */
 int lg_tasks_init(void);
 void lg_tasks_exit(void);
 

@@ -10,9 +10,9 @@
 #include "engine.h"
 
 /*
- * Modules whose coming we were told of and which are not live yet. One that the loader has announced
- * to livepatch but not to us (klp_alive is set) is not there for us: if another notifier refuses it
- * first, nobody tells us that it goes.
+ * Modules whose coming we were told of and which are not live yet. One that the loader has
+ * announced to livepatch but not to us (klp_alive is set) is not there for us: if another notifier
+ * refuses it first, nobody tells us that it goes.
  */
 struct lg_coming {
 	struct list_head	list;

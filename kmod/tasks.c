@@ -20,7 +20,6 @@
 #include <linux/sched/task_stack.h>
 #include <linux/smp.h>
 #include <linux/stacktrace.h>
-#include <linux/tracepoint.h>
 #include <asm/unwind.h>
 
 #include "engine.h"
@@ -120,12 +119,13 @@ enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
 }
 
 /*
- * Task work runs below these when a task is on its way to user mode, and only then: io_uring_enter(),
- * KVM_RUN and ptrace_notify() run it in the middle of a system call.
+ * Below these a task is on its way to user mode when task work runs. io_uring_enter(), KVM_RUN and
+ * ptrace_notify() run it in the middle of a system call.
  */
 static const char * const lg_exit_names[] = {
 	"syscall_exit_to_user_mode", "irqentry_exit_to_user_mode", "irqentry_exit",
 };
+
 static struct lg_range lg_exits[ARRAY_SIZE(lg_exit_names)];
 
 static bool lg_look_at_leaver(void *cookie, unsigned long address)
@@ -137,6 +137,22 @@ static bool lg_look_at_leaver(void *cookie, unsigned long address)
 		look->leaving |= address >= lg_exits[number].start &&
 				 address < lg_exits[number].end;
 	return lg_look_at(cookie, address);
+}
+
+/** lg_find_exits() - where user mode is gone to, once */
+int lg_find_exits(void)
+{
+	unsigned int number;
+	unsigned long address;
+	int ret;
+
+	for (number = 0; number < ARRAY_SIZE(lg_exits); number++) {
+		ret = lg_find("vmlinux", lg_exit_names[number], 0, &address) ?:
+		      lg_size(address, &lg_exits[number]);
+		if (ret)
+			return ret;
+	}
+	return 0;
 }
 
 /**
@@ -170,18 +186,22 @@ static int lg_try_by_stack(struct task_struct *task, void *data)
 }
 
 /*
- * The same for the model task: a task of user space that has not left the kernel stays. One that
- * has never run, or never will again, needs not; do_signal_stop() is on the way to user mode.
+ * The same for the model task: a task of user space that has not left the kernel stays where it
+ * is, whatever its stack says. Only one that has never run, or will never run again, needs not, nor
+ * does one that was stopped (do_signal_stop()): it is in get_signal(), on its way to user mode, as
+ * is a task in lg_arrived(), and may stay there for days. A tracer can stop a task anywhere.
  */
 static int lg_try_by_leaving(struct task_struct *task, void *data)
 {
 	struct lg_try *try = data;
 	unsigned int state = READ_ONCE(task->__state);
 
-	if (!lg_goes_to_user_mode(task) || (state & __TASK_STOPPED))
+	if (!lg_goes_to_user_mode(task))
 		return lg_try_by_stack(task, data);
 	if (READ_ONCE(task->on_cpu) && task != current)
 		return LG_RUNNING;
+	if (state & __TASK_STOPPED)
+		return lg_try_by_stack(task, data);
 	if (state != TASK_NEW && state != TASK_DEAD)
 		return LG_IN_KERNEL;
 	lg_set_flag(task, LG_SIDE_BIT, try->goal->side);
@@ -354,8 +374,8 @@ unsigned int lg_look_at_all(const struct lg_goal *goal)
 	return left;
 }
 
-/* All tasks, those that are idle included. */
-static void lg_for_all(void (*fn)(struct task_struct *task))
+/** lg_for_all() - all tasks, those that are idle included */
+void lg_for_all(void (*fn)(struct task_struct *task))
 {
 	struct task_struct *process, *task;
 	int cpu;
@@ -418,83 +438,4 @@ ssize_t lg_list_blockers(char *buffer)
 			return begun;	/* whole lines only */
 	}
 	return length;
-}
-
-/*
- * A task is born: at the end of copy_process(), on the list already, before it first runs. Its
- * flags are a copy of its parent's, of some time ago. It is in no function yet, so it can be where
- * all have to go; when nothing is under way its flags are cleared.
- */
-static void lg_born(void *data, struct task_struct *task, unsigned long clone_flags)
-{
-	const struct lg_goal *goal;
-
-	lg_set_flag(task, LG_NOTICED_BIT, false);
-	lg_set_flag(task, LG_SIGNALLED_BIT, false);
-	rcu_read_lock();
-	/*
-	 * The first goal of a change is published without waiting for those who have seen none: one
-	 * that is moved by the walk meanwhile must not be moved back. The atomic operation on the
-	 * flags comes before the second look.
-	 */
-	do {
-		goal = rcu_dereference(lg_goal);
-		lg_set_flag(task, LG_SIDE_BIT, goal && goal->model->by_task && goal->side);
-		smp_mb__after_atomic();
-	} while (goal != rcu_access_pointer(lg_goal));
-	rcu_read_unlock();
-}
-
-static struct tracepoint *lg_newtask;
-
-static void lg_find_tracepoint(struct tracepoint *tracepoint, void *unused)
-{
-	if (!strcmp(tracepoint->name, "task_newtask"))
-		lg_newtask = tracepoint;
-}
-
-static unsigned int lg_foreign;
-
-static void lg_look_for_flags(struct task_struct *task)
-{
-	lg_foreign += !!(READ_ONCE(task_thread_info(task)->flags) >> 32);
-}
-
-/**
- * lg_tasks_init() - see whether the flags are free, and be told of new tasks
- *
- * sched_process_fork is not enough: io_uring's and vhost's workers do not pass it.
- */
-int lg_tasks_init(void)
-{
-	unsigned int number;
-	unsigned long address;
-	int ret;
-
-	for (number = 0; number < ARRAY_SIZE(lg_exits); number++) {
-		ret = lg_find("vmlinux", lg_exit_names[number], 0, &address) ?:
-		      lg_size(address, &lg_exits[number]);
-		if (ret)
-			return ret;
-	}
-	lg_for_all(lg_look_for_flags);
-	if (lg_foreign) {
-		pr_err("this kernel uses the upper half of thread_info.flags: %u tasks\n",
-		       lg_foreign);
-		return -EBUSY;
-	}
-	for_each_kernel_tracepoint(lg_find_tracepoint, NULL);
-	if (!lg_newtask) {
-		pr_err("this kernel has no tracepoint task_newtask\n");
-		return -ENOENT;
-	}
-	return tracepoint_probe_register(lg_newtask, lg_born, NULL);
-}
-
-void lg_tasks_exit(void)
-{
-	tracepoint_probe_unregister(lg_newtask, lg_born, NULL);
-	tracepoint_synchronize_unregister();
-	/* A task may be at the last instructions of lg_arrived(), preempted. */
-	synchronize_rcu_tasks();
 }

@@ -173,6 +173,7 @@ void lg_forget_notices(void)
 	struct lg_notice *notice;
 
 	list_for_each_entry(notice, &lg_notices, list)
+		/* Pairs with lg_arrived(), though nothing is freed here. */
 		if (!smp_load_acquire(&notice->done) &&
 		    task_work_cancel(notice->task, &notice->work))
 			notice->done = true;
