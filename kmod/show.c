@@ -255,6 +255,11 @@ int lg_show_patch(struct lg_patch *patch)
 
 	ret = kobject_init_and_add(&patch->kobj, &lg_patch_type, lg_root, "%s",
 				   patch->module->name);
+	if (ret) {
+		/* There is no directory that kobject_del() could take files out of. */
+		kobject_put(&patch->kobj);
+		return ret;
+	}
 	for (number = 0; !ret && number < patch->count; number++)
 		ret = lg_show_object(patch, &patch->objects[number]);
 	if (ret)
