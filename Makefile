@@ -4,7 +4,8 @@
 #              METHOD=extract: the patch cut out of the source; MODEL=hybrid, stop or task: under the engine)
 # make test    all tests, guests and a small survey included
 # make flavours   build for and boot the cloud and rt kernels of both lines (FLAVOURS="RELEASE ...")
-# make soak    what takes minutes of a quiet machine: patches under load
+# make soak    what takes minutes of a quiet machine: patches under load, and the engine in a kernel with
+#              KASAN, lockdep, kmemleak and fault injection, built for that (SOAK="--cycles 1000")
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
@@ -14,6 +15,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON := .venv/bin/python
 KERNEL ?=
 FUZZ_SECONDS ?= 600
+SOAK ?=
 
 FLAVOURS ?= 6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64 \
 	6.12.117+deb12-cloud-amd64 6.12.107+deb12-rt-amd64
@@ -48,6 +50,7 @@ flavours:
 soak:
 	@setup/setup.sh setup/debian-packages-tests
 	@$(PYTHON) -m pytest -m soak
+	@$(PYTHON) -m tests.soak.run $(SOAK)
 
 bench: setup
 	@$(PYTHON) -m benchmarks.bench

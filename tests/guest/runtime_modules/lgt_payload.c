@@ -109,7 +109,8 @@ static void find_transition_work(void)
 
 static int lgt_start(void)
 {
-	find_transition_work();
+	if (!strcmp(model, "native"))
+		find_transition_work();
 	return lg_payload_start(&payload, model);
 }
 

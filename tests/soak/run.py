@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine in a kernel that looks for defects: ``python -m tests.soak.run``.
+
+Two parts, each in a guest of its own: patches that come and go under load, and every allocation
+failing once. Whatever the kernel's own checks find is a failure, and so is what is left afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.soak.kernel import SoakKernel, soak_kernel
+from tests.soak.splats import splats
+
+from livegraft.cli.progress import shown
+from livegraft.errors import LivegraftError
+from livegraft.lab.boot import boot
+from livegraft.lab.guest import BackgroundJob, Guest
+from livegraft.run import run
+
+MODELS = ("hybrid", "stop", "task")
+HERE = Path(__file__).parent
+MEMORY_MIB = 2048
+BOOT_SECONDS = 300.0
+LEAK_SECONDS = 7.0
+"""kmemleak reports nothing that is younger than 5 s."""
+
+LOOK_SECONDS = 15.0
+
+LOAD = {
+    "sleepers": "for i in $(seq 60); do sleep 100000 & done; wait",
+    "hog": "while :; do :; done",
+    "forks": "while :; do (:); /init 2>/dev/null; done",
+    "readers": "while :; do cat /proc/cmdline >/dev/null; done",
+}
+"""What else runs in the guest while patches come and go."""
+
+
+class Defect(LivegraftError):
+    """The kernel's checks have found something, or something is left over."""
+
+
+def program(source: Path, folder: Path) -> bytes:
+    """A program for the guest."""
+    made = folder / source.stem
+    run([*("cc", "-O2", "-static", "-s", "-o"), made, source])
+    return made.read_bytes()
+
+
+@contextmanager
+def guest_of(kernel: SoakKernel, files: Mapping[str, bytes | Path], log: Path) -> Iterator[Guest]:
+    """A guest with the engine and the target loaded; its log is kept, and has to be clean."""
+    with boot(
+        kernel.vmlinuz,
+        kernel.modules,
+        files=files,
+        cmdline="kmemleak=on log_buf_len=8M no_hash_pointers",
+        memory_mib=MEMORY_MIB,
+        timeout=BOOT_SECONDS,
+    ) as guest:
+        try:
+            require_clean(guest, "while it booted")
+            tell_kmemleak(guest, "scan=off")
+            tell_kmemleak(guest, "clear")
+            before = state(guest)
+            guest.check(["insmod", "/ko/livegraft_engine.ko"])
+            guest.check(["insmod", "/ko/lgt_target.ko"])
+            yield guest
+            guest.check(["rmmod", "livegraft_engine"], timeout=300)
+            guest.check(["rmmod", "lgt_target"])
+            require_clean(guest, "by then")
+            if found := leaks(guest):
+                raise Defect("kmemleak", found)
+            if (after := state(guest)) != before:
+                raise Defect("guest", f"is not as it was: {after}, was {before}")
+        finally:
+            log.write_text(guest.console() + kernel_log(guest))
+
+
+def kernel_log(guest: Guest) -> str:
+    """The whole log, also of a guest that is gone: then its console."""
+    try:
+        return "".join(f"[{each.seconds:.6f}] {each.text}\n" for each in guest.kernel_log())
+    except LivegraftError as error:
+        return f"{error}\n"
+
+
+def require_clean(guest: Guest, when: str) -> None:
+    """No check has found anything yet."""
+    if found := splats(each.text for each in guest.kernel_log()):
+        raise Defect("kernel log", f"{when}: {'; '.join(found[:5])}")
+
+
+def tell_kmemleak(guest: Guest, word: str) -> None:
+    """It refuses all but "clear" when it is off, or has given up."""
+    guest.check(["sh", "-c", f"echo {word} > /sys/kernel/debug/kmemleak"], timeout=600)
+
+
+def leaks(guest: Guest) -> str:
+    """What kmemleak has found since it was cleared."""
+    time.sleep(LEAK_SECONDS)
+    for _ in range(2):  # an object may be seen as lost while a pointer to it moves
+        tell_kmemleak(guest, "scan")
+    return guest.get("/sys/kernel/debug/kmemleak").decode("utf-8", "replace")
+
+
+def state(guest: Guest) -> dict[str, str]:
+    """What has to be as it was: modules, redirected functions."""
+    modules = sorted(line.split()[0] for line in guest.get("/proc/modules").decode().splitlines())
+    functions = guest.get("/sys/kernel/debug/tracing/enabled_functions").decode()
+    return {"modules": " ".join(modules), "functions": functions}
+
+
+def under_load(guest: Guest, cycles: int) -> None:
+    """Patches of each model come and go while others sleep, work, and fork."""
+    with ExitStack() as stack:
+        for script in LOAD.values():
+            job = guest.start(["sh", "-c", script])
+            stack.callback(BackgroundJob.kill, job, 9)
+        for model in MODELS:
+            in_guest(guest, "cycles", model, str(cycles))
+
+
+def in_guest(guest: Guest, *arguments: str) -> None:
+    """Run in_guest.py, pass on what it has to say, and look at the log all the time."""
+    job = guest.start(["python3", "/root/in_guest.py", *arguments])
+    told = 0
+    while running := job.running or told < len(job.output()):
+        lines = job.output()[told:]
+        print(lines.decode(), end="", flush=True)
+        told += len(lines)
+        require_clean(guest, f"in {' '.join(arguments)}")
+        time.sleep(LOOK_SECONDS if running else 0)
+    result = job.wait()
+    if result.status:
+        raise Defect(f"in_guest.py {arguments}", result.stderr.decode("utf-8", "replace"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--release", default="6.1.0-55-amd64", help="whose source is built")
+    parser.add_argument("--cycles", type=int, default=30, help="of each model, under load")
+    parser.add_argument("--log", type=Path, default=HERE.parents[1] / "build/soak")
+    parser.add_argument("--parts", default="load,faults", help="what to run")
+    chosen = parser.parse_args()
+    progress = shown(quiet=False, verbose=False, may_draw=False)
+    chosen.log.mkdir(parents=True, exist_ok=True)
+    kernel = soak_kernel(chosen.release, progress)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        modules = kernel.make_payloads(folder / "lgt")
+        modules["livegraft_engine"] = kernel.make_engine(folder / "engine")
+        files: dict[str, bytes | Path] = {f"ko/{key}.ko": data for key, data in modules.items()}
+        program(HERE / "inject.c", folder)
+        files |= {"root/inject": folder / "inject", "root/in_guest.py": HERE / "in_guest.py"}
+        try:
+            if "load" in chosen.parts:
+                with guest_of(kernel, files, chosen.log / "load.log") as guest:
+                    under_load(guest, chosen.cycles)
+            if "faults" in chosen.parts:
+                with guest_of(kernel, files, chosen.log / "faults.log") as guest:
+                    in_guest(guest, "faults", *MODELS)
+        except LivegraftError as error:
+            print(f"{error}\nlogs: {chosen.log}", file=sys.stderr)
+            return error.exit_code
+    print(f"nothing found; logs: {chosen.log}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
