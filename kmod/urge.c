@@ -67,13 +67,16 @@ static void lg_arrived(struct callback_head *work)
 	rcu_read_lock();
 	preempt_disable();
 	goal = rcu_dereference(lg_goal);
-	if (goal && goal->model->by_task && lg_side(current) != goal->side) {
-		if (goal->model == &lg_task ? !(current->flags & PF_EXITING) && lg_leaves(goal) :
-		    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE) {
+	if (goal && lg_side(current) != goal->side) {
+		bool left = goal->model == &lg_hybrid ?
+			    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE :
+			    !(current->flags & PF_EXITING) && lg_leaves(goal);
+
+		/* Where all change at once it is only counted. */
+		if (left && goal->model->by_task)
 			lg_set_flag(current, LG_SIDE_BIT, goal->side);
-			if (lg_flag(current, LG_SIGNALLED_BIT))
-				lg_count_interruption(goal->patch);
-		}
+		if (left && lg_flag(current, LG_SIGNALLED_BIT))
+			lg_count_interruption(goal->patch);
 	}
 	preempt_enable();
 	rcu_read_unlock();
