@@ -151,7 +151,6 @@ COUNTS: dict[str, int] = {}
 def cycles(model: str, count: int) -> dict[str, object]:
     """The payload comes and goes; every third time its target module goes and comes meanwhile."""
     began = time.monotonic()
-    moves = []
     for number in range(count):
         if number % 5 == 4:
             call("write", str(ROOT / "options"), f"{PAYLOAD} no-direct")
@@ -160,7 +159,6 @@ def cycles(model: str, count: int) -> dict[str, object]:
             unload(TARGET)
             call("load", module(TARGET))
         settle()
-        moves.append(times()["move"] / 1000)
         call("write", str(PATCH / "enabled"), "0")
         if number % 2:
             # At once: whoever may remove the module may also load it again.
@@ -172,13 +170,7 @@ def cycles(model: str, count: int) -> dict[str, object]:
         "model": model,
         "cycles": count,
         "seconds": round(time.monotonic() - began, 1),
-        "move_ms": sorted(moves)[len(moves) // 2],
     }
-
-
-def times() -> dict[str, int]:
-    lines = (line.split() for line in value("times").splitlines())
-    return {word: int(number) for word, number in lines}
 
 
 def load_engine() -> None:

@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONFIG = HERE / "soak.config"
 MODULES = ROOT / "tests/guest/runtime_modules"
-PAYLOADS = ("lgt_payload", "lgt_target")
 
 _LAYOUT = 1
 """Another number when this file makes something else of the same configuration and source."""
@@ -47,18 +46,20 @@ class SoakKernel:
     build: Path
     compiler: str
 
-    def make_engine(self, folder: Path) -> bytes:
-        """The engine, built as a person builds it."""
-        shutil.copytree(ROOT / "kmod", folder)
-        run(["make", "-C", folder, f"KDIR={self.build}", "ARCH=x86", f"CC={self.compiler}"])
-        return (folder / "livegraft_engine.ko").read_bytes()
+    def make_modules(self, folder: Path) -> dict[str, bytes]:
+        """Modules by name: the engine, as a person builds it; a payload and its target; defects."""
+        engine = folder / "engine"
+        shutil.copytree(ROOT / "kmod", engine)
+        run(["make", "-C", engine, f"KDIR={self.build}", "ARCH=x86", f"CC={self.compiler}"])
+        include = f"LGT_INCLUDE={ROOT / 'kmod/include'}"
+        self._make(MODULES, folder / "lgt", include, f"LGT_FIX={'a5' * 32}")
+        self._make(HERE / "defect", folder / "defect")
+        return {path.stem: path.read_bytes() for path in folder.glob("*/*.ko")}
 
-    def make_payloads(self, folder: Path) -> dict[str, bytes]:
-        """The payload that was written by hand, and the module that it patches."""
-        shutil.copytree(MODULES, folder)
+    def _make(self, source: Path, folder: Path, *variables: str) -> None:
+        shutil.copytree(source, folder)
         argv = ["make", "-C", str(self.build), f"M={folder}", "ARCH=x86", f"CC={self.compiler}"]
-        run([*argv, f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", "modules"])
-        return {name: (folder / f"{name}.ko").read_bytes() for name in PAYLOADS}
+        run([*argv, *variables, "modules"])
 
 
 def soak_kernel(release: str, progress: Progress = SILENT) -> SoakKernel:

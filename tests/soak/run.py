@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The engine in a kernel that looks for defects: ``python -m tests.soak.run``.
 
-Two parts, each in a guest of its own: patches that come and go under load, and every allocation
-failing once. Whatever the kernel's own checks find is a failure, and so is what is left afterwards.
+Three parts, each in a guest of its own: defects on purpose, which have to be found; patches that
+come and go under load; every allocation failing once. Whatever the kernel's own checks find in the
+latter two is a failure, and so is what is left afterwards.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ LOAD = {
 }
 """What else runs in the guest while patches come and go."""
 
+DEFECTS = {
+    "atomic": "sleeping function called",
+    "locks": "possible circular locking",
+    "freed": "KASAN",
+}
+"""Defects on purpose (defect/lgt_defect.c), and what the log says of each. KASAN comes last: its
+report switches lockdep off."""
+
 
 class Defect(LivegraftError):
     """The kernel's checks have found something, or something is left over."""
@@ -54,8 +63,8 @@ def program(source: Path, folder: Path) -> bytes:
 
 
 @contextmanager
-def guest_of(kernel: SoakKernel, files: Mapping[str, bytes | Path], log: Path) -> Iterator[Guest]:
-    """A guest with the engine and the target loaded; its log is kept, and has to be clean."""
+def soaking(kernel: SoakKernel, files: Mapping[str, bytes | Path], log: Path) -> Iterator[Guest]:
+    """A guest whose log is kept."""
     with boot(
         kernel.vmlinuz,
         kernel.modules,
@@ -68,19 +77,25 @@ def guest_of(kernel: SoakKernel, files: Mapping[str, bytes | Path], log: Path) -
             require_clean(guest, "while it booted")
             tell_kmemleak(guest, "scan=off")
             tell_kmemleak(guest, "clear")
-            before = state(guest)
-            guest.check(["insmod", "/ko/livegraft_engine.ko"])
-            guest.check(["insmod", "/ko/lgt_target.ko"])
             yield guest
-            guest.check(["rmmod", "livegraft_engine"], timeout=300)
-            guest.check(["rmmod", "lgt_target"])
-            require_clean(guest, "by then")
-            if found := leaks(guest):
-                raise Defect("kmemleak", found)
-            if (after := state(guest)) != before:
-                raise Defect("guest", f"is not as it was: {after}, was {before}")
         finally:
             log.write_text(guest.console() + kernel_log(guest))
+
+
+@contextmanager
+def with_engine(guest: Guest) -> Iterator[None]:
+    """The engine and the module to be patched are loaded; afterwards nothing is left of them."""
+    before = state(guest)
+    guest.check(["insmod", "/ko/livegraft_engine.ko"])
+    guest.check(["insmod", "/ko/lgt_target.ko"])
+    yield
+    guest.check(["rmmod", "livegraft_engine"], timeout=300)
+    guest.check(["rmmod", "lgt_target"])
+    require_clean(guest, "by then")
+    if found := leaks(guest):
+        raise Defect("kmemleak", found)
+    if (after := state(guest)) != before:
+        raise Defect("guest", f"is not as it was: {after}, was {before}")
 
 
 def kernel_log(guest: Guest) -> str:
@@ -117,6 +132,19 @@ def state(guest: Guest) -> dict[str, str]:
     return {"modules": " ".join(modules), "functions": functions}
 
 
+def control(guest: Guest) -> None:
+    """Defects on purpose are found, each of them: else it says nothing that none are found."""
+    for kind, message in DEFECTS.items():
+        guest.run(["insmod", "/ko/lgt_defect.ko", f"kind={kind}"])
+        found = splats(each.text for each in guest.kernel_log())
+        if not any(message in each for each in found):
+            raise Defect(f"defect '{kind}' on purpose", f"was not found: {found}")
+    guest.run(["insmod", "/ko/lgt_defect.ko", "kind=leak"])
+    if 'comm "insmod"' not in (found_leaks := leaks(guest)):
+        raise Defect("defect 'leak' on purpose", f"was not found: {found_leaks}")
+    print("defects on purpose are found", flush=True)
+
+
 def under_load(guest: Guest, cycles: int) -> None:
     """Patches of each model come and go while others sleep, work, and fork."""
     with ExitStack() as stack:
@@ -147,25 +175,28 @@ def main() -> int:
     parser.add_argument("--release", default="6.1.0-55-amd64", help="whose source is built")
     parser.add_argument("--cycles", type=int, default=30, help="of each model, under load")
     parser.add_argument("--log", type=Path, default=HERE.parents[1] / "build/soak")
-    parser.add_argument("--parts", default="load,faults", help="what to run")
+    parser.add_argument("--parts", default="control,load,faults", help="what to run")
     chosen = parser.parse_args()
     progress = shown(quiet=False, verbose=False, may_draw=False)
     chosen.log.mkdir(parents=True, exist_ok=True)
     kernel = soak_kernel(chosen.release, progress)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        modules = kernel.make_payloads(folder / "lgt")
-        modules["livegraft_engine"] = kernel.make_engine(folder / "engine")
+        modules = kernel.make_modules(folder)
         files: dict[str, bytes | Path] = {f"ko/{key}.ko": data for key, data in modules.items()}
         program(HERE / "inject.c", folder)
         files |= {"root/inject": folder / "inject", "root/in_guest.py": HERE / "in_guest.py"}
         try:
-            if "load" in chosen.parts:
-                with guest_of(kernel, files, chosen.log / "load.log") as guest:
-                    under_load(guest, chosen.cycles)
-            if "faults" in chosen.parts:
-                with guest_of(kernel, files, chosen.log / "faults.log") as guest:
-                    in_guest(guest, "faults", *MODELS)
+            for part in chosen.parts.split(","):
+                with soaking(kernel, files, chosen.log / f"{part}.log") as guest:
+                    if part == "control":
+                        control(guest)
+                        continue
+                    with with_engine(guest):
+                        if part == "load":
+                            under_load(guest, chosen.cycles)
+                        else:
+                            in_guest(guest, "faults", *MODELS)
         except LivegraftError as error:
             print(f"{error}\nlogs: {chosen.log}", file=sys.stderr)
             return error.exit_code
