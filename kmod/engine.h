@@ -138,7 +138,7 @@ enum lg_phase {
 
 enum lg_time {
 	LG_TIME_RESOLVE,	/* finding functions */
-	LG_TIME_REDIRECT,	/* ftrace */
+	LG_TIME_REDIRECT,	/* ftrace, and pre_patch callbacks */
 	LG_TIME_MOVE,		/* from there until the last task has changed sides */
 	LG_TIME_FINISH,		/* what comes after */
 	LG_TIME_PAUSE,		/* model stop: all CPUs held, the last time */
@@ -252,11 +252,12 @@ struct lg_way {
  * A task's side, and what was done to it in the change under way, are bits of its thread_info.flags
  * that x86-64 does not use: the flags are an unsigned long, TIF_* end below 32, and all code that
  * changes them sets or clears single bits by atomic operations. dup_task_struct() copies them.
- * lg_tasks_init() looks whether they are in fact free. Outside of a change all three are clear.
+ * lg_tasks_init() looks whether they are in fact free. Outside of a change all are clear.
  */
 #define LG_SIDE_BIT		40	/* clear: lg_entry.from is its way, set: lg_entry.to */
 #define LG_NOTICED_BIT		41	/* it has a struct lg_notice */
 #define LG_SIGNALLED_BIT	42	/* it was signalled */
+#define LG_INSIDE_BIT		43	/* model stop: the last look has found it in the way */
 
 static inline bool lg_flag(const struct task_struct *task, unsigned int bit)
 {
@@ -378,7 +379,6 @@ enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
 int lg_find_exits(void);
 bool lg_leaves(const struct lg_goal *goal);
 void lg_for_all(void (*fn)(struct task_struct *task));
-bool lg_was_seen(const struct task_struct *task);
 void lg_clear_flags(void);
 unsigned int lg_pass_by_stack(void);
 unsigned int lg_pass_by_leaving(void);

@@ -65,7 +65,8 @@ static int lg_enable(struct lg_patch *patch)
 	lg_hasten_end();
 	if (ret)
 		return ret;
-	patch->us[LG_TIME_REDIRECT] = ktime_us_delta(ktime_get(), began);
+	patch->us[LG_TIME_REDIRECT] = ktime_us_delta(ktime_get(), began) -
+				      patch->us[LG_TIME_RESOLVE];
 	return lg_start_moving();
 }
 

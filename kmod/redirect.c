@@ -233,16 +233,15 @@ found:
  */
 int lg_add_object(struct lg_object *object)
 {
+	ktime_t began = ktime_get();
 	unsigned int number;
-	int ret;
+	int ret = 0;
 
 	object->live = true;
-	for (number = 0; number < object->count; number++) {
+	for (number = 0; number < object->count && !ret; number++)
 		ret = lg_add_func(&object->funcs[number]);
-		if (ret)
-			return ret;
-	}
-	return 0;
+	object->patch->us[LG_TIME_RESOLVE] += ktime_us_delta(ktime_get(), began);
+	return ret;
 }
 
 /* The newest function at a site, with that of the changing patch in force or without. */

@@ -258,17 +258,6 @@ static void lg_record(const struct task_struct *task, enum lg_why why, unsigned 
 		lg_seen[lg_seen_count++] = (struct lg_seen){ task->pid, why, where };
 }
 
-/** lg_was_seen() - whether the last pass has found a task in the way */
-bool lg_was_seen(const struct task_struct *task)
-{
-	unsigned int number;
-
-	for (number = 0; number < lg_seen_count; number++)
-		if (lg_seen[number].pid == task->pid)
-			return true;
-	return false;
-}
-
 /* Returns how many tasks are left. Processors that are off run nothing: their idle tasks move. */
 static unsigned int lg_walk(int (*try)(struct task_struct *, void *))
 {
@@ -353,6 +342,7 @@ unsigned int lg_look_at_all(const struct lg_goal *goal)
 		if (READ_ONCE(task->on_cpu) && task != current)
 			continue;
 		why = lg_judge_stack(task, goal, &where);
+		lg_set_flag(task, LG_INSIDE_BIT, why != LG_MAY_MOVE);
 		if (why != LG_MAY_MOVE) {
 			left++;
 			lg_record(task, why, where);
@@ -393,6 +383,7 @@ static void lg_clear_task(struct task_struct *task)
 	lg_set_flag(task, LG_SIDE_BIT, false);
 	lg_set_flag(task, LG_NOTICED_BIT, false);
 	lg_set_flag(task, LG_SIGNALLED_BIT, false);
+	lg_set_flag(task, LG_INSIDE_BIT, false);
 }
 
 /**

@@ -8,6 +8,7 @@
 #include <linux/sched/task_stack.h>
 #include <linux/slab.h>
 #include <linux/task_work.h>
+#include <linux/wait.h>
 #include <asm/syscall.h>
 
 #include "engine.h"
@@ -27,6 +28,15 @@ struct lg_notice {
 };
 
 static LIST_HEAD(lg_notices);
+
+/*
+ * Where all change at once, a task that was signalled has left the old code and may not be in it
+ * at the next look: a call that the kernel starts again is back there within microseconds. So it
+ * waits for that look where it holds nothing, at the border to user mode, but not for long: others
+ * may have to leave yet, and none may be in the way of a wait that has no end.
+ */
+#define LG_HELD		(HZ / 5)
+static DECLARE_WAIT_QUEUE_HEAD(lg_held);
 
 /*
  * What user space sees of a signal that was none. get_signal() runs task work first, when the
@@ -63,6 +73,7 @@ static void lg_arrived(struct callback_head *work)
 	struct lg_notice *notice = container_of(work, struct lg_notice, work);
 	const struct lg_goal *goal;
 	unsigned long where;
+	bool held = false;
 
 	rcu_read_lock();
 	preempt_disable();
@@ -72,15 +83,20 @@ static void lg_arrived(struct callback_head *work)
 			    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE :
 			    !(current->flags & PF_EXITING) && lg_leaves(goal);
 
-		/* Where all change at once it is only counted. */
 		if (left && goal->model->by_task)
 			lg_set_flag(current, LG_SIDE_BIT, goal->side);
+		else if (left)
+			held = lg_flag(current, LG_SIGNALLED_BIT);
 		if (left && lg_flag(current, LG_SIGNALLED_BIT))
 			lg_count_interruption(goal->patch);
 	}
 	preempt_enable();
 	rcu_read_unlock();
 	lg_wake();
+	/* The goal is only compared: it may be gone. */
+	if (held)
+		wait_event_idle_timeout(lg_held, rcu_access_pointer(lg_goal) != goal,
+					LG_HELD);
 	/* From here on lg_forget_notices() may free it. */
 	smp_store_release(&notice->done, true);
 }
@@ -141,7 +157,8 @@ void lg_urge(bool signals)
 	read_lock(&tasklist_lock);
 	for_each_process_thread(process, task) {
 		/* Where all change at once no task has a side: those seen inside are in the way. */
-		if (goal->model->by_task ? lg_side(task) == goal->side : !lg_was_seen(task))
+		if (goal->model->by_task ? lg_side(task) == goal->side :
+					   !lg_flag(task, LG_INSIDE_BIT))
 			continue;
 		if (lg_goes_to_user_mode(task))
 			lg_notice_task(task);
@@ -175,6 +192,7 @@ void lg_forget_notices(void)
 {
 	struct lg_notice *notice;
 
+	wake_up_all(&lg_held);
 	list_for_each_entry(notice, &lg_notices, list)
 		/* Pairs with lg_arrived(), though nothing is freed here. */
 		if (!smp_load_acquire(&notice->done) &&
