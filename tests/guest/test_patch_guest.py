@@ -246,8 +246,11 @@ def tampered(sample: bytes, what: str) -> bytes:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("symbol", "symbol 'saved_command_lime' not found"),
-        ("position", "symbol position 9 for symbol 'saved_command_line'"),
+        (
+            "symbol",
+            "no symbol saved_command_lime at position 1|symbol 'saved_command_lime' not found",
+        ),
+        ("position", "no symbol saved_command_line at position 9|symbol position 9 for symbol"),
         ("function", "symbol 'cmdline_proc_shaw' not found"),
         ("vermagic", "was built for kernel 6.0."),
         ("name", "its manifest is that of 'livegraft_sample'"),
@@ -262,7 +265,7 @@ def test_a_tampered_module_leaves_nothing(
     assert status in (Exit.FAILED, Exit.REFUSED)
     error = document["error"]
     assert error["object"] and error["remedy"]
-    assert said in error["message"]
+    assert re.search(said, error["message"])
     assert names(guest) == []
     assert redirected(guest) == set()
     assert b"livegraft" not in guest.get("/proc/modules")

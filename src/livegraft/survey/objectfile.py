@@ -19,6 +19,7 @@ _SHT_SYMTAB = 2
 _SHT_RELA = 4
 _SHF_ALLOC = 2
 _KLP_SECTION = re.compile(r"\.klp\.rela\.([^.]+)\.(.+)$")
+_INIT = re.compile(r"\.init(\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,13 @@ class Elf:
             if head[1] == _SHT_SYMTAB:
                 elf._read_symbols(data, head[4], head[5], _Strings(data, heads[head[6]][4]))
         for number, head in enumerate(heads):
-            if head[1] == _SHT_RELA and elf.flags[head[7]] & _SHF_ALLOC:
+            if head[1] == _SHT_RELA and elf._stays(head[7]):
                 elf._read_relocations(data, head[4], head[5], head[7], elf.names[number])
         return elf
+
+    def _stays(self, section: int) -> bool:
+        """Whether it can be read back: the kernel frees ``.init`` when the module has begun."""
+        return bool(self.flags[section] & _SHF_ALLOC) and not _INIT.match(self.names[section])
 
     def _read_symbols(self, data: bytes, at: int, size: int, names: _Strings) -> None:
         for name, info, _, section, value, length in struct.iter_unpack(

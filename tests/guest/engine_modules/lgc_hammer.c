@@ -275,14 +275,14 @@ static void stops(void)
 }
 
 /*
- * Writes that io_uring gives to its workers. One entry is used again and again; the kernel's side
- * of both rings is not looked at, for each call waits until the write is done.
+ * Writes that io_uring gives to its workers, one at a time. A wait that a signal ends returns what
+ * was submitted, not EINTR: only the ring tells whether the write is done.
  */
 static void uring(void)
 {
 	struct io_uring_params params = { 0 };
 	struct io_uring_sqe *entry;
-	unsigned int *tail, *head, *array, mask, position;
+	unsigned int *tail, *head, *done, *array, mask, position;
 	int file = opened(), ring;
 	char *rings;
 
@@ -299,8 +299,10 @@ static void uring(void)
 	array = (unsigned int *)(rings + params.sq_off.array);
 	mask = *(unsigned int *)(rings + params.sq_off.ring_mask);
 	head = (unsigned int *)(rings + params.cq_off.head);
+	done = (unsigned int *)(rings + params.cq_off.tail);
 	for (position = 0;; position++) {
 		const char *command = position % 4 ? "c0" : "c5000";
+		unsigned int submit = 1;
 
 		memset(entry, 0, sizeof(*entry));
 		entry->opcode = IORING_OP_WRITE;
@@ -310,9 +312,15 @@ static void uring(void)
 		entry->len = strlen(command);
 		array[position & mask] = 0;
 		__atomic_store_n(tail, position + 1, __ATOMIC_RELEASE);
-		while (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
-			if (errno != EINTR)
+		while (__atomic_load_n(done, __ATOMIC_ACQUIRE) != position + 1) {
+			long ret = syscall(SYS_io_uring_enter, ring, submit, 1,
+					   IORING_ENTER_GETEVENTS, NULL, 0);
+
+			if (ret < 0 && errno != EINTR)
 				die("io_uring_enter");
+			if (ret > 0)
+				submit = 0;
+		}
 		__atomic_store_n(head, position + 1, __ATOMIC_RELEASE);
 		rest(10000);
 	}
