@@ -163,6 +163,20 @@ def test_new_code_blocks_undoing(tmp_path: Path) -> None:
     assert only.function == "new_f"
 
 
+@pytest.mark.parametrize(("place", "inside"), [("vmlinux", "other_f"), ("xfs", "")])
+def test_old_code_may_be_an_older_patch_s(root: Path, place: str, inside: str) -> None:
+    """If that has the same function; one of the same name in another object is another function."""
+    write(root / f"sys/kernel/livepatch/older/{place}/patched", "1\n")
+    (root / f"sys/kernel/livepatch/older/{place}/cmdline_proc_show,1").mkdir()
+    for attribute, value in (("enabled", "1"), ("transition", "0")):
+        write(root / "sys/kernel/livepatch/older" / attribute, value + "\n")
+    add_module(root, "older", "OEK")
+    add_patch(root, "fix", transition=1)
+    add_task(root / "proc", 5, 5, 0, "[<0>] msleep+0x29/0x30\n[<0>] other_f+0x3/0x9 [older]\n")
+    (found,) = state.status("fix", patches=Livepatches(root))
+    assert [each.function for each in found.blockers] == [inside]
+
+
 @pytest.mark.parametrize("code", sorted(syscalls.LOAD_ERRORS))
 def test_every_load_error_says_what_to_do(code: int, tmp_path: Path) -> None:
     error = syscalls.refusal("fix", code, syscalls.LOAD_ERRORS, [], model="task", root=tmp_path)

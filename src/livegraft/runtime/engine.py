@@ -17,7 +17,16 @@ from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import blockers, syscalls
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import ENGINE, LivePatch, Livepatches
-from livegraft.runtime.model import Detail, Model, ModelName, Options, Phase, Wait, set_enabled
+from livegraft.runtime.model import (
+    Detail,
+    Model,
+    ModelName,
+    Options,
+    Phase,
+    Wait,
+    give_order,
+    set_enabled,
+)
 from livegraft.runtime.payload import Payload
 
 LOOK = 1.0
@@ -130,18 +139,11 @@ class EngineModel(Model):
         return self.patches.set_enabled(name, True) == 0
 
     def signal(self, name: str) -> None:
-        self._order(name, "signal", "signal what sleeps in its way")
+        refusal = "the engine does not signal what sleeps in its way"
+        give_order(self.patches, name, "signal", refusal)
 
     def force(self, name: str) -> None:
-        self._order(name, "force", "force its transition")
-
-    def _order(self, name: str, file: str, what: str) -> None:
-        code = self.patches.write(f"{name}/{file}", "1")
-        # EINVAL: no change of its own is under way any more, so there is nothing to be done.
-        if code not in (0, errno.EINVAL, errno.ENOENT, errno.ENODEV):
-            raise PatchError(
-                name, f"the engine does not {what} [{errno.errorcode.get(code, code)}]", ""
-            )
+        give_order(self.patches, name, "force", "the engine does not force its transition")
 
     def was_forced(self, name: str) -> bool:
         return self.patches.attribute(name, "forced") == "1"

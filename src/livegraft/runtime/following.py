@@ -12,9 +12,9 @@ from pathlib import Path
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.loading import TIMEOUT, Loaded, load
-from livegraft.runtime.model import Model, ModelName, Phase, model_of
+from livegraft.runtime.model import Model, ModelName, Phase, model_of, phase_of
 from livegraft.runtime.stall import OnStall
-from livegraft.runtime.state import PatchState, require_livepatch
+from livegraft.runtime.state import PatchState, require_livepatch, state_of
 from livegraft.runtime.unloading import unload
 
 LOOK = 0.1
@@ -86,17 +86,12 @@ def _look(name: str, chosen: Model) -> Event:
         there = patches.is_loaded(name)
         state = PatchState.DISABLED if there else PatchState.UNLOADED
         return Event(name, time.time(), state, None, None, None)
-    state = PatchState.ENABLED if patch.enabled else PatchState.DISABLED
-    phase = Phase.APPLIED if patch.enabled else Phase.UNDONE
-    if patch.transition:
-        state = PatchState.TRANSITION
-        phase = Phase.APPLYING if patch.enabled else Phase.UNDOING
     moved, left = (patches.attribute(name, each) for each in ("moved", "left"))
     return Event(
         name,
         time.time(),
-        state,
-        phase,
+        state_of(patch),
+        phase_of(patch),
         None if moved is None else int(moved),
         None if left is None else int(left),
     )

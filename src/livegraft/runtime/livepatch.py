@@ -62,9 +62,9 @@ class LivePatch:
     replace: bool | None
 
     @property
-    def functions(self) -> frozenset[str]:
-        """The names of all functions that it redirects."""
-        return frozenset(name for each in self.objects for name, _ in each.functions)
+    def functions(self) -> frozenset[tuple[str, str]]:
+        """Object and name of all functions that it redirects."""
+        return frozenset((each.name, name) for each in self.objects for name, _ in each.functions)
 
 
 @dataclass(frozen=True, slots=True)

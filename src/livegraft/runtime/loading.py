@@ -24,7 +24,15 @@ from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.interruption import held_back, undisturbed
 from livegraft.runtime.kernellog import KernelLog, Transition
 from livegraft.runtime.livepatch import LiveObject, Livepatches
-from livegraft.runtime.model import Detail, Model, ModelName, Options, Wait, model_named
+from livegraft.runtime.model import (
+    Detail,
+    Model,
+    ModelName,
+    Options,
+    Wait,
+    detail_as_json,
+    model_named,
+)
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
@@ -74,14 +82,13 @@ class Loaded:
     objects: tuple[LiveObject, ...]
     absent: tuple[str, ...]
     warnings: tuple[str, ...]
-    blockers: tuple[Blocker, ...] = ()
-    detail: Detail | None = None
-    signalled: bool = False
-    cold: cold.Looks | None = None
+    blockers: tuple[Blocker, ...]
+    detail: Detail
+    signalled: bool
+    cold: cold.Looks | None
 
     def as_json(self) -> dict[str, object]:
         """The document of ``load``."""
-        detail = self.detail
         return {
             "name": self.name,
             "model": self.model,
@@ -97,10 +104,7 @@ class Loaded:
             "warnings": list(self.warnings),
             "blockers": [each.as_json() for each in self.blockers],
             "signalled": self.signalled,
-            "signals": dict(detail.counts) if detail and detail.counts else None,
-            "forced": detail is not None and detail.forced,
-            "direct": detail.direct if detail else None,
-            "times": dict(detail.times) if detail and detail.times else None,
+            **detail_as_json(self.detail),
             "cold": self.cold.as_json() if self.cold else None,
         }
 

@@ -74,6 +74,13 @@ class Phase(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+def phase_of(patch: LivePatch) -> Phase:
+    """The phase of a patch, as far as what both cores show of it tells."""
+    if patch.transition:
+        return Phase.APPLYING if patch.enabled else Phase.UNDOING
+    return Phase.APPLIED if patch.enabled else Phase.UNDONE
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a patch is loaded with.
@@ -121,6 +128,17 @@ class Detail:
     def transition_ms(self) -> float | None:
         """The redirection too."""
         return self.times["redirect_ms"] + self.times["move_ms"] if self.times else None
+
+
+def detail_as_json(detail: Detail | None) -> dict[str, object]:
+    """What the documents of ``load``, ``status`` and ``wait`` tell alike; a disabled patch has no
+    detail."""
+    return {
+        "forced": detail is not None and detail.forced,
+        "direct": detail.direct if detail else None,
+        "signals": dict(detail.counts) if detail and detail.counts else None,
+        "times": dict(detail.times) if detail and detail.times else None,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +317,24 @@ def set_enabled(patches: Livepatches, name: str, write: Callable[[], int], secon
                     f"the kernel does not undo it [{errno.errorcode.get(code, code)}]",
                     "run as root",
                 )
+
+
+def give_order(patches: Livepatches, name: str, file: str, refusal: str) -> None:
+    """Write ``1`` to a file of a patch that acts on the transition under way.
+
+    Args:
+        patches: the core that it is in.
+        name: the patch.
+        file: which.
+        refusal: what is told if the core does not do it.
+
+    Raises:
+        PatchError: it does not.
+    """
+    code = patches.write(f"{name}/{file}", "1")
+    # EINVAL: no transition of its own is under way any more, so there is nothing to be done.
+    if code not in (0, errno.EINVAL, errno.ENOENT, errno.ENODEV):
+        raise PatchError(name, f"{refusal} [{errno.errorcode.get(code, code)}]", "run as root")
 
 
 def model_named(name: str, *, kicks: bool = True, patches: Livepatches | None = None) -> Model:

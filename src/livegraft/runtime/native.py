@@ -15,7 +15,6 @@ therefore few and further and further apart.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Sequence
@@ -25,7 +24,16 @@ from livegraft.runtime import blockers, kernellog, stacks, syscalls
 from livegraft.runtime.interruption import held_back
 from livegraft.runtime.kernellog import KernelLog, Record
 from livegraft.runtime.livepatch import LivePatch, Livepatches
-from livegraft.runtime.model import Detail, Model, ModelName, Options, Phase, Wait, set_enabled
+from livegraft.runtime.model import (
+    Detail,
+    Model,
+    ModelName,
+    Options,
+    Wait,
+    give_order,
+    phase_of,
+    set_enabled,
+)
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.stacks import Code
 
@@ -176,14 +184,7 @@ class NativeModel(Model):
             time.sleep(SIGNAL_PAUSE)
 
     def force(self, name: str) -> None:
-        code = self.patches.write(f"{name}/force", "1")
-        # EINVAL: no transition of its own is under way any more, so there is nothing to be done.
-        if code not in (0, errno.EINVAL, errno.ENOENT, errno.ENODEV):
-            raise PatchError(
-                name,
-                f"the kernel does not force its transition [{errno.errorcode.get(code, code)}]",
-                "run as root",
-            )
+        give_order(self.patches, name, "force", "the kernel does not force its transition")
 
     def was_forced(self, name: str) -> bool:
         with KernelLog(from_start=True) as log:
@@ -194,9 +195,7 @@ class NativeModel(Model):
             records = log.read()
         moved = left = None
         found: tuple[blockers.Blocker, ...] = ()
-        phase = Phase.APPLIED if patch.enabled else Phase.UNDONE
         if patch.transition:
-            phase = Phase.APPLYING if patch.enabled else Phase.UNDOING
             sides = blockers.sides(
                 int(patch.enabled),
                 self._to_leave(patch),
@@ -207,21 +206,18 @@ class NativeModel(Model):
             if not moved and not left:  # not root: the kernel hides it
                 moved = left = None
         forced = kernellog.was_forced(records, patch.name)
-        return Detail(phase, moved, left, found, forced, None, {}, {})
+        return Detail(phase_of(patch), moved, left, found, forced, None, {}, {})
 
     def _to_leave(self, patch: LivePatch) -> Code:
         """What tasks have to leave: the old code, which may be another patch's, or the new."""
-        functions = frozenset(
-            (each.name, name) for each in patch.objects for name, _ in each.functions
-        )
         if not patch.enabled:
-            return Code(functions, frozenset({patch.name}))
+            return Code(patch.functions, frozenset({patch.name}))
         below = {
             other.name
             for other in map(self.patches.get, self.patches.names())
             if other and other.name != patch.name and other.functions & patch.functions
         }
-        return Code(functions, frozenset(below))
+        return Code(patch.functions, frozenset(below))
 
     def remove(self, name: str) -> None:
         """As any model's, when no stack holds code of the patch.

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from livegraft.errors import PatchError
-from livegraft.runtime.livepatch import LivePatch, Livepatches
+from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.model import ModelName
 from livegraft.runtime.stacks import VMLINUX
 
@@ -166,7 +166,7 @@ def of(
         mine = [
             Redirection(function, _kind_of(core, patches), f"the live patch {patch.name}")
             for core, patch in loaded
-            if function in _functions(patch)
+            if function in patch.functions
         ]
         found += mine
         found += _strangers(record, {each.kind for each in mine}, patches, but)
@@ -201,10 +201,6 @@ def _told(text: str) -> tuple[Kind, str]:
 
 def _kind_of(core: Livepatches, patches: Livepatches) -> Kind:
     return Kind.LIVEPATCH if core.core == patches.both[0].core else Kind.ENGINE
-
-
-def _functions(patch: LivePatch) -> frozenset[Function]:
-    return frozenset((each.name, name) for each in patch.objects for name, _ in each.functions)
 
 
 def check(

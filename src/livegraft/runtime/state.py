@@ -14,7 +14,7 @@ from livegraft.runtime import kernellog, redirections, returning, settings
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.kernellog import KernelLog, Record
 from livegraft.runtime.livepatch import MARK, LiveObject, LivePatch, Livepatches
-from livegraft.runtime.model import Detail, Model, ModelName, model_of
+from livegraft.runtime.model import Detail, Model, ModelName, detail_as_json, model_of
 from livegraft.runtime.native import LATER_PAUSES, NativeModel
 from livegraft.runtime.payload import FORMAT
 from livegraft.runtime.redirections import Kind, Redirection
@@ -31,6 +31,14 @@ class PatchState(StrEnum):
     DISABLED = "disabled"
     """Undone, its module still loaded. It cannot be enabled again, only unloaded."""
     UNLOADED = "unloaded"
+
+
+def state_of(patch: LivePatch) -> PatchState:
+    """The state of a patch that its core knows."""
+    if patch.transition:
+        return PatchState.TRANSITION
+    # Not enabled and not in transition: the core is about to forget it.
+    return PatchState.ENABLED if patch.enabled else PatchState.DISABLED
 
 
 class Direction(StrEnum):
@@ -93,10 +101,7 @@ class Status:
             "phase": detail.phase.value if detail else None,
             "moved": detail.moved if detail else None,
             "left": detail.left if detail else None,
-            "forced": detail is not None and detail.forced,
-            "direct": detail.direct if detail else None,
-            "signals": dict(detail.counts) if detail and detail.counts else None,
-            "times": dict(detail.times) if detail and detail.times else None,
+            **detail_as_json(detail),
             "redirections": [each.as_json() for each in self.redirections],
         }
 
@@ -225,7 +230,7 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     layout, _, fix = (mark or "").partition(":")
     result = Status(
         name=name,
-        state=PatchState.DISABLED,
+        state=state_of(patch) if patch else PatchState.DISABLED,
         direction=None,
         objects=patch.objects if patch else (),
         model=patches.parameter(name, "model") or ModelName.NATIVE.value,
@@ -242,11 +247,9 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     result = replace(result, detail=detail, redirections=tuple(others))
     result = replace(result, warnings=_cautions(result, patches))
     if not patch.transition:
-        # Not enabled and not in transition: the core is about to forget it.
-        return replace(result, state=PatchState.ENABLED if patch.enabled else PatchState.DISABLED)
+        return result
     return replace(
         result,
-        state=PatchState.TRANSITION,
         direction=Direction.PATCHING if patch.enabled else Direction.UNPATCHING,
         blockers=detail.blockers,
     )
