@@ -25,6 +25,7 @@
 #include <linux/workqueue.h>
 
 #include "engine.h"
+#include "livegraft_rcu.h"
 
 /* What engine.h says it covers: all lists and the change. */
 DEFINE_MUTEX(lg_mutex);
@@ -59,27 +60,6 @@ void lg_wake(void)
 	wake_up(&lg_queue);
 }
 
-/*
- * RCU tasks looks for the tasks that it waits for ten times a second. Its kernel threads
- * (kernel/rcu/tasks.h: rcu_tasks_kthread and rcu_tasks_rude_kthread) pause with
- * schedule_timeout_idle(), which may return early: the loops around it look at their conditions
- * again. Their other waits do so too. So a wake-up hastens what they do and cannot end a grace
- * period. They are looked for by name under RCU: a task cannot be freed before that has ended, and
- * user space cannot rename kernel threads.
- */
-static void lg_wake_rcu_tasks(void)
-{
-	static const char prefix[] = "rcu_tasks_";
-	struct task_struct *task;
-
-	rcu_read_lock();
-	for_each_process(task)
-		if ((task->flags & PF_KTHREAD) && (READ_ONCE(task->__state) & TASK_NOLOAD) &&
-		    !strncmp(task->comm, prefix, sizeof(prefix) - 1))
-			wake_up_process(task);
-	rcu_read_unlock();
-}
-
 static bool lg_hastening;
 
 /* The first wake-ups come quickly, for most waits are short; then further and further apart. */
@@ -99,7 +79,7 @@ static DECLARE_WORK(lg_hasten_work, lg_hasten);
 /**
  * lg_hasten_begin() - what follows waits for grace periods
  *
- * Under lg_mutex, up to lg_hasten_end(). rcu_expedite_gp() nests and is made for such phases.
+ * Under lg_mutex, up to lg_hasten_end().
  */
 void lg_hasten_begin(void)
 {

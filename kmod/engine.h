@@ -277,10 +277,6 @@ static inline bool lg_side(const struct task_struct *task)
 	return lg_flag(task, LG_SIDE_BIT);
 }
 
-/* Exported to modules, but declared in kernel/rcu/rcu.h, which is not for them. */
-void rcu_expedite_gp(void);
-void rcu_unexpedite_gp(void);
-
 /* core.c */
 extern struct mutex lg_mutex;
 extern struct list_head lg_patches;

@@ -50,7 +50,8 @@ def test_the_style_is_the_kernels(any_kernel: Kernel, tmp_path: Path) -> None:
     sources = [path for suffix in "chS" for path in sorted(KMOD.glob(f"*.{suffix}"))]
     written = [path for path in sources if not path.name.endswith(".mod.c")]
     assert len(written) > 10
-    assert findings(any_kernel, tmp_path, *written, KMOD / "include/livegraft_abi.h") == []
+    shared = [KMOD / f"include/livegraft_{name}.h" for name in ("abi", "rcu")]
+    assert findings(any_kernel, tmp_path, *written, *shared) == []
 
 
 @needs_perl

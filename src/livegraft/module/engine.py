@@ -34,7 +34,10 @@ NAME = "livegraft_engine"
 FOLDER = "kmod"
 """Where its sources are, below this one: a link to the folder of that name."""
 
-_FILES = ("Kbuild", "Makefile", "relocate.py", "unexported.txt", "include/livegraft_abi.h")
+_FILES = (
+    *("Kbuild", "Makefile", "relocate.py", "unexported.txt"),
+    *("include/livegraft_abi.h", "include/livegraft_rcu.h"),
+)
 _SUFFIXES = (".c", ".h", ".S")
 _MADE = ".mod.c"
 """What kbuild leaves in a folder in which somebody has built."""

@@ -16,7 +16,11 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.run import run
 
 GLUE = "lg_glue"
-SOURCES = {"payload.mk": "Kbuild", "livegraft_abi.h": "livegraft_abi.h"}
+SOURCES = {
+    "payload.mk": "Kbuild",
+    "kmod/include/livegraft_abi.h": "livegraft_abi.h",
+    "kmod/include/livegraft_rcu.h": "livegraft_rcu.h",
+}
 """Files of this package, and what they are called for kbuild."""
 
 FUNCTION_ARRAY = "lg_funcs_"

@@ -1,1 +1,0 @@
-../../../kmod/include/livegraft_abi.h
