@@ -53,8 +53,10 @@ def page() -> str:
     lines += [
         ".SH FILES",
         *(".TP", ".I $XDG_CACHE_HOME/livegraft", "Downloads, kernel sources and build trees."),
+        *(".TP", ".I /etc/livegraft/trusted.d", "Certificates of those whose patches are loaded."),
+        *(".TP", ".I /etc/livegraft/livegraft.conf", "What has to be signed, and by whom."),
         ".SH SEE ALSO",
-        ".BR apt (8), modprobe (8), uname (1)",
+        ".BR apt (8), modprobe (8), mokutil (1), openssl\\-cms (1), uname (1)",
     ]
     return "\n".join(lines) + "\n"
 

@@ -244,7 +244,7 @@ class ModuleError(LivegraftError):
     """A live patch module cannot be built, or is not what it claims to be."""
 
 
-# -- runtime/ -------------------------------------------------------------------------------------
+# -- runtime/, trust/ ----------------------------------------------------------------------------
 
 
 class PatchError(LivegraftError):
@@ -253,6 +253,12 @@ class PatchError(LivegraftError):
 
 class IdentityMismatch(PatchError):
     """The patch was built for another kernel or another build of a module."""
+
+    exit_code = Exit.REFUSED
+
+
+class Untrusted(PatchError):
+    """Nobody whom the machine trusts stands for the patch, or it is unclear whom it trusts."""
 
     exit_code = Exit.REFUSED
 

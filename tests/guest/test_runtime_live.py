@@ -29,6 +29,7 @@ from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.guest import Guest, Result
+from livegraft.runtime.trusting import UNSIGNED
 
 pytestmark = pytest.mark.guest
 
@@ -56,7 +57,7 @@ def test_whole_life(guest: Guest) -> None:
     assert document["state"] == "enabled"
     assert 0 < document["transition_ms"] < 700
     assert 1 <= document["kicks"] <= 10 or document["transition_ms"] < 50
-    assert document["warnings"] == []
+    assert document["warnings"] == [UNSIGNED]
     assert [each["name"] for each in document["objects"]] == ["vmlinux", "lgt_target"]
     assert answer(guest) == "2"
     assert patched_by(guest) == "lgt_payload"

@@ -28,6 +28,7 @@ from tests.live import (
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.guest import Guest
 from livegraft.runtime.stall import FORCE_FLAG
+from livegraft.runtime.trusting import UNSIGNED
 
 pytestmark = pytest.mark.guest
 
@@ -296,7 +297,7 @@ def test_whole_life(with_engine: Guest, model: str) -> None:
     document = load(guest, model)
     assert document["model"] == model
     assert document["direct"] is True
-    assert document["warnings"] == []
+    assert document["warnings"] == [UNSIGNED]
     assert document["tasks_ms"] > 0
     assert answer(guest) == "2"
     assert patched_by(guest) == "lgt_payload"

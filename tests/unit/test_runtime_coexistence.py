@@ -14,6 +14,7 @@ from livegraft.runtime.livepatch import ENGINE, Livepatches
 from livegraft.runtime.model import ModelName
 from livegraft.runtime.redirections import Kind
 from livegraft.runtime.stacks import Code
+from livegraft.trust import appended
 
 SHOW = ("vmlinux", "cmdline_proc_show")
 ANSWER = ("lgt_target", "lgt_answer")
@@ -161,10 +162,10 @@ def test_settings(tmp_path: Path, place: str, value: str, signed_helps: bool) ->
         settings.check("fix", b"", tmp_path)
     assert caught.value.remedy
     if signed_helps:
-        settings.check("fix", b"..." + settings.SIGNED, tmp_path)
+        settings.check("fix", b"..." + appended.MARK, tmp_path)
     else:
         with pytest.raises(PatchError):
-            settings.check("fix", settings.SIGNED, tmp_path)
+            settings.check("fix", appended.MARK, tmp_path)
 
 
 def test_settings_that_are_harmless(tmp_path: Path) -> None:

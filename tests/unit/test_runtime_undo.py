@@ -38,6 +38,7 @@ from livegraft.runtime.payload import Payload
 from livegraft.runtime.stacks import Code
 from livegraft.runtime.stall import OnStall
 from livegraft.runtime.state import PatchState
+from livegraft.runtime.trusting import Trust
 
 ENDED = Wait(True, False, 0, 0.0)
 LATE = Wait(False, False, 0, 0.0)
@@ -175,7 +176,13 @@ def load(kernel: Kernel, progress: Progress = SILENT, on_stall: OnStall = OnStal
     found = cast(Identity, SimpleNamespace(absent=(), warnings=()))
     with log() as empty, interruptible():
         return loading._Attempt(
-            kernel, cast(Payload, payload), found, kernel.patches, empty, Options()
+            kernel,
+            cast(Payload, payload),
+            Trust((), (), ()),
+            found,
+            kernel.patches,
+            empty,
+            Options(),
         ).run(1.0, on_stall, progress)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ from livegraft.cli import target
 from livegraft.cli.check import EXITS
 from livegraft.cli.outcome import JUDGEMENTS, Judgement
 from livegraft.cli.paint import size
+from livegraft.cli.sign import sign
 from livegraft.cli.verb import Answer, Context, Verb
 from livegraft.errors import Exit
 
 if TYPE_CHECKING:
     from livegraft.pipeline import Built
+    from livegraft.trust.signing import Key
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +31,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="MODULE", help="the module's name (default: made from that of OUT.ko)"
     )
     target.add_method(parser)
+    parser.add_argument(
+        "--sign",
+        nargs=2,
+        metavar=("KEY", "CERT"),
+        help="sign the module, as 'livegraft sign' does: a private key, as a file or a token's URI "
+        "(pkcs11:...), and its certificate",
+    )
 
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -41,6 +51,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
 
     if arguments.name is not None:
         check_name(arguments.name)
+    key = _key(arguments.sign)
     try:
         kernel = target.kernel(arguments, context, arguments.kernel)
         outcome = pipeline.check(
@@ -63,22 +74,44 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         )
     except JUDGEMENTS as error:
         return _not_built(Judgement.of_error(error), context)
-    return _built(built, arguments.kernel, context)
+    return _built(built, arguments.kernel, key, context)
 
 
-def _built(built: Built, release: str, context: Context) -> Answer:
+def _key(given: Sequence[str] | None) -> Key | None:
+    """The key to sign with, tried before there is something to sign."""
+    if given is None:
+        return None
+    from livegraft.trust.signing import Key
+
+    target.files([Path(given[1])], "a certificate")
+    return Key.open(given[0], Path(given[1]))
+
+
+def _built(built: Built, release: str, key: Key | None, context: Context) -> Answer:
     judgement = Judgement.of(built.outcome)
+    sizes = {}
+    for each in filter(None, (built, built.second)):
+        if key is not None:
+            sign(each.path, key)
+        sizes[each.path] = each.path.stat().st_size
     document = judgement.document(context) | {
         "kernel": release,
         "name": built.inspection.name,
         "path": str(built.path),
-        "size": built.size,
+        "size": sizes[built.path],
     }
     lines = [judgement.text(context.paint)]
-    made = f"{built.path}: {size(built.size)}, for {release}, made in {context.seconds:.1f} s"
+    made = (
+        f"{built.path}: {size(sizes[built.path])}, for {release}, made in {context.seconds:.1f} s"
+    )
     if built.second is not None:
-        document["second"] = {"path": str(built.second.path), "size": built.second.size}
-        lines.append(f"{built.second.path}: {size(built.second.size)}, cut out of the source")
+        document["second"] = {"path": str(built.second.path), "size": sizes[built.second.path]}
+        lines.append(
+            f"{built.second.path}: {size(sizes[built.second.path])}, cut out of the source"
+        )
+    if key is not None:
+        document["signer"] = key.signer.as_json()
+        made += f", signed by {key.signer}"
     return Answer(document, "\n".join([*lines, made]))
 
 
@@ -103,6 +136,7 @@ stands; the module says which of its files were edited.""",
         "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko",
         "livegraft build review -k 6.1.0-55-amd64 -o fix.ko",
         "livegraft build fix.patch -k 6.1.0-55-amd64 --method both -o fix.ko",
+        "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko --sign author.key author.pem",
         "livegraft build first.patch second.patch -k 6.1.0-55-amd64 -o both.ko",
     ),
     configure=configure,

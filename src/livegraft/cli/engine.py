@@ -50,7 +50,7 @@ Build the engine, the kernel module that holds the models 'hybrid', 'stop' and '
 without it. It loads on exactly this kernel, with insmod, and has to be there before a live patch is
 loaded under one of these models. The same sources make the same bytes; the folder kmod/ holds what
 DKMS needs to build it by itself. It is not signed: where the kernel demands signatures, sign it
-with 'sign-file' of the kernel's headers.""",
+with 'livegraft sign'.""",
     examples=("livegraft engine build -k 6.1.0-55-amd64 -o livegraft_engine.ko",),
     configure=configure,
     run=run,

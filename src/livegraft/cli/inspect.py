@@ -11,6 +11,8 @@ from typing import Any
 from livegraft.cli import target
 from livegraft.cli.paint import Paint, fields, size, table
 from livegraft.cli.verb import Answer, Context, Verb
+from livegraft.cli.verify import signatures
+from livegraft.errors import Exit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
     """Read the module."""
     (patch,) = target.files([arguments.patch], "a live patch module")
-    from livegraft.module.inspect import inspect_module
+    from livegraft.module.inspect import inspect_bytes
+    from livegraft.runtime import trusting
 
-    document = inspect_module(patch).as_json()
+    data = patch.read_bytes()
+    document = inspect_bytes(data, str(patch)).as_json()
+    found = trusting.examine(patch, data).signatures
+    document |= {"signatures": [each.as_json() for each in found]}
     return Answer(document, _text(document, context.paint))
 
 
@@ -41,7 +47,12 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
         ("shipped code", proof),
         ("made by", f"{tool['name']} {tool['version']}, {document['compiler']}"),
     ]
-    lines = [fields(pairs, paint), "", _functions(document, paint)]
+    lines = [
+        fields(pairs, paint),
+        *signatures(document["signatures"], paint),
+        "",
+        _functions(document, paint),
+    ]
     if document["references"]:
         rows = [(one["object"], str(one["sympos"]), one["name"]) for one in document["references"]]
         lines += ["", table(("REFERS TO", "POSITION", "SYMBOL"), rows, paint)]
@@ -78,9 +89,13 @@ VERB = Verb(
     description="""\
 Show what a built live patch holds: the kernel it is for, the objects and functions it changes with
 their positions among symbols of the same name, its livepatch relocations, the SHA-256 of the fix,
-and the versions of livegraft and of the compiler. It is read from the manifest in the module and
-checked against the module itself; a module in which the two disagree is an error.""",
+the versions of livegraft and of the compiler, and who has signed it. It is read from the manifest
+in the module and checked against the module itself; a module in which the two disagree is an error.
+
+Whether a signature holds is said by the certificates that this machine trusts: see 'livegraft
+verify'.""",
     examples=("livegraft inspect fix.ko",),
     configure=configure,
     run=run,
+    exits={Exit.REFUSED: "its signatures, or whom this machine trusts, cannot be read"},
 )

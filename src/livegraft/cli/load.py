@@ -16,12 +16,16 @@ refused too if another user of ftrace (a kprobe with a post handler, a BPF progr
 patcher) has one of its functions and cannot share it, and where a setting of the machine keeps it
 out.
 
+A patch that was changed since it was signed, or was signed by somebody whom this machine does not
+trust, is always refused ('livegraft verify' says why). One that is not signed is loaded with a
+warning, or refused where /etc/livegraft/livegraft.conf has require_signature = yes.
+
 If the transition is not complete in time, or on Ctrl-C, it is undone and the tasks that blocked it
 are named; --on-stall asks for something else. Under 'native' the load waits until no task is inside
 a cold part of the patched functions, which the kernel's own check does not look at.""",
     {
         Exit.FAILED: "not loaded; whatever had begun was undone",
-        Exit.REFUSED: "built for another kernel or another build of a module",
+        Exit.REFUSED: "built for another kernel or another build of a module, or not trusted",
     },
     (
         "livegraft load --model hybrid --replace fix.ko",

@@ -27,6 +27,8 @@ MAKING = {
     "extract": "cut a live patch out of the source, for a reviewer",
     "compare": "compare two object files function by function",
     "inspect": "show what a live patch module holds",
+    "sign": "vouch for a live patch with a key",
+    "verify": "say who has signed a live patch, and whether this machine trusts them",
     "engine": "build the kernel module that the models beside native need",
     "try": "load a live patch in a virtual machine and run a script there",
     "survey": "build and try live patches for all that differs between two kernel sources",

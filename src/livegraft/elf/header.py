@@ -58,6 +58,9 @@ class SectionType(IntEnum):
     X86_64_UNWIND = 0x70000001
 
 
+_TABLE_AT = 40
+"""Offset of ``e_shoff`` in ``Elf64_Ehdr``."""
+
 _WITHOUT_CONTENTS = (SectionType.NOBITS, SectionType.NULL)
 
 
@@ -119,6 +122,14 @@ class File(NamedTuple):
     type: int
     flags: int
     sections: tuple[SectionHeader, ...]
+
+    @property
+    def end(self) -> int:
+        """Where the file ends by what its headers say, in bytes; a signature may follow."""
+        kept = [each for each in self.sections if each.type not in _WITHOUT_CONTENTS]
+        table: int = struct.unpack_from(self.byte_order + "Q", self.data, _TABLE_AT)[0]
+        size = _layout(self.byte_order).size * len(self.sections)
+        return max([64, table + size, *(each.offset + each.size for each in kept)])
 
     def section(self, name: str) -> SectionHeader | None:
         """The first section of that name."""

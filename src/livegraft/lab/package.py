@@ -22,7 +22,10 @@ from livegraft.lab.cpio import CpioWriter
 PLACE = "usr/lib/livegraft/livegraft"
 """Where it is in a guest; the agent sets PYTHONPATH to the folder above."""
 
-PARTS = ("__init__.py", "errors.py", "progress.py", "elf/__init__.py", "elf/header.py", "runtime")
+PARTS = (
+    *("__init__.py", "errors.py", "progress.py", "run.py", "elf/__init__.py", "elf/header.py"),
+    *("trust", "runtime"),
+)
 """The runtime, and what it may import (its rule, which a test keeps)."""
 
 _UNCHECKED_HASH = 1

@@ -2,8 +2,8 @@
 """Live patches on the running kernel: load, unload, follow, and say beforehand how that would go.
 
 Python's standard library only: production machines run this folder, together with
-:mod:`livegraft.errors`, :mod:`livegraft.progress` and :mod:`livegraft.elf.header`, and nothing else
-of the package.
+:mod:`livegraft.errors`, :mod:`livegraft.progress`, :mod:`livegraft.run`,
+:mod:`livegraft.elf.header` and :mod:`livegraft.trust`, and nothing else of the package.
 
 What a payload has to bring, so that the runtime can drive it:
 

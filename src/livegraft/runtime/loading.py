@@ -19,6 +19,7 @@ from livegraft.runtime import (
     settings,
     state,
     syscalls,
+    trusting,
 )
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.interruption import held_back, undisturbed
@@ -36,6 +37,7 @@ from livegraft.runtime.model import (
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
+from livegraft.trust.verification import Signer
 
 TIMEOUT = 60.0
 """Seconds for a transition, unless told otherwise."""
@@ -53,6 +55,7 @@ class Loaded:
         model: the consistency model.
         state: enabled; transition only if the caller wanted to leave it waiting.
         foreign: livegraft did not build it.
+        signers: who has signed it.
         transition_ms: from the kernel's "starting" to its "complete", by the log; None if the log
             does not tell or it is not complete.
         tasks_ms: the part of that until the last task had changed sides, if the log tells (see
@@ -74,6 +77,7 @@ class Loaded:
     model: str
     state: PatchState
     foreign: bool
+    signers: tuple[Signer, ...]
     transition_ms: float | None
     tasks_ms: float | None
     call_ms: float
@@ -94,6 +98,7 @@ class Loaded:
             "model": self.model,
             "state": self.state.value,
             "foreign": self.foreign,
+            "signers": [each.as_json() for each in self.signers],
             "transition_ms": self.transition_ms,
             "tasks_ms": self.tasks_ms,
             "call_ms": round(self.call_ms, 3),
@@ -145,6 +150,7 @@ def load(
         UsageError: the arguments do not fit together.
         PatchError: not root; not a live patch; loaded already; the model is not available; another
             user of ftrace has one of its functions; a setting of the machine keeps it out.
+        Untrusted: it was changed since it was signed, or the signatures are not enough here.
         IdentityMismatch: the patch was built for another kernel or another build of a module.
         KernelRefused: the kernel did not take it, and why.
         TransitionTimeout: undone, because tasks did not change sides in time; names them.
@@ -156,12 +162,13 @@ def load(
     patches = the_model.patches
     with progress.step("check"):
         payload = Payload.read(path, foreign=foreign)
+        trust = trusting.check(payload.path, payload.data, patches.root)
         the_model.accept(payload, options)
         patches.both[0].require_core()
         the_model.require()
         found = identity.check(payload)
     with KernelLog() as log:
-        attempt = _Attempt(the_model, payload, found, patches, log, options)
+        attempt = _Attempt(the_model, payload, trust, found, patches, log, options)
         return attempt.run(timeout, way, progress)
 
 
@@ -217,6 +224,7 @@ class _Attempt:
 
     chosen: Model
     payload: Payload
+    trust: trusting.Trust
     found: identity.Identity
     patches: Livepatches
     log: KernelLog
@@ -294,6 +302,7 @@ class _Attempt:
             model=self.chosen.name,
             state=PatchState.ENABLED if waited.finished else PatchState.TRANSITION,
             foreign=self.payload.manifest is None,
+            signers=self.trust.signers,
             transition_ms=spent.milliseconds if spent else detail.transition_ms,
             tasks_ms=spent.tasks_milliseconds if spent else detail.tasks_ms,
             call_ms=call_ms,
@@ -302,6 +311,7 @@ class _Attempt:
             objects=patch.objects,
             absent=self.found.absent,
             warnings=(
+                *self.trust.warnings,
                 *self.found.warnings,
                 *self.cautions,
                 *self._returning(),

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livegraft.elf import header
-from livegraft.errors import ElfError, PatchError
+from livegraft.errors import ElfError, PatchError, Untrusted
 from livegraft.runtime.returning import relocated_modules
+from livegraft.trust import appended
 
 SECTION = ".livegraft"
 """The section of the manifest."""
@@ -134,9 +135,11 @@ class Payload:
 
         Raises:
             PatchError: it cannot be read, or it is not a live patch for this machine.
+            Untrusted: something follows the module that is no signature.
         """
         data = _read_regular(path)
         file = _parse(path, data, machine or os.uname().machine)
+        _require_ended(path, data, file)
         info = modinfo(file)
         if info.get("livepatch") != "Y":
             raise PatchError(
@@ -211,6 +214,14 @@ def _parse(path: Path, data: bytes, machine: str) -> header.File:
             str(path), "is not a kernel module", "name a file that 'livegraft build' made"
         )
     return file
+
+
+def _require_ended(path: Path, data: bytes, file: header.File) -> None:
+    """A signature whose mark was damaged must not pass for none."""
+    content, _ = appended.split(data, str(path))
+    if file.end != len(content):
+        problem = f"{len(content) - file.end:+} bytes follow the module, and they are no signature"
+        raise Untrusted(str(path), problem, appended.AGAIN)
 
 
 def modinfo(file: header.File) -> dict[str, str]:

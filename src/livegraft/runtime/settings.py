@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livegraft.errors import PatchError
-from livegraft.runtime import stacks
-
-SIGNED = b"~Module signature appended~\n"
-"""How a signed module ends: include/linux/module_signature.h, ``MODULE_SIG_STRING``."""
+from livegraft.runtime import configuration, stacks
+from livegraft.trust import appended
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,12 @@ class Setting:
     meaning: Meaning
 
 
-_SIGN = "sign the patch with a key that the machine trusts (mokutil)"
+ENROL = (
+    "sign the patch (livegraft sign) and let the machine's kernel know the certificate: "
+    "openssl x509 -in CERT -outform DER -out CERT.der; mokutil --import CERT.der; then reboot, and "
+    "choose 'Enroll MOK' on the console"
+)
+"""How a kernel comes to trust a key (mokutil(1)); docs/trust.md tells the whole way."""
 
 SETTINGS = (
     Setting(
@@ -60,14 +63,14 @@ SETTINGS = (
         lambda value: "[integrity]" in value or "[confidentiality]" in value,
         errno.EPERM,
         True,
-        Meaning("the kernel is locked down and takes modules with a trusted signature only", _SIGN),
+        Meaning("the kernel is locked down and takes modules with a trusted signature only", ENROL),
     ),
     Setting(
         "sys/module/module/parameters/sig_enforce",
         lambda value: value == "Y",
         errno.EKEYREJECTED,
         True,
-        Meaning("the kernel takes modules with a trusted signature only (sig_enforce)", _SIGN),
+        Meaning("the kernel takes modules with a trusted signature only (sig_enforce)", ENROL),
     ),
     Setting(
         "proc/sys/kernel/ftrace_enabled",
@@ -106,8 +109,15 @@ def check(name: str, data: bytes, root: Path = Path("/")) -> None:
     Raises:
         PatchError: a setting of this machine keeps the patch out.
     """
+    if not configuration.read(root).enabled:
+        raise PatchError(
+            name,
+            f"live patches are switched off on this machine: enabled = no in "
+            f"{root / configuration.PLACE}",
+            "set it to yes, if they shall be loaded again",
+        )
     for each in SETTINGS:
-        if each.unsigned and data.endswith(SIGNED):
+        if each.unsigned and data.endswith(appended.MARK):
             continue
         if each.holds(stacks.read(root / each.place)):
             raise PatchError(

@@ -37,11 +37,19 @@ LOAD_ERRORS = {
     ),
     errno.EKEYREJECTED: Meaning(
         "the kernel takes modules with a trusted signature only (Secure Boot or lockdown)",
-        "sign the patch with a key that the machine trusts (mokutil)",
+        settings.ENROL,
     ),
     errno.ENOKEY: Meaning(
-        "the patch is signed with a key that this machine does not have",
-        "enroll the key (mokutil), or sign the patch with one that the machine trusts",
+        "the patch is signed with a key that this machine's kernel does not have",
+        settings.ENROL,
+    ),
+    errno.EBADMSG: Meaning(
+        "the kernel does not understand the patch's signature",
+        "sign it again: livegraft sign PATCH.ko --key KEY --cert CERT",
+    ),
+    errno.ENOPKG: Meaning(
+        "the kernel cannot check a signature of this kind",
+        "sign it with an RSA key: livegraft sign PATCH.ko --key KEY --cert CERT",
     ),
     errno.ENOEXEC: Meaning(
         "the kernel does not take it for a module of its own",

@@ -11,6 +11,7 @@ from livegraft.runtime.model import GUARANTEES
 
 def _text_load(document: Mapping[str, Any]) -> list[str]:
     lines = [f"{document['name']}: {document['state']}{_took(document)}"]
+    lines += [f"  signed by {each['subject']} ({each['name']})" for each in document["signers"]]
     lines += _objects(document["objects"])
     lines += [f"  {name}: not loaded, patched when it comes" for name in document["absent"]]
     lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
