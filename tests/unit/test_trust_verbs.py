@@ -159,7 +159,7 @@ def verified(root: Path, patch: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     monkeypatch.setattr(
         trusting,
         "examine",
-        lambda path, data, trusted=None: real(path, data, root, trusted),
+        lambda path, data, _, trusted: real(path, data, root, trusted),
     )
 
     def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
@@ -220,3 +220,29 @@ def test_verify(
     status, document, _ = verified("--trusted", str(other), capsys=capsys)
     assert [each["trusted"] for each in document["signatures"]] == [False, False, True]
     assert status == 4
+
+
+def test_verify_by_the_runtime_alone(patch: Path, author: Person, root: Path) -> None:
+    """Without site-packages: what a production machine has."""
+    sign(patch, author)
+    source = Path(__file__).parents[2] / "src"
+    code = (
+        f"import sys; sys.path.insert(0, {str(source)!r}); "
+        "from livegraft.runtime.__main__ import main; sys.exit(main())"
+    )
+    words: list[str | Path] = [
+        "verify",
+        patch,
+        "--trusted",
+        root / "etc/livegraft/trusted.d",
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    document = json.loads(done.stdout)
+    validate("verify", document)
+    assert (done.returncode, document["verdict"], document["compared"]) == (0, "trusted", False)

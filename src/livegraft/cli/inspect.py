@@ -11,8 +11,8 @@ from typing import Any
 from livegraft.cli import target
 from livegraft.cli.paint import Paint, fields, size, table
 from livegraft.cli.verb import Answer, Context, Verb
-from livegraft.cli.verify import signatures
 from livegraft.errors import Exit
+from livegraft.runtime.wording import signatures
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
     ]
     lines = [
         fields(pairs, paint),
-        *signatures(document["signatures"], paint),
+        *signatures(document["signatures"]),
         "",
         _functions(document, paint),
     ]

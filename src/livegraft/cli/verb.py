@@ -28,7 +28,6 @@ MAKING = {
     "compare": "compare two object files function by function",
     "inspect": "show what a live patch module holds",
     "sign": "vouch for a live patch with a key",
-    "verify": "say who has signed a live patch, and whether this machine trusts them",
     "engine": "build the kernel module that the models beside native need",
     "try": "load a live patch in a virtual machine and run a script there",
     "survey": "build and try live patches for all that differs between two kernel sources",
@@ -43,6 +42,7 @@ RUNNING = {
     "models": "show which consistency models this machine has, and what each guarantees",
     "blockers": "show which tasks keep a transition from ending, and what would move them",
     "forecast": "say how a live patch's transition would go, before it is loaded",
+    "verify": "say who has signed a live patch, and whether this machine trusts them",
 }
 """Verbs that act on the running kernel, with nothing but Python's standard library."""
 

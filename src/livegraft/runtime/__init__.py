@@ -25,6 +25,7 @@ from livegraft.runtime.payload import Manifest, Payload
 from livegraft.runtime.stall import OnStall
 from livegraft.runtime.state import PatchState, Status, status, wait
 from livegraft.runtime.unloading import Unloaded, unload, unload_all
+from livegraft.runtime.verifying import Verdict, Verified, verify
 
 __all__ = [
     "Blocker",
@@ -43,6 +44,8 @@ __all__ = [
     "Phase",
     "Status",
     "Unloaded",
+    "Verdict",
+    "Verified",
     "events",
     "forecast",
     "load",
@@ -53,5 +56,6 @@ __all__ = [
     "status",
     "unload",
     "unload_all",
+    "verify",
     "wait",
 ]

@@ -22,6 +22,7 @@ from livegraft.runtime.offers import engine_version, models
 from livegraft.runtime.stall import FORCE_FLAG, OnStall
 from livegraft.runtime.state import status, wait
 from livegraft.runtime.unloading import unload, unload_all
+from livegraft.runtime.verifying import Verdict, verify
 
 Document = dict[str, object]
 
@@ -33,6 +34,7 @@ HELP = {
     "models": "which consistency models this machine has",
     "blockers": "who keeps a transition from completing",
     "forecast": "how a live patch's transition would go",
+    "verify": "who has signed a live patch, and whether this machine trusts them",
 }
 """The verbs, and a line of help for each."""
 
@@ -44,6 +46,7 @@ EXAMPLES = {
     "models": "livegraft models",
     "blockers": "livegraft blockers livegraft_fix",
     "forecast": "livegraft forecast fix.ko",
+    "verify": "livegraft verify fix.ko",
 }
 
 
@@ -77,7 +80,14 @@ def run(
     with interruption.as_interrupts():
         document = RUNNERS[verb](arguments, progress)
     document["timings"] = {name: round(took, 6) for name, took in progress.timings.items()}
-    return document, Exit.DONE
+    return document, exit_code(verb, document)
+
+
+def exit_code(verb: str, document: Mapping[str, object]) -> Exit:
+    """The exit status of a verb that has answered: only the verdict of ``verify`` can be bad."""
+    if verb == "verify" and document["verdict"] != Verdict.TRUSTED:
+        return Exit.REFUSED
+    return Exit.DONE
 
 
 def text(verb: str, document: Mapping[str, Any]) -> str:
@@ -148,6 +158,16 @@ def _add_forecast(parser: argparse.ArgumentParser) -> None:
         default=SECONDS,
         metavar="SECONDS",
         help="for how long to look at all stacks (default: %(default)g)",
+    )
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("patch", metavar="PATCH.ko", type=Path, help="the live patch; not loaded")
+    parser.add_argument(
+        "--trusted",
+        metavar="DIR",
+        type=Path,
+        help="a folder of trusted certificates (default: /etc/livegraft/trusted.d)",
     )
 
 
@@ -243,6 +263,11 @@ def _run_forecast(arguments: argparse.Namespace, progress: Progress) -> Document
         return forecast(arguments.patch, seconds=arguments.seconds).as_json()
 
 
+def _run_verify(arguments: argparse.Namespace, progress: Progress) -> Document:
+    with progress.step("signatures"):
+        return verify(arguments.patch, trusted=arguments.trusted).as_json()
+
+
 ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "load": _add_load,
     "unload": _add_unload,
@@ -251,6 +276,7 @@ ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "models": _add_models,
     "blockers": _add_blockers,
     "forecast": _add_forecast,
+    "verify": _add_verify,
 }
 RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "load": _run_load,
@@ -260,4 +286,5 @@ RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "models": _run_models,
     "blockers": _run_blockers,
     "forecast": _run_forecast,
+    "verify": _run_verify,
 }

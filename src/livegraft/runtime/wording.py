@@ -122,6 +122,31 @@ def _text_forecast(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _text_verify(document: Mapping[str, Any]) -> list[str]:
+    lines = [f"{document['path']}: {document['verdict']}", *signatures(document["signatures"])]
+    for each in document["reasons"]:
+        lines.append(f"  refused: {each['object']}: {each['message']}")
+        lines.append(f"    remedy: {each['remedy']}")
+    lines += [f"  caution: {warning}" for warning in document["warnings"]]
+    if document["compared"]:
+        lines.append("  the manifest agrees with the module's code")
+    return lines
+
+
+def signatures(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each signature of a document's member ``signatures``."""
+    lines = []
+    for each in documents:
+        where = each["file"] or "at its end"
+        if each["trusted"]:
+            who = ", ".join(f"{one['subject']} ({one['name']})" for one in each["signers"])
+            lines.append(f"  {where}: signed by {who}")
+        else:
+            names = ", ".join(each["claims"]) or "nobody"
+            lines.append(f"  {where}: not trusted, names {names}")
+    return lines
+
+
 def _objects(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"  {each['name']}: {'patched' if each['patched'] else 'not loaded'}: "
@@ -143,4 +168,5 @@ TEXTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "models": _text_models,
     "blockers": _text_blockers,
     "forecast": _text_forecast,
+    "verify": _text_verify,
 }
