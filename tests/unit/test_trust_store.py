@@ -219,11 +219,15 @@ def test_openssl_is_missing(monkeypatch: pytest.MonkeyPatch, author: Person) -> 
 
 def test_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(openssl, "ROOTS_PLACE", str(tmp_path / "nowhere"))
     with pytest.raises(Untrusted, match="cannot be written"):
         verify(CONTENT, [(None, b"signature")], Store(Path("nowhere")))
 
 
-def test_the_folder_is_private() -> None:
+def test_the_folder_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with openssl.private_folder() as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
+        # A variable of the caller's environment does not decide where root's files are.
+        assert (folder.parent == tmp_path) == (os.geteuid() != 0)
     assert not folder.exists()

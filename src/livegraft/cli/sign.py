@@ -31,11 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detached",
         action="store_true",
-        help="leave PATCH.ko as it is, and write PATCH.ko.NAME.p7s beside it",
+        help="leave PATCH.ko as it is, and write PATCH.ko.SIGNER.p7s beside it",
     )
     parser.add_argument(
         "--name",
-        metavar="NAME",
+        metavar="SIGNER",
         default="",
         help="what the signer is called (default: CERT without its suffix)",
     )
@@ -105,7 +105,7 @@ Sign a live patch, or the engine: put a signature at its end, which 'livegraft l
 look for there. It is the same as that of the kernel's own scripts/sign-file; one that is there
 already is replaced.
 
-With --detached the signature goes to a file of its own, PATCH.ko.NAME.p7s, for a reviewer beside
+With --detached the signature goes to a file of its own, PATCH.ko.SIGNER.p7s, for a reviewer beside
 the author: any number of these may lie there, in any order, and all are over the same bytes as the
 one at the end. A machine's trusted.d has to hold the certificate of each.""",
     examples=(

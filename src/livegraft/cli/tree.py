@@ -32,6 +32,9 @@ KINDS = {
     "NAME": Kind.PATCH,
     "FIX": Kind.FILE,
     "SCRIPT": Kind.FILE,
+    "KEY": Kind.FILE,
+    "CERT": Kind.FILE,
+    "KEY CERT": Kind.FILE,
     "PATCH.ko": Kind.FILE,
     "OUT.ko": Kind.FILE,
     "ORIG.o": Kind.FILE,
@@ -131,8 +134,8 @@ def _required(action: argparse.Action) -> bool:
 def _metavar(action: argparse.Action) -> str:
     if action.nargs == 0:
         return ""
-    if isinstance(action.metavar, str):
-        return action.metavar
+    if action.metavar is not None:
+        return action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar)
     if action.choices:
         return "|".join(str(choice) for choice in action.choices)
     return action.dest.upper()

@@ -12,6 +12,9 @@ from livegraft.errors import CommandMissing, Untrusted
 
 PROGRAM = "/usr/bin/openssl"
 
+ROOTS_PLACE = "/run"
+"""Where root's files go: a variable (TMPDIR) might name a folder that others can change."""
+
 SECONDS = 60.0
 """It needs a hundredth of a second, and a token that is asked for a signature some more."""
 
@@ -50,10 +53,11 @@ def private_folder() -> Iterator[Path]:
     """
     import tempfile  # seldom needed, and start-up time counts
 
+    above = ROOTS_PLACE if os.geteuid() == 0 else None
     try:
-        with tempfile.TemporaryDirectory(prefix="livegraft-") as folder:
+        with tempfile.TemporaryDirectory(prefix="livegraft-", dir=above) as folder:
             yield Path(folder)
     except OSError as error:
-        place = str(error.filename or tempfile.gettempdir())
+        place = str(error.filename or above or tempfile.gettempdir())
         problem = f"openssl's files cannot be written: {error.strerror}"
-        raise Untrusted(place, problem, "make room there, or set TMPDIR") from error
+        raise Untrusted(place, problem, "make room there") from error
