@@ -216,6 +216,27 @@ def test_something_that_is_no_signature(patch: Path, behind: bytes) -> None:
         Payload.read(patch, machine="x86_64")
 
 
+def test_damaged_anywhere(load: Callable[[Path], bytes], patch: Path, author: Person) -> None:
+    """In the module, in the signature's value, and behind it: never does the kernel see it.
+
+    (The wrapping around that value is left out: its version numbers, for instance, mean nothing,
+    and what is signed is whole.)
+    """
+    sign(patch, author)
+    whole = patch.read_bytes()
+    assert load(patch) == whole
+    trailer = len(appended.MARK) + 12
+    places = [*range(0, len(PATCH), 61), *range(len(whole) - trailer - 60, len(whole), 5)]
+    for at in places:
+        patch.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with pytest.raises(PatchError):
+            loading.load(patch)
+    for kept in range(1, len(whole), 83):
+        patch.write_bytes(whole[:kept])
+        with pytest.raises(PatchError):
+            loading.load(patch)
+
+
 def test_signed_twice(patch: Path, author: Person) -> None:
     once = appended.append(PATCH, author.sign(PATCH))
     patch.write_bytes(appended.append(once, author.sign(once)))
