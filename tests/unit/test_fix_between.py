@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from livegraft.fix.between import between
@@ -148,6 +148,10 @@ def test_the_fix_reads_it_back(trees: tuple[Path, Path], tmp_path: Path) -> None
         assert content == (path.read_bytes() if path.exists() else None), name
 
 
+def a_line_each(letters: str) -> list[str]:
+    return [f"{each}\n" for each in letters]
+
+
 CONTENT = st.lists(st.sampled_from(["a\n", "b\n", "\n", "}\n", "\tx;\n"]), max_size=40)
 
 
@@ -158,6 +162,9 @@ CONTENT = st.lists(st.sampled_from(["a\n", "b\n", "\n", "}\n", "\tx;\n"]), max_s
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(before=CONTENT, after=CONTENT, end=st.sampled_from(["", "last"]))
+# The common lines at the end, matched anew, left two lines of context: patch(1) took that for the
+# end of the file.
+@example(before=a_line_each("aaabaa"), after=a_line_each("abaababaa"), end="")
 def test_patch_makes_the_new_file_of_it(
     before: list[str], after: list[str], end: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 from livegraft.progress import SILENT, Progress
 
@@ -178,24 +179,47 @@ def _unified(name: str, before: list[str], after: list[str]) -> bytes:
         f"--- a/{name}\n" if before else "--- /dev/null\n",
         f"+++ b/{name}\n" if after else "+++ /dev/null\n",
     ]
-    start, end = _common(before, after)
-    old, new = before[start : len(before) - end], after[start : len(after) - end]
-    # The heuristic that ignores frequent lines makes needlessly large hunks, but keeps a file that
-    # was rewritten as a whole from taking minutes.
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=len(old) * len(new) > SLOW)
-    for group in matcher.get_grouped_opcodes(CONTEXT):
+    for group in _Matcher(before, after).get_grouped_opcodes(CONTEXT):
         first, last = group[0], group[-1]
-        lines.append(
-            f"@@ -{_place(first[1] + start, last[2] + start)}"
-            f" +{_place(first[3] + start, last[4] + start)} @@\n"
-        )
+        lines.append(f"@@ -{_place(first[1], last[2])} +{_place(first[3], last[4])} @@\n")
         for tag, i1, i2, j1, j2 in group:
             if tag == "equal":
-                lines += _marked(" ", old[i1:i2])
+                lines += _marked(" ", before[i1:i2])
                 continue
-            lines += _marked("-", old[i1:i2])
-            lines += _marked("+", new[j1:j2])
+            lines += _marked("-", before[i1:i2])
+            lines += _marked("+", after[j1:j2])
     return "".join(lines).encode("latin-1")
+
+
+_Opcode = tuple[Literal["replace", "delete", "insert", "equal"], int, int, int, int]
+
+
+class _Matcher(difflib.SequenceMatcher[str]):
+    """Compares what lies between the lines that two files have in common at their ends.
+
+    Those stand around it as they are: matched anew, some of the last ones could be taken for a part
+    of the change, and patch(1) takes a hunk with less context behind than in front for one at the
+    end of the file.
+    """
+
+    def __init__(self, before: list[str], after: list[str]) -> None:
+        self._start, end = _common(before, after)
+        self._before, self._after = len(before), len(after)
+        old, new = before[self._start : len(before) - end], after[self._start : len(after) - end]
+        # The heuristic that ignores frequent lines makes needlessly large hunks, but keeps a file
+        # that was rewritten as a whole from taking minutes.
+        super().__init__(None, old, new, autojunk=len(old) * len(new) > SLOW)
+        self._end = end
+
+    def get_opcodes(self) -> list[_Opcode]:
+        """As for the whole files."""
+        start, before, after = self._start, self._before, self._after
+        found: list[_Opcode] = [("equal", 0, start, 0, start)] if start else []
+        for tag, i1, i2, j1, j2 in super().get_opcodes():
+            found.append((tag, i1 + start, i2 + start, j1 + start, j2 + start))
+        if self._end:
+            found.append(("equal", before - self._end, before, after - self._end, after))
+        return found
 
 
 def _place(start: int, end: int) -> str:
@@ -206,7 +230,7 @@ def _place(start: int, end: int) -> str:
 
 
 def _common(before: list[str], after: list[str]) -> tuple[int, int]:
-    """Lines at the start and at the end that need not be compared again, less the context."""
+    """Lines at the start and at the end that need not be compared again."""
     most = min(len(before), len(after))
     start = 0
     while start < most and before[start] == after[start]:
@@ -214,7 +238,7 @@ def _common(before: list[str], after: list[str]) -> tuple[int, int]:
     end = 0
     while end < most - start and before[-1 - end] == after[-1 - end]:
         end += 1
-    return max(start - CONTEXT, 0), max(end - CONTEXT, 0)
+    return start, end
 
 
 def _marked(mark: str, lines: Iterable[str]) -> Iterator[str]:
