@@ -123,10 +123,10 @@ def _samples(kernel: Kernel, rounds: int) -> list[dict[str, Any]]:
         livegraft("build", SAMPLE, "-k", RELEASE, "-o", patch)
         files: dict[str, bytes | Path] = {
             "/root/sample.ko": patch,
-            "/root/transitions.py": HERE / "transitions.py",
+            **{f"/root/benchmarks/{name}": HERE / name for name in ("transitions.py", "others.py")},
         }
         with boot(kernel.vmlinuz, kernel.modules, files=files) as guest:
-            words = ["python3", "/root/transitions.py", "/root/sample.ko", str(rounds)]
+            words = ["python3", "-m", "benchmarks.transitions", "/root/sample.ko", str(rounds)]
             result = guest.check(words, timeout=1800)
     samples: list[dict[str, Any]] = json.loads(result.stdout)
     return samples

@@ -1,156 +1,171 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs inside a guest: what the engine's models cost, with the kernel's own core beside them.
 
-Usage: ``engine_guest.py FOLDER ROUNDS SLEEPERS``. FOLDER holds ``sample.ko`` and the modules of
-``benchmarks/modules``; the engine is loaded. Prints one JSON document. Modules are loaded by the
-system call and watched in sysfs, without the runtime: this measures the kernel's side.
+Usage: ``-m benchmarks.engine_guest FOLDER ROUNDS SLEEPERS NAME``. FOLDER holds ``sample.ko``, whose
+module is called NAME, ``many.ko``, which is ``livegraft_many``, and the modules of
+``benchmarks/modules``; the engine is loaded. Prints one JSON document; what is being done goes to
+stderr. Modules are loaded by the system call and watched in sysfs, for this measures the kernel.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from benchmarks.others import load_of, longest_gaps
+from livegraft.runtime.syscalls import delete_module, init_module
 
 ENGINE = Path("/sys/kernel/livegraft")
 CORE = Path("/sys/kernel/livepatch")
 MODELS = ("hybrid", "stop", "task")
-FINIT_MODULE, DELETE_MODULE = 313, 176
-"""x86-64."""
+NATIVE_ROUNDS = 3
+"""The kernel's core takes seconds for each: a few rounds are enough for it."""
 CALLS = 200_000
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def insert(path: Path, model: str) -> None:
-    """Load a payload."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        if _libc.syscall(FINIT_MODULE, file, f"model={model}".encode(), 0):
-            raise OSError(ctypes.get_errno(), f"{path.name} {model}")
-    finally:
-        os.close(file)
+WINDOW = 3.0
+"""Seconds in which gaps are looked for."""
 
 
-def remove(name: str) -> None:
-    """Take a module out, as soon as its last user has let go."""
-    while _libc.syscall(DELETE_MODULE, name.encode(), os.O_NONBLOCK):
-        if ctypes.get_errno() not in (11, 16):
-            raise OSError(ctypes.get_errno(), name)
-        time.sleep(0.001)
+class Patch:
+    """A payload, to be loaded under a model."""
+
+    def __init__(self, path: Path, name: str, model: str) -> None:
+        self.data = path.read_bytes()
+        self.name, self.model = name, model
+        self.folder = (CORE if model == "native" else ENGINE) / name
+
+    def read(self, name: str) -> str:
+        """A file of its directory."""
+        return (self.folder / name).read_text().strip()
+
+    def times(self) -> dict[str, int]:
+        """What the engine measured itself, microseconds; nothing from the kernel's core."""
+        if self.model == "native":
+            return {}
+        pairs = (line.split() for line in self.read("times").splitlines())
+        return {name: int(value) for name, value in pairs}
+
+    def settled(self) -> None:
+        """Wait until no task is changing sides."""
+        with suppress(OSError):
+            while self.read("transition") == "1":
+                time.sleep(0.0002)
+
+    def load(self) -> float:
+        """Apply it; milliseconds until all run the new code."""
+        began = time.monotonic()
+        init_module(self.name, self.data, f"model={self.model}", model=self.model)
+        self.settled()
+        return (time.monotonic() - began) * 1000
+
+    def undo(self) -> float:
+        """Undo it; milliseconds until all run the old code."""
+        began = time.monotonic()
+        (self.folder / "enabled").write_text("0")
+        self.settled()
+        return (time.monotonic() - began) * 1000
+
+    def remove(self) -> None:
+        """Take the module out, as soon as its last user has let go."""
+        while self.folder.exists():
+            time.sleep(0.001)
+        delete_module(self.name)
 
 
-def times(folder: Path) -> dict[str, int]:
-    """What the engine measured itself, microseconds."""
-    pairs = (line.split() for line in (folder / "times").read_text().splitlines())
-    return {name: int(value) for name, value in pairs}
-
-
-def settled(folder: Path) -> None:
-    """Wait until no task is changing sides."""
-    with suppress(OSError):
-        while (folder / "transition").read_text().strip() == "1":
-            time.sleep(0.0002)
-
-
-def cycle(path: Path, name: str, model: str) -> dict[str, object]:
+def cycle(patch: Patch) -> dict[str, Any]:
     """Load and unload once."""
-    folder = (CORE if model == "native" else ENGINE) / name
+    sample: dict[str, Any] = {"model": patch.model, "call_ms": patch.load()}
+    sample["apply"] = patch.times()
     began = time.monotonic()
-    insert(path, model)
-    settled(folder)
-    applied = time.monotonic()
-    sample: dict[str, object] = {"model": model, "call_ms": (applied - began) * 1000}
-    if model != "native":
-        sample["apply"] = times(folder)
-        sample["signalled"] = int((folder / "signalled").read_text())
-    began = time.monotonic()
-    (folder / "enabled").write_text("0")
-    settled(folder)
-    sample["undo_ms"] = (time.monotonic() - began) * 1000
-    if model != "native":
-        sample["undo"] = times(folder)
-    while folder.exists():
+    sample["undo_ms"] = patch.undo()
+    sample["undo"] = patch.times()
+    while patch.folder.exists():
         time.sleep(0.001)
     sample["unloadable_ms"] = (time.monotonic() - began) * 1000
-    remove(name)
+    patch.remove()
     return sample
 
 
-@contextmanager
-def load_of(sleepers: int, busy: int) -> Iterator[None]:
-    """Processes that sleep or compute for as long as the context lasts."""
-    children = [_child(busy=number >= sleepers) for number in range(sleepers + busy)]
-    time.sleep(1.0 if children else 0.1)
-    try:
-        yield
-    finally:
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-        for child in children:
-            os.waitpid(child, 0)
+def cycles(path: Path, name: str, rounds: int, *, native: int = 0) -> list[dict[str, Any]]:
+    """Every model in turn, the kernel's own core less often."""
+    return [
+        cycle(Patch(path, name, model))
+        for number in range(rounds)
+        for model in (*MODELS, *(("native",) if number < native else ()))
+    ]
 
 
-def _child(*, busy: bool) -> int:
-    child = os.fork()
-    if child:
-        return child
-    while busy:
-        pass
-    while True:
-        time.sleep(1000)
-
-
-def call_cost(rounds: int) -> float:
-    """Nanoseconds of one call of lgb_f000: the least of some rounds."""
+def call_costs(path: Path, rounds: int) -> dict[str, float]:
+    """Nanoseconds of one call of lgb_f000, unpatched and under each model: the least of some."""
     folder = Path("/sys/module/lgb_target/parameters")
-    found = []
+
+    def least() -> float:
+        found = []
+        for _ in range(rounds):
+            (folder / "calls").write_text(str(CALLS))
+            found.append(int((folder / "ns").read_text()) / CALLS)
+        return min(found)
+
+    costs = {"plain": least()}
+    for model in (*MODELS, "native"):
+        patch = Patch(path, "lgb_patch_1", model)
+        patch.load()
+        costs[model] = least()
+        patch.undo()
+        patch.remove()
+    return costs
+
+
+def gaps(folder: Path, name: str, rounds: int, busy: int) -> dict[str, list[float]]:
+    """The longest gap of any of some busy tasks, in each round: without a patch, and with one."""
+
+    def ordinary() -> None:
+        init_module("lgb_plain", (folder / "lgb_plain.ko").read_bytes())
+        delete_module("lgb_plain")
+
+    ways: dict[str, Callable[[], object]] = {"nothing": lambda: None, "module": ordinary} | {
+        model: partial(cycle, Patch(folder / "sample.ko", name, model)) for model in MODELS
+    }
+    found: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        (folder / "calls").write_text(str(CALLS))
-        found.append(int((folder / "ns").read_text()) / CALLS)
-    return min(found)
+        for way, meanwhile in ways.items():
+            found[way].append(max(longest_gaps(busy, WINDOW, meanwhile)))
+    return found
 
 
 def main() -> None:
     """Measure and print."""
     folder, rounds, sleepers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     name = sys.argv[4]
-    document: dict[str, object] = {"loads": {}, "calls": {}, "counts": {}}
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:.0f} s: {text}", file=sys.stderr, flush=True)
+
+    document: dict[str, Any] = {"loads": {}, "counts": {}, "gaps": {}}
     loads = {"idle": (0, 0), f"{sleepers} sleepers": (sleepers, 0)}
     loads[f"{sleepers} sleepers, 8 busy"] = (sleepers, 8)
     for load, (sleeping, busy) in loads.items():
+        say(load)
         with load_of(sleeping, busy):
-            samples = [
-                cycle(folder / "sample.ko", name, model)
-                for number in range(rounds)
-                # The kernel's core takes seconds: a few rounds are enough for it.
-                for model in (*MODELS, *(("native",) if number < 3 else ()))
-            ]
-        document["loads"][load] = samples  # type: ignore[index]
+            document["loads"][load] = cycles(
+                folder / "sample.ko", name, rounds, native=NATIVE_ROUNDS
+            )
+            document["gaps"][load] = gaps(folder, name, max(rounds // 4, 3), busy or 2)
     for count in (1, 100, 500):
-        samples = [
-            cycle(folder / f"lgb_patch_{count}.ko", f"lgb_patch_{count}", model)
-            for _ in range(rounds)
-            for model in MODELS
-        ]
-        document["counts"][count] = samples  # type: ignore[index]
-    costs = {"plain": call_cost(rounds)}
-    for model in (*MODELS, "native"):
-        insert(folder / "lgb_patch_1.ko", model)
-        where = (CORE if model == "native" else ENGINE) / "lgb_patch_1"
-        settled(where)
-        costs[model] = call_cost(rounds)
-        (where / "enabled").write_text("0")
-        while where.exists():
-            time.sleep(0.001)
-        remove("lgb_patch_1")
-    document["calls"] = costs
+        say(f"{count} functions")
+        path = folder / f"lgb_patch_{count}.ko"
+        document["counts"][count] = cycles(path, path.stem, rounds)
+    say("calls")
+    document["calls"] = call_costs(folder / "lgb_patch_1.ko", rounds)
+    say("relocations")
+    many = cycles(folder / "many.ko", "livegraft_many", max(rounds // 4, 3), native=NATIVE_ROUNDS)
+    document["many"] = many
     json.dump(document, sys.stdout)
 
 

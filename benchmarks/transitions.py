@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs inside a guest: how long transitions take, with early kicks and without, under three loads.
 
-Usage: ``transitions.py PATCH.ko ROUNDS``; prints one JSON document. Standard library and
+Usage: ``-m benchmarks.transitions PATCH.ko ROUNDS``; prints one JSON document. Standard library and
 :mod:`livegraft.runtime` only. With and without kicks alternate within each load, so that whatever
 disturbs the machine disturbs both.
 """
@@ -9,45 +9,16 @@ disturbs the machine disturbs both.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.others import load_of
 from livegraft import runtime
 
 DEBUG = Path("/proc/dynamic_debug/control")
 
 LOADS = {"idle": (0, 0), "300 sleepers": (300, 0), "300 sleepers, 4 busy": (300, 4)}
 """Name of the load -> processes that sleep, processes that compute."""
-
-
-@contextmanager
-def load_of(sleepers: int, busy: int) -> Iterator[None]:
-    """Processes that sleep or compute for as long as the context lasts."""
-    children = [_child(busy=False) for _ in range(sleepers)]
-    children += [_child(busy=True) for _ in range(busy)]
-    time.sleep(1.0 if children else 0.1)
-    try:
-        yield
-    finally:
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-        for child in children:
-            os.waitpid(child, 0)
-
-
-def _child(*, busy: bool) -> int:
-    child = os.fork()
-    if child:
-        return child
-    while busy:
-        pass
-    while True:
-        time.sleep(1000)
 
 
 def main() -> None:

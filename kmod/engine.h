@@ -142,6 +142,7 @@ enum lg_time {
 	LG_TIME_MOVE,		/* from there until the last task has changed sides */
 	LG_TIME_FINISH,		/* what comes after */
 	LG_TIME_PAUSE,		/* model stop: all CPUs held, the last time */
+	LG_TIME_STACKS,		/* and of that the look at the stacks */
 	LG_TIMES,
 };
 

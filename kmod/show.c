@@ -145,6 +145,7 @@ static ssize_t times_show(struct kobject *kobj, struct kobj_attribute *attr, cha
 		[LG_TIME_MOVE]		= "move",
 		[LG_TIME_FINISH]	= "finish",
 		[LG_TIME_PAUSE]		= "pause",
+		[LG_TIME_STACKS]	= "stacks",
 	};
 	const struct lg_patch *patch = lg_patch_of(kobj);
 	ssize_t length = 0;

@@ -15,8 +15,10 @@
 static int lg_flip(void *goal)
 {
 	ktime_t began = ktime_get();
+	unsigned int left = lg_look_at_all(goal);
 
-	if (!lg_look_at_all(goal) || lg_change.force) {
+	lg_change.patch->us[LG_TIME_STACKS] = ktime_us_delta(ktime_get(), began);
+	if (!left || lg_change.force) {
 		lg_change.flipped = true;
 		lg_update_entries();
 	}
