@@ -4,8 +4,9 @@
 #              METHOD=extract: the patch cut out of the source; MODEL=hybrid, stop or task: under the engine)
 # make test    all tests, guests and a small survey included
 # make flavours   build for and boot the cloud and rt kernels of both lines (FLAVOURS="RELEASE ...")
-# make soak    what takes minutes of a quiet machine: patches under load, and the engine in a kernel with
-#              KASAN, lockdep, kmemleak and fault injection, built for that (SOAK="--cycles 1000")
+# make soak    what takes hours of a quiet machine: patches under load; the engine in a kernel with KASAN,
+#              lockdep, kmemleak and fault injection, built for that (SOAK="--cycles 100"); and CYCLES=1000
+#              times of each model in the kernel as it is shipped
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
@@ -16,6 +17,7 @@ PYTHON := .venv/bin/python
 KERNEL ?=
 FUZZ_SECONDS ?= 600
 SOAK ?=
+CYCLES ?= 1000
 
 FLAVOURS ?= 6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64 \
 	6.12.117+deb12-cloud-amd64 6.12.107+deb12-rt-amd64
@@ -51,6 +53,7 @@ soak:
 	@setup/setup.sh setup/debian-packages-tests
 	@$(PYTHON) -m pytest -m soak
 	@$(PYTHON) -m tests.soak.run $(SOAK)
+	@$(PYTHON) -m tests.soak.run --shipped --cycles $(CYCLES)
 
 bench: setup
 	@$(PYTHON) -m benchmarks.bench

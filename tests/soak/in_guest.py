@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs in the guest of ``make soak``: ``in_guest.py cycles MODEL COUNT`` or ``in_guest.py faults``.
+"""Runs in the guests of ``make soak``: ``in_guest.py cycles MODEL COUNT``, ``in_guest.py faults``.
 
 Talks to the engine's directory itself, not by the runtime: what fails here is the engine's. Prints
 a line of JSON with what was done; ends with an error at the first thing that is not as it has to
@@ -152,6 +152,9 @@ def cycles(model: str, count: int) -> dict[str, object]:
     """The payload comes and goes; every third time its target module goes and comes meanwhile."""
     began = time.monotonic()
     for number in range(count):
+        if model == "native":
+            native()
+            continue
         if number % 5 == 4:
             call("write", str(ROOT / "options"), f"{PAYLOAD} no-direct")
         call("load", module(PAYLOAD), f"model={model}")
@@ -171,6 +174,18 @@ def cycles(model: str, count: int) -> dict[str, object]:
         "cycles": count,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def native() -> None:
+    """The payload comes and goes under the kernel's own core."""
+    patch = Path("/sys/kernel/livepatch", PAYLOAD)
+    call("load", module(PAYLOAD), "model=native")
+    wait_until(lambda: (patch / "transition").read_text() == "0\n", "the transition's end")
+    require_code(new=True)
+    call("write", str(patch / "enabled"), "0")
+    wait_until(lambda: not patch.exists(), "the patch's directory to go")
+    unload(PAYLOAD)
+    require_absent()
 
 
 def load_engine() -> None:

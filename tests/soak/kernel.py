@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel of ``make soak``: soak.config's, from Debian's source, made once.
+"""The kernels of ``make soak``: the shipped one, and soak.config's, built from Debian's source.
 
-It has what distributions leave out because it is slow: KASAN, lockdep, kmemleak, fault injection.
+The latter has what distributions leave out because it is slow: KASAN, lockdep, kmemleak, fault
+injection.
 """
 
 from __future__ import annotations
@@ -32,19 +33,21 @@ _OBJECTS = 900
 
 @dataclass(frozen=True, slots=True)
 class SoakKernel:
-    """A kernel that was built here.
+    """A kernel that modules can be built for.
 
     Args:
         vmlinuz: its image.
         modules: its ``/lib/modules/RELEASE``.
-        build: its build tree, for modules.
+        build: its build tree, or headers, for modules.
         compiler: kbuild's ``CC``.
+        checks: it has what soak.config asks for.
     """
 
     vmlinuz: Path
     modules: Path
     build: Path
     compiler: str
+    checks: bool
 
     def make_modules(self, folder: Path) -> dict[str, bytes]:
         """Modules by name: the engine, as a person builds it; a payload and its target; defects."""
@@ -86,7 +89,17 @@ def soak_kernel(release: str, progress: Progress = SILENT) -> SoakKernel:
     tree = kernel.cache.tree(f"soak/{key}", make, progress)
     build = tree / "build"
     image = build / "arch/x86/boot/bzImage"
-    return SoakKernel(image, tree / "modules", build, kernel.compiler)
+    return SoakKernel(image, tree / "modules", build, kernel.compiler, checks=True)
+
+
+def shipped_kernel(release: str, progress: Progress = SILENT) -> SoakKernel:
+    """The kernel as Debian ships it.
+
+    Raises:
+        LivegraftError: it cannot be had.
+    """
+    kernel = prepare(release, progress=progress)
+    return SoakKernel(kernel.vmlinuz, kernel.modules, kernel.headers, kernel.compiler, checks=False)
 
 
 def _build(kernel: Kernel, path: Path, compiled: Callable[[], None]) -> None:
