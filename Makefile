@@ -32,7 +32,7 @@ demo: setup
 
 test:
 	@setup/setup.sh setup/debian-packages-tests
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n 2 --dist loadfile
 
 # New inputs go to build/fuzz; one that fails is kept there too, and belongs into tests/fuzz/corpus.
 fuzz: setup
