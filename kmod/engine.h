@@ -57,6 +57,28 @@ struct lg_range {
 };
 
 /**
+ * struct lg_symbol - a function that is looked for in an object
+ * @name:	its symbol
+ * @position:	which of that name, from 1; 0 if there has to be one only
+ * @func:	who asks
+ * @seen:	symbols of that name
+ * @address:	the one that was meant
+ * @part:	how many parts of it lie elsewhere
+ * @parts:	those
+ * @error:	why not all of them are there
+ */
+struct lg_symbol {
+	const char		*name;
+	unsigned long		position;
+	struct lg_func		*func;
+	unsigned long		seen;
+	unsigned long		address;
+	unsigned int		part;
+	struct lg_range		*parts;
+	int			error;
+};
+
+/**
  * struct lg_group - sites that were registered with ftrace in one go
  * @list:	in lg_groups
  * @ops:	ftrace's; all sites of the group are its filter
@@ -347,8 +369,8 @@ int lg_redirect(const char *object, bool direct);
 void lg_forget_groups(const char *object);
 
 /* symbols.c */
-int lg_find(const char *object, const char *name, unsigned long position, unsigned long *address);
-int lg_find_parts(const char *object, const char *name, struct lg_range *parts, unsigned int most);
+int lg_find(const char *name, unsigned long *address);
+int lg_find_all(const char *object, struct lg_symbol *symbols, unsigned int count);
 int lg_size(unsigned long address, struct lg_range *range);
 struct lg_range lg_module_text(const struct module *module);
 const char *lg_object_name(const struct klp_object *object);

@@ -27,9 +27,6 @@
 
 #include "engine.h"
 
-/* Of one function. GCC makes at most one cold part; equal names share theirs. */
-#define LG_PARTS_MOST	32
-
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
 #define lg_set_ip(regs, address)	ftrace_instruction_pointer_set(regs, address)
 #else
@@ -147,75 +144,58 @@ void lg_free_site(struct lg_site *site)
 		memset(lg_table, 0, sizeof(lg_table));
 }
 
-static struct lg_site *lg_make_site(const char *object, const char *name, unsigned long address,
-				    unsigned long ip)
+static struct lg_site *lg_make_site(const struct lg_symbol *symbol, unsigned long ip)
 {
-	struct lg_range *parts;
+	struct lg_range own;
 	struct lg_site *site;
-	int count, ret;
+	int ret;
 
-	parts = kmalloc_array(LG_PARTS_MOST + 1, sizeof(*parts), GFP_KERNEL);
-	if (!parts)
-		return ERR_PTR(-ENOMEM);
-	ret = lg_size(address, &parts[0]);
+	ret = lg_size(symbol->address, &own);
 	if (ret) {
-		pr_err("%s: the size of %s is not known\n", object, name);
-		goto out;
+		pr_err("the size of %s is not known\n", symbol->name);
+		return ERR_PTR(ret);
 	}
-	count = lg_find_parts(object, name, parts + 1, LG_PARTS_MOST);
-	ret = count;
-	if (count < 0) {
-		pr_err("%s: the cold parts of %s cannot be found: %d\n", object, name, count);
-		goto out;
-	}
-	ret = -ENOMEM;
-	site = kzalloc(struct_size(site, parts, count + 1), GFP_KERNEL);
+	site = kzalloc(struct_size(site, parts, symbol->part + 1), GFP_KERNEL);
 	if (!site)
-		goto out;
-	memcpy(site->parts, parts, (count + 1) * sizeof(*parts));
-	site->part = count + 1;
+		return ERR_PTR(-ENOMEM);
+	site->parts[0] = own;
+	if (symbol->part)
+		memcpy(site->parts + 1, symbol->parts, symbol->part * sizeof(own));
+	site->part = symbol->part + 1;
 	site->ip = ip;
 	INIT_LIST_HEAD(&site->funcs);
 	site->entry = lg_take_entry(ip + MCOUNT_INSN_SIZE);
 	if (!site->entry) {
 		pr_err("no room for more than %d functions\n", LG_SITES_MOST);
 		kfree(site);
-		ret = -ENOSPC;
-		goto out;
+		return ERR_PTR(-ENOSPC);
 	}
 	list_add_tail(&site->list, &lg_sites);
-	kfree(parts);
 	return site;
-out:
-	kfree(parts);
-	return ERR_PTR(ret);
 }
 
-static int lg_add_func(struct lg_func *func)
+static int lg_add_func(const struct lg_symbol *symbol)
 {
-	const char *name = func->klp->old_name, *object = func->object->name;
-	unsigned long address, ip;
+	const char *object = symbol->func->object->name;
+	struct lg_func *func = symbol->func;
 	struct lg_site *site;
 	struct lg_range new;
-	int ret;
+	unsigned long ip;
 
-	ret = lg_find(object, name, func->klp->old_sympos, &address);
-	if (ret)
-		return ret;
-	ip = ftrace_location(address);
+	ip = ftrace_location(symbol->address);
 	if (!ip) {
-		pr_err("%s: ftrace cannot redirect %s\n", object, name);
+		pr_err("%s: ftrace cannot redirect %s\n", object, symbol->name);
 		return -EOPNOTSUPP;
 	}
 	/* What has no size cannot be looked for on stacks. */
 	if (lg_size((unsigned long)func->klp->new_func, &new)) {
-		pr_err("%s: the new code of %s has no symbol\n", object, name);
+		pr_err("%s: the new code of %s has no symbol\n", object, symbol->name);
 		return -ENOENT;
 	}
 	list_for_each_entry(site, &lg_sites, list)
 		if (site->ip == ip)
 			goto found;
-	site = lg_make_site(object, name, address, ip);
+	site = lg_make_site(symbol, ip);
 	if (IS_ERR(site))
 		return PTR_ERR(site);
 found:
@@ -234,12 +214,27 @@ found:
 int lg_add_object(struct lg_object *object)
 {
 	ktime_t began = ktime_get();
+	struct lg_symbol *symbols;
 	unsigned int number;
-	int ret = 0;
+	int ret;
 
 	object->live = true;
-	for (number = 0; number < object->count && !ret; number++)
-		ret = lg_add_func(&object->funcs[number]);
+	symbols = kvcalloc(object->count, sizeof(*symbols), GFP_KERNEL);
+	if (!symbols)
+		return -ENOMEM;
+	for (number = 0; number < object->count; number++) {
+		struct lg_func *func = &object->funcs[number];
+
+		symbols[number].name = func->klp->old_name;
+		symbols[number].position = func->klp->old_sympos;
+		symbols[number].func = func;
+	}
+	ret = lg_find_all(object->name, symbols, object->count);
+	for (number = 0; number < object->count; number++) {
+		ret = ret ?: lg_add_func(&symbols[number]);
+		kfree(symbols[number].parts);
+	}
+	kvfree(symbols);
 	object->patch->us[LG_TIME_RESOLVE] += ktime_us_delta(ktime_get(), began);
 	return ret;
 }
@@ -332,8 +327,8 @@ int lg_redirect_init(void)
 	unsigned long first, end;
 	int ret;
 
-	ret = lg_find("vmlinux", "ftrace_caller", 0, &first) ?:
-	      lg_find("vmlinux", "ftrace_regs_caller_end", 0, &end) ?:
+	ret = lg_find("ftrace_caller", &first) ?:
+	      lg_find("ftrace_regs_caller_end", &end) ?:
 	      lg_size(end, &last);
 	if (ret)
 		return ret;

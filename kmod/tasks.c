@@ -147,7 +147,7 @@ int lg_find_exits(void)
 	int ret;
 
 	for (number = 0; number < ARRAY_SIZE(lg_exits); number++) {
-		ret = lg_find("vmlinux", lg_exit_names[number], 0, &address) ?:
+		ret = lg_find(lg_exit_names[number], &address) ?:
 		      lg_size(address, &lg_exits[number]);
 		if (ret)
 			return ret;
