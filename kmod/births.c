@@ -58,7 +58,7 @@ static void lg_look_for_flags(struct task_struct *task)
  */
 int lg_tasks_init(void)
 {
-	int ret = lg_find_exits();
+	int ret = lg_stacks_init();
 
 	if (ret)
 		return ret;

@@ -60,6 +60,25 @@ void lg_wake(void)
 	wake_up(&lg_queue);
 }
 
+/*
+ * How many of those in the way have not come yet. While somebody looks, many more: who comes then is
+ * counted, and not known to be awaited.
+ */
+static atomic_t lg_awaited;
+#define LG_LOOKING	(1 << 30)
+
+/**
+ * lg_came() - the current task was in the way, and has changed sides by itself
+ *
+ * The last one wakes the mover, which would else look at all tasks for each of them. Some never
+ * come, or have come before they were seen: the mover looks now and then in any case.
+ */
+void lg_came(void)
+{
+	if (atomic_dec_and_test(&lg_awaited))
+		lg_wake();
+}
+
 static bool lg_hastening;
 
 /* The first wake-ups come quickly, for most waits are short; then further and further apart. */
@@ -235,14 +254,19 @@ module_param_named(immediate, lg_immediate, bool, 0644);
 static void lg_pass(void)
 {
 	const struct lg_way *model = lg_change.patch->model;
+	unsigned int left;
 	bool late;
 
 	if ((lg_change.force || lg_immediate) && model->by_task)
 		lg_force_all();
-	if (!model->pass()) {
+	atomic_set(&lg_awaited, LG_LOOKING);
+	left = model->pass();
+	if (!left) {
 		lg_complete();
 		return;
 	}
+	if (atomic_add_return(left - LG_LOOKING, &lg_awaited) <= 0)
+		lg_wake();
 	late = ktime_ms_delta(ktime_get(), lg_change.began) >= model->urge_after;
 	lg_urge(late || lg_change.signal);
 	lg_pause = lg_pause ? lg_pause + lg_pause / 2 :

@@ -307,6 +307,7 @@ extern struct lg_change lg_change;
 int lg_undo(struct lg_patch *patch);
 int lg_apply_again(struct lg_patch *patch);
 void lg_wake(void);
+void lg_came(void);
 int lg_force(struct lg_patch *patch);
 int lg_signal(struct lg_patch *patch);
 
@@ -361,6 +362,7 @@ void lg_forget_object(struct lg_object *object);
 void lg_handler(unsigned long ip, unsigned long parent, struct ftrace_ops *ops,
 		struct ftrace_regs *regs);
 void lg_free_site(struct lg_site *site);
+extern struct lg_range lg_ftrace_entries;
 bool lg_in_redirection(unsigned long address);
 int lg_redirect_init(void);
 
@@ -390,13 +392,15 @@ struct lg_goal *lg_current_goal(void);
 int lg_set_goal(void);
 void lg_drop_goal(void);
 
+/* stacks.c */
+int lg_stacks_init(void);
+enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
+			   unsigned long *where);
+bool lg_leaves(const struct lg_goal *goal);
+
 /* tasks.c */
 void lg_forget_seen(void);
 bool lg_goes_to_user_mode(const struct task_struct *task);
-enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
-			   unsigned long *where);
-int lg_find_exits(void);
-bool lg_leaves(const struct lg_goal *goal);
 void lg_for_all(void (*fn)(struct task_struct *task));
 void lg_clear_flags(void);
 unsigned int lg_pass_by_stack(void);

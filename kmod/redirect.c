@@ -46,7 +46,7 @@ bool lg_interrupts_apart;
 DEFINE_PER_CPU(bool, lg_cpu_side);
 
 /* The code of ftrace's own static entries, ftrace_caller to the end of ftrace_regs_caller. */
-static struct lg_range lg_ftrace_entries;
+struct lg_range lg_ftrace_entries;
 
 static unsigned int lg_hash(unsigned long site)
 {

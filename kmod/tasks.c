@@ -7,19 +7,13 @@
  * processor where it runs; or the task itself, on its way to user mode. Each sets the side only
  * after it has found, in that state, that the model allows it. Two of them at once do no harm:
  * both have found it allowed.
- *
- * Stacks are judged by the kernel's own unwinder, in the way that livepatch uses it
- * (arch_stack_walk_reliable()), which also finds return addresses that kretprobes, rethooks and
- * the function graph tracer have replaced. A stack that it does not call reliable is busy.
  */
 #include <linux/cpu.h>
-#include <linux/kallsyms.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/sched/task_stack.h>
 #include <linux/smp.h>
-#include <linux/stacktrace.h>
 #include <asm/unwind.h>
 
 #include "engine.h"
@@ -57,113 +51,6 @@ void lg_forget_seen(void)
 bool lg_goes_to_user_mode(const struct task_struct *task)
 {
 	return !(task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER)) && task->pid;
-}
-
-static bool lg_is_busy(const struct lg_goal *goal, unsigned long address)
-{
-	unsigned int low = 0, high = goal->count;
-
-	while (low < high) {
-		unsigned int middle = (low + high) / 2;
-
-		if (address < goal->busy[middle].start)
-			high = middle;
-		else if (address >= goal->busy[middle].end)
-			low = middle + 1;
-		else
-			return true;
-	}
-	return lg_in_redirection(address);
-}
-
-struct lg_look {
-	const struct lg_goal	*goal;
-	unsigned long		inside;
-	bool			leaving;
-};
-
-/*
- * An address to return to may be the first one of a function: a task that was preempted in the
- * stub right after its choice. It lies in the function's range like any other.
- */
-static bool lg_look_at(void *cookie, unsigned long address)
-{
-	struct lg_look *look = cookie;
-
-	if (!lg_is_busy(look->goal, address))
-		return true;
-	look->inside = address;
-	return false;
-}
-
-/* The task must not run, or be the current one. is_ftrace_trampoline() wants preemption off. */
-enum lg_why lg_judge_stack(struct task_struct *task, const struct lg_goal *goal,
-			   unsigned long *where)
-{
-	struct lg_look look = { .goal = goal };
-	int ret;
-
-#if defined(CONFIG_RETHOOK) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
-	/* 6.1 warns when it is asked to unwind these, and calls them unreliable all the same. */
-	if (task != current && task_is_running(task) && !llist_empty(&task->rethooks))
-		return LG_UNRELIABLE;
-#endif
-	if (!try_get_task_stack(task))
-		return LG_MAY_MOVE;	/* it has ended, and will run nothing */
-	ret = arch_stack_walk_reliable(lg_look_at, &look, task);
-	put_task_stack(task);
-	*where = look.inside;
-	if (look.inside)
-		return LG_INSIDE;
-	return ret ? LG_UNRELIABLE : LG_MAY_MOVE;
-}
-
-/*
- * Below these a task is on its way to user mode when task work runs. io_uring_enter(), KVM_RUN and
- * ptrace_notify() run it in the middle of a system call.
- */
-static const char * const lg_exit_names[] = {
-	"syscall_exit_to_user_mode", "irqentry_exit_to_user_mode", "irqentry_exit",
-};
-
-static struct lg_range lg_exits[ARRAY_SIZE(lg_exit_names)];
-
-static bool lg_look_at_leaver(void *cookie, unsigned long address)
-{
-	struct lg_look *look = cookie;
-	unsigned int number;
-
-	for (number = 0; number < ARRAY_SIZE(lg_exits); number++)
-		look->leaving |= address >= lg_exits[number].start &&
-				 address < lg_exits[number].end;
-	return lg_look_at(cookie, address);
-}
-
-/** lg_find_exits() - where user mode is gone to, once */
-int lg_find_exits(void)
-{
-	unsigned int number;
-	unsigned long address;
-	int ret;
-
-	for (number = 0; number < ARRAY_SIZE(lg_exits); number++) {
-		ret = lg_find(lg_exit_names[number], &address) ?:
-		      lg_size(address, &lg_exits[number]);
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
-/**
- * lg_leaves() - whether the current task goes to user mode, and is in no code that has to be left
- * @goal:	the code
- */
-bool lg_leaves(const struct lg_goal *goal)
-{
-	struct lg_look look = { .goal = goal };
-
-	return !arch_stack_walk_reliable(lg_look_at_leaver, &look, current) && look.leaving;
 }
 
 struct lg_try {

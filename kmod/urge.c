@@ -71,30 +71,31 @@ static void lg_count_interruption(struct lg_patch *patch)
 static void lg_arrived(struct callback_head *work)
 {
 	struct lg_notice *notice = container_of(work, struct lg_notice, work);
+	bool left = false, by_task = false, signalled = lg_flag(current, LG_SIGNALLED_BIT);
 	const struct lg_goal *goal;
 	unsigned long where;
-	bool held = false;
 
 	rcu_read_lock();
 	preempt_disable();
 	goal = rcu_dereference(lg_goal);
 	if (goal && lg_side(current) != goal->side) {
-		bool left = goal->model == &lg_hybrid ?
-			    lg_judge_stack(current, goal, &where) == LG_MAY_MOVE :
-			    !(current->flags & PF_EXITING) && lg_leaves(goal);
-
-		if (left && goal->model->by_task)
+		by_task = goal->model->by_task;
+		left = goal->model == &lg_hybrid ?
+		       lg_judge_stack(current, goal, &where) == LG_MAY_MOVE :
+		       !(current->flags & PF_EXITING) && lg_leaves(goal);
+		if (left && by_task)
 			lg_set_flag(current, LG_SIDE_BIT, goal->side);
-		else if (left)
-			held = lg_flag(current, LG_SIGNALLED_BIT);
-		if (left && lg_flag(current, LG_SIGNALLED_BIT))
+		if (left && signalled)
 			lg_count_interruption(goal->patch);
 	}
 	preempt_enable();
 	rcu_read_unlock();
-	lg_wake();
+	if (left && by_task)
+		lg_came();
+	else if (left)
+		lg_wake();
 	/* The goal is only compared: it may be gone. */
-	if (held)
+	if (left && !by_task && signalled)
 		wait_event_idle_timeout(lg_held, rcu_access_pointer(lg_goal) != goal,
 					LG_HELD);
 	/* From here on lg_forget_notices() may free it. */
