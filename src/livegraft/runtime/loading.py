@@ -37,6 +37,7 @@ from livegraft.runtime.model import (
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
+from livegraft.runtime.urgency import urgently
 from livegraft.trust.verification import Signer
 
 TIMEOUT = 60.0
@@ -167,7 +168,7 @@ def load(
         patches.both[0].require_core()
         the_model.require()
         found = identity.check(payload)
-    with KernelLog() as log:
+    with urgently(), KernelLog() as log:
         attempt = _Attempt(the_model, payload, trust, found, patches, log, options)
         return attempt.run(timeout, way, progress)
 

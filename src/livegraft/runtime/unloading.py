@@ -17,6 +17,7 @@ from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, last_transition
 from livegraft.runtime.model import Detail, Model, Wait, model_of
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
+from livegraft.runtime.urgency import urgently
 
 INTERRUPTED = {
     PatchState.ENABLED: "interrupted, and turned on again",
@@ -115,7 +116,7 @@ def unload(
     patches.require_core()
     state.require_livepatch(name, patches)
     the_model = model_of(name, kicks=kicks)
-    with KernelLog() as log:
+    with urgently(), KernelLog() as log:
         return _Attempt(name, the_model, the_model.patches, log).run(timeout, way, progress)
 
 
