@@ -61,8 +61,8 @@ void lg_wake(void)
 }
 
 /*
- * How many of those in the way have not come yet. While somebody looks, many more: who comes then is
- * counted, and not known to be awaited.
+ * How many of those in the way have not come yet. While somebody looks, many more: who comes then
+ * is counted, and not known to be awaited.
  */
 static atomic_t lg_awaited;
 #define LG_LOOKING	(1 << 30)
