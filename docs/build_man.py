@@ -16,6 +16,7 @@ from livegraft.cli import parser, tree
 from livegraft.cli.tree import Argument, Command
 from livegraft.cli.verb import MAKING, OTHER, RUNNING
 from livegraft.errors import Exit
+from livegraft.runtime.checking import MEANINGS
 
 EXITS = {
     Exit.DONE: "Done.",
@@ -50,6 +51,9 @@ def page() -> str:
     lines += [".SH EXIT STATUS"]
     for code, meaning in EXITS.items():
         lines += [".TP", f".B {code.value}", meaning]
+    lines += [".PP", "Of \\fBstatus \\-\\-check\\fR, the worst of what is not well:"]
+    for health, meaning in MEANINGS.items():
+        lines += [".TP", f".B {health.value}", f"{meaning[0].upper()}{meaning[1:]}."]
     lines += [
         ".SH FILES",
         *(".TP", ".I $XDG_CACHE_HOME/livegraft", "Downloads, kernel sources and build trees."),

@@ -244,6 +244,12 @@ class ModuleError(LivegraftError):
     """A live patch module cannot be built, or is not what it claims to be."""
 
 
+class NotRebuilt(ModuleError):
+    """A module cannot be built again from what is here."""
+
+    exit_code = Exit.REFUSED
+
+
 # -- runtime/, trust/ ----------------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module import ibt
+from livegraft.module.advisory import UNNAMED, Advisory
 from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.delivery import write_module
 from livegraft.module.inspect import Inspection
@@ -115,6 +116,7 @@ class Outcome:
         extracted: what was cut out of the source, if that was asked for.
         second: with both methods, what extract's module is made of; `changes` is compare's then.
         whys: by unit, why each function is in the set, if asked for; of extracted ones, see there.
+        advisory: what others call the fix; its module tells it.
     """
 
     verdict: Verdict
@@ -126,6 +128,7 @@ class Outcome:
     extracted: tuple[Extracted, ...] = ()
     second: ChangeSet | None = None
     whys: Mapping[str, tuple[Why, ...]] = field(default_factory=dict)
+    advisory: Advisory = UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +486,7 @@ def _build(
             str(kernel.config.get("CONFIG_CC_VERSION_TEXT", kernel.compiler)),
             version("livegraft"),
             tuple(each.unit for each in outcome.extracted if each.edited),
+            outcome.advisory,
         ),
         is_exported=is_exported,
         positions={each: len(symbols.places(each)) for each in KERNEL_SYMBOLS},

@@ -29,6 +29,7 @@ from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.guest import Guest, Result
+from livegraft.runtime.checking import Health
 from livegraft.runtime.trusting import UNSIGNED
 
 pytestmark = pytest.mark.guest
@@ -140,6 +141,81 @@ def test_foreign(guest: Guest) -> None:
     assert patched_by(guest) == "lgt_payload"
     _, document = verb(guest, "unload", "--all")
     assert [each["name"] for each in document["unloaded"]] == ["lgt_payload", "lgt_foreign"]
+
+
+def test_what_monitoring_sees(guest: Guest) -> None:
+    """A foreign patch, and on top of it one of ours whose transition does not end."""
+    status, document = verb(guest, "status", "--check")
+    assert (status, document["check"]["line"][:14]) == (Health.WELL, "LIVEGRAFT OK -")
+    guest.check(["insmod", "/ko/lgt_foreign.ko"])
+    verb(guest, "wait", "lgt_foreign", "--timeout", "100")
+    status, document = verb(guest, "status", "--check")
+    assert (status, document["check"]["problems"][0]["patch"]) == (Health.FOREIGN, "lgt_foreign")
+    causes = {each["letter"]: each["modules"] for each in document["taints"]}
+    assert causes["K"] == ["lgt_foreign"]
+    with dozing(guest):
+        late = ("--timeout", "0.5", "--on-stall", "wait")
+        status, document = verb(guest, "load", "/ko/lgt_payload.ko", *late)
+        assert (status, document["state"]) == (0, "transition")
+        assert verb(guest, "status", "--check")[0] == Health.FOREIGN  # it is not late yet
+        line = guest.run([*RUNTIME, "status", "--check", "--stalled-after", "0"])
+        assert line.status == Health.STALLED
+        assert line.text.startswith("LIVEGRAFT CRITICAL - lgt_payload is stalled in transition")
+        assert line.text.strip().endswith("stalled=1 missing=0 unkept=0 foreign=1")
+        assert "\n" not in line.text.strip()
+        guest.check([*RUNTIME, "metrics", "-o", "/root/lg.prom", "--stalled-after", "0"])
+        found = guest.get("/root/lg.prom").decode().splitlines()
+        assert 'livegraft_patch_state{patch="lgt_payload",state="transition"} 1' in found
+        assert 'livegraft_problems{kind="stalled"} 1' in found
+        assert 'livegraft_problems{kind="foreign"} 1' in found
+        (left,) = [each for each in found if 'patch="lgt_payload",side="left"' in each]
+        assert int(left.split()[1]) >= 1
+        wake(guest)
+        assert verb(guest, "wait", "lgt_payload", "--timeout", "100")[0] == 0
+    assert verb(guest, "status", "--check", "--stalled-after", "0")[0] == Health.FOREIGN
+    assert verb(guest, "unload", "--all")[0] == 0
+
+
+TAKE = """
+import os, socket, sys
+os.makedirs("/run/systemd/journal", exist_ok=True)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+    server.bind("/run/systemd/journal/socket")
+    print("ready", flush=True)
+    for _ in range(3):
+        sys.stdout.buffer.write(server.recv(65536) + b"\\n")
+os.unlink("/run/systemd/journal/socket")
+"""
+
+
+def test_each_load_and_unload_leaves_a_record(guest: Guest) -> None:
+    job = guest.start(["python3", "-c", TAKE])
+    while not job.output():
+        assert job.running
+        time.sleep(0.1)
+    assert verb(guest, "load", "/ko/lgt_payload.ko")[0] == 0
+    assert verb(guest, "load", "/ko/other_kernel.ko")[0] == 4
+    assert verb(guest, "unload", "lgt_payload")[0] == 0
+    records = [
+        dict(line.partition("=")[::2] for line in record.splitlines())
+        for record in job.wait(60).text.partition("\n")[2].split("\n\n")
+    ]
+    told = [
+        (each["LIVEGRAFT_OPERATION"], each["LIVEGRAFT_RESULT"], each.get("LIVEGRAFT_STATE"))
+        for each in records
+    ]
+    assert told == [
+        ("load", "done", "enabled"),
+        ("load", "refused", None),
+        ("unload", "done", "unloaded"),
+    ]
+    release = guest.run(["uname", "-r"]).text
+    for each in records:
+        assert each["LIVEGRAFT_FIX_SHA256"] == FIX
+        assert each["LIVEGRAFT_KERNEL_RELEASE"] == release
+        assert (each["LIVEGRAFT_UID"], each["LIVEGRAFT_NAME"]) == ("0", "lgt_payload")
+    build_id = verb(guest, "status")[1]["kernel"]["build_id"]
+    assert build_id == records[0]["LIVEGRAFT_KERNEL_BUILD_ID"]
 
 
 def test_truncated(guest: Guest) -> None:

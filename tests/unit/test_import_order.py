@@ -155,8 +155,8 @@ RUNTIME_VERBS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from livegraft.cli import parser
-root, verbs = parser.build(["load", "unload", "status", "wait", "verify"])
-assert len(verbs) == 5
+root, verbs = parser.build(["load", "unload", "status", "wait", "verify", "history", "metrics"])
+assert len(verbs) == 7
 root.parse_args(["status"])
 loaded = {name.split(".")[1] for name in sys.modules if name.startswith("livegraft.")}
 print(*sorted(loaded))

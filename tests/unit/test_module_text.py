@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.unit.test_runtime_payload import module
 
 from livegraft.changeset import VMLINUX, ChangeSet, Function, Piece, Reference, State, Target
-from livegraft.errors import ModuleError
+from livegraft.errors import ModuleError, UsageError
 from livegraft.module import glue, manifest
+from livegraft.module.advisory import MOST, Advisory
+from livegraft.module.difference import HEADERS, first_difference
 from livegraft.module.link import complaints
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.module.name import check_name, module_name
@@ -131,6 +134,97 @@ def test_a_manifest_comes_back() -> None:
     assert manifest.decode(manifest.encode(make()), "test.ko") == json.loads(json.dumps(make()))
 
 
+def test_a_manifest_of_before_is_read_as_one_that_names_nothing() -> None:
+    old = make()
+    for name in ("cves", "upstream"):
+        del old["fix"][name]
+    data = manifest.encode(old)
+    assert manifest.decode(data, "test.ko") == make()
+    read = parse_manifest(data, "test")
+    assert (read.cves, read.upstream) == ((), ())
+
+
+def test_what_a_fix_is_known_by() -> None:
+    """In a fixed order, each once, however it was given."""
+    one = Advisory.parse(["CVE-2026-12345", "cve-2026-2345", "CVE-2025-99999"], ["AB" * 20] * 2)
+    assert one.cves == ("CVE-2025-99999", "CVE-2026-2345", "CVE-2026-12345")
+    assert one.upstream == ("ab" * 20,)
+    document = make(provenance=replace(PROVENANCE, advisory=one))
+    read = parse_manifest(manifest.encode(document), "test")
+    assert (read.cves, read.upstream) == (one.cves, one.upstream)
+
+
+@pytest.mark.parametrize(
+    ("cves", "upstream"),
+    [
+        (["2026-1234"], []),
+        (["CVE-2026-123"], []),
+        (["CVE-2026-1234 "], []),
+        (["CVE-2026-" + "1" * 20], []),
+        ([f"CVE-2026-{1000 + each}" for each in range(MOST + 1)], []),
+        ([], ["ab" * 5]),
+        ([], ["HEAD"]),
+        ([], ["ab" * 21]),
+    ],
+)
+def test_what_no_fix_is_known_by(cves: list[str], upstream: list[str]) -> None:
+    with pytest.raises(UsageError):
+        Advisory.parse(cves, upstream)
+
+
+SECTIONS = {".modinfo": b"one", ".text": b"some code", ".livegraft": b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "said", "others"),
+    [
+        ({".text": b"some Code"}, (".text", 5), "436f6465, and 636f6465 was built", ()),
+        ({".text": b"some code!"}, (".text", 9), "10 bytes, and 9 were built", ()),
+        (
+            {".modinfo": b"two", ".text": b"other"},
+            (".modinfo", 0),
+            "74776f, and 6f6e65 was built",
+            (".text",),
+        ),
+        ({".data": b"new"}, (".shstrtab", 28), "", (".data",)),
+        (
+            {".livegraft": b'{"format":1,"a":1,"b":2}'},
+            (".livegraft", 1),
+            "24 bytes, and 2 were built",
+            (),
+        ),
+    ],
+)
+def test_the_first_difference(
+    change: dict[str, bytes], where: tuple[str, int], said: str, others: tuple[str, ...]
+) -> None:
+    found = first_difference(module(SECTIONS | change), module(SECTIONS))
+    assert found is not None
+    assert (found.section, found.offset) == where
+    assert said in found.message
+    assert found.others == others
+
+
+def test_manifests_differ_by_their_members() -> None:
+    given = manifest.encode(make(provenance=replace(PROVENANCE, version="0.2", compiler="gcc-13")))
+    found = first_difference(
+        module({".livegraft": given}), module({".livegraft": manifest.encode(make())})
+    )
+    assert found is not None
+    assert found.message == "the manifests differ in compiler, tool"
+
+
+def test_no_difference_and_one_in_no_section() -> None:
+    data = module(SECTIONS)
+    assert first_difference(data, data) is None
+    flags = bytearray(data)
+    flags[48] ^= 1  # e_flags
+    found = first_difference(bytes(flags), data)
+    assert found is not None
+    assert (found.section, found.offset) == (HEADERS, 48)
+    assert first_difference(data + b"x", data) is not None
+
+
 def test_the_glue_redirects_changed_functions_only() -> None:
     text = glue.render(
         CHANGES,
@@ -139,12 +233,14 @@ def test_the_glue_redirects_changed_functions_only() -> None:
         version="0.1.0",
         fix_sha256="ab" * 32,
         namespaces=("CRYPTO_INTERNAL",),
+        cves=("CVE-2026-1234", "CVE-2026-12345"),
     )
     assert text.count(".old_name = ") == 2
     assert "two" not in text and "four" not in text
     assert text.index('.old_name = "three"') < text.index('.old_name = "one"')
     assert 'MODULE_INFO(import_ns, "CRYPTO_INTERNAL");' in text
     assert f'lg_mark[] = "1:{"ab" * 32}"' in text
+    assert 'lg_fixes[] = "CVE-2026-1234 CVE-2026-12345";' in text
     assert "{{" not in text and "{%" not in text
 
 

@@ -246,3 +246,12 @@ def test_verify_by_the_runtime_alone(patch: Path, author: Person, root: Path) ->
     document = json.loads(done.stdout)
     validate("verify", document)
     assert (done.returncode, document["verdict"], document["compared"]) == (0, "trusted", False)
+
+
+def test_the_runtime_alone_builds_nothing(
+    patch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "livegraft.module", None)
+    assert main.main(["verify", str(patch), "--rebuild", "--fix", "x.patch", "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "only its runtime is installed" in error["message"]

@@ -247,6 +247,8 @@ def test_signed_twice(patch: Path, author: Person) -> None:
 class Kernel:
     """A model that keeps what it is given."""
 
+    name = "native"
+
     def __init__(self, root: Path) -> None:
         self.patches = SimpleNamespace(
             root=root, both=[SimpleNamespace(require_core=lambda: None)], get=lambda name: None

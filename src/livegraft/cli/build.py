@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     target.add_method(parser)
     parser.add_argument(
+        "--fixes",
+        dest="cves",
+        metavar="CVE",
+        action="append",
+        default=[],
+        help="the id of a vulnerability that the fix ends (CVE-2026-12345); the module and the "
+        "machines that have loaded it tell it; may be given several times",
+    )
+    parser.add_argument(
+        "--upstream",
+        metavar="COMMIT",
+        action="append",
+        default=[],
+        help="the commit upstream that the fix was taken from; may be given several times",
+    )
+    parser.add_argument(
         "--sign",
         nargs=2,
         metavar=("KEY", "CERT"),
@@ -47,10 +64,12 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     output = target.writable(arguments.output)
     method = target.method(arguments, folder)
     from livegraft import pipeline
+    from livegraft.module.advisory import Advisory
     from livegraft.module.name import check_name
 
     if arguments.name is not None:
         check_name(arguments.name)
+    advisory = Advisory.parse(arguments.cves, arguments.upstream)
     key = _key(arguments.sign)
     try:
         kernel = target.kernel(arguments, context, arguments.kernel)
@@ -65,7 +84,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         if outcome.verdict is pipeline.Verdict.REFUSED:
             return _not_built(Judgement.of(outcome), context)
         built = pipeline.make(
-            outcome,
+            replace(outcome, advisory=advisory),
             kernel,
             output=output,
             proof=not arguments.no_proof,
@@ -137,6 +156,7 @@ stands; the module says which of its files were edited.""",
         "livegraft build review -k 6.1.0-55-amd64 -o fix.ko",
         "livegraft build fix.patch -k 6.1.0-55-amd64 --method both -o fix.ko",
         "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko --sign author.key author.pem",
+        "livegraft build fix.patch -k 6.1.0-55-amd64 -o fix.ko --fixes CVE-2026-12345",
         "livegraft build first.patch second.patch -k 6.1.0-55-amd64 -o both.ko",
     ),
     configure=configure,

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import argparse
+from enum import IntEnum
 
 from livegraft.cli import target
 from livegraft.cli.outcome import JUDGEMENTS, Judgement
 from livegraft.cli.verb import Answer, Context, Verb
 from livegraft.errors import Exit
 
-EXITS = {
+EXITS: dict[IntEnum, str] = {
     Exit.UNCHANGED: "the fix changes no code of this kernel",
     Exit.REFUSED: "it cannot be shown safe; the reasons and what to do are printed",
 }

@@ -43,6 +43,8 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
         ("build ID", kernel["build_id"]),
         ("fix", f"SHA-256 {fix['sha256']}"),
         ("units", ", ".join(fix["files"])),
+        *([("fixes", ", ".join(fix["cves"]))] if fix["cves"] else []),
+        *([("upstream", ", ".join(fix["upstream"]))] if fix["upstream"] else []),
         ("prepared by", _method(document, paint)),
         ("shipped code", proof),
         ("made by", f"{tool['name']} {tool['version']}, {document['compiler']}"),
@@ -88,9 +90,10 @@ VERB = Verb(
     name="inspect",
     description="""\
 Show what a built live patch holds: the kernel it is for, the objects and functions it changes with
-their positions among symbols of the same name, its livepatch relocations, the SHA-256 of the fix,
-the versions of livegraft and of the compiler, and who has signed it. It is read from the manifest
-in the module and checked against the module itself; a module in which the two disagree is an error.
+their positions among symbols of the same name, its livepatch relocations, the SHA-256 of the fix
+and what that is known by (CVE ids, upstream commits), the versions of livegraft and of the
+compiler, and who has signed it. It is read from the manifest in the module and checked against the
+module itself; a module in which the two disagree is an error.
 
 Whether a signature holds is said by the certificates that this machine trusts: see 'livegraft
 verify'.""",

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 
 from livegraft.cli.verb import Answer, Context, Verb
-from livegraft.errors import Exit
 from livegraft.runtime import commandline
 
 
-def verb(name: str, description: str, exits: Mapping[Exit, str], more: Sequence[str] = ()) -> Verb:
+def verb(
+    name: str, description: str, exits: Mapping[IntEnum, str], more: Sequence[str] = ()
+) -> Verb:
     """One of the runtime's verbs as a verb of this command.
 
     Args:

@@ -31,6 +31,7 @@ KINDS = {
     "NEW": Kind.RELEASE,
     "NAME": Kind.PATCH,
     "FIX": Kind.FILE,
+    "FILE": Kind.FILE,
     "SCRIPT": Kind.FILE,
     "KEY": Kind.FILE,
     "CERT": Kind.FILE,

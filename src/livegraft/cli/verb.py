@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +44,8 @@ RUNNING = {
     "blockers": "show which tasks keep a transition from ending, and what would move them",
     "forecast": "say how a live patch's transition would go, before it is loaded",
     "verify": "say who has signed a live patch, and whether this machine trusts them",
+    "history": "show what was loaded and unloaded here, by whom, and what became of it",
+    "metrics": "write the live patches of the running kernel as metrics for Prometheus",
 }
 """Verbs that act on the running kernel, with nothing but Python's standard library."""
 
@@ -99,13 +102,13 @@ class Answer(NamedTuple):
     Args:
         document: the JSON document, as docs/schema describes it.
         text: the same for a person; no newline at the end.
-        exit_code: the command's exit code.
+        exit_code: the command's exit code: an :class:`Exit`, or the one of a check.
         complaint: the text says why there is no result, and goes to standard error.
     """
 
     document: Mapping[str, object]
     text: str
-    exit_code: Exit = Exit.DONE
+    exit_code: IntEnum = Exit.DONE
     complaint: bool = False
 
 
@@ -126,15 +129,15 @@ class Verb(NamedTuple):
     examples: Sequence[str]
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Context], Answer]
-    exits: Mapping[Exit, str] = MappingProxyType({})
+    exits: Mapping[IntEnum, str] = MappingProxyType({})
 
     @property
-    def exit_codes(self) -> dict[Exit, str]:
+    def exit_codes(self) -> dict[IntEnum, str]:
         """All exit codes of this verb and their meaning."""
-        return dict(sorted((COMMON_EXITS | dict(self.exits)).items()))
+        return dict(sorted({**COMMON_EXITS, **self.exits}.items()))
 
 
-COMMON_EXITS = {
+COMMON_EXITS: Mapping[IntEnum, str] = {
     Exit.DONE: "done",
     Exit.FAILED: "failed",
     Exit.USAGE: "the command line is wrong",

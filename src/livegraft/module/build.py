@@ -119,6 +119,7 @@ def _linked(
         fix_sha256=provenance.fix_sha256,
         namespaces=_namespaces(linkable, kernel),
         resolves=resolves,
+        cves=provenance.advisory.cves,
     )
     with tempfile.TemporaryDirectory(prefix="livegraft-module-") as folder:
         module = link(

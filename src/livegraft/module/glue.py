@@ -63,6 +63,7 @@ def render(
     fix_sha256: str,
     namespaces: Sequence[str],
     resolves: bool = False,
+    cves: Sequence[str] = (),
 ) -> str:
     """The text of the glue.
 
@@ -74,6 +75,7 @@ def render(
         fix_sha256: of the fix, hexadecimal.
         namespaces: symbol namespaces of the kernel that the pieces use.
         resolves: it applies relocations to ``vmlinux`` itself.
+        cves: CVE ids of what it fixes.
     """
     import jinja2
 
@@ -90,6 +92,7 @@ def render(
         description=description,
         version=version,
         mark=mark(fix_sha256),
+        fixes=" ".join(cves),
         namespaces=namespaces,
         objects=redirected(changeset),
         has_callbacks=bool(changeset.callbacks),

@@ -28,7 +28,7 @@ from livegraft.module.pieces import undefined
 PARAMETERS = {"kick": 0o200, "livegraft": 0o444, "model": 0o444}
 """The module parameters that :mod:`livegraft.runtime` relies on, and their permissions."""
 
-LATER_PARAMETERS = {"hasten": 0o600}
+LATER_PARAMETERS = {"hasten": 0o600, "fixes": 0o444}
 """Those that the first payloads, which still have to load, do not have."""
 
 _PARAMETER = "__param_"
@@ -299,14 +299,21 @@ def _reference(row: Document) -> tuple[str, str, str, int, int]:
 
 
 def _check_mark(found: Inspection, obj: ElfObject) -> None:
-    symbols: list[Symbol] = [each for each in obj.symbols if each.name == "lg_mark"]
+    """What the loaded module will say of itself."""
+    fix = found.manifest["fix"]
+    _check_told(obj, "lg_mark", mark(fix["sha256"]))
+    if fix["cves"] or "fixes" in found.parameters:
+        _check_told(obj, "lg_fixes", " ".join(fix["cves"]))
+
+
+def _check_told(obj: ElfObject, name: str, wanted: str) -> None:
+    symbols: list[Symbol] = [each for each in obj.symbols if each.name == name]
     if len(symbols) != 1:
-        raise ModuleError("lg_mark", f"is there {len(symbols)} times")
+        raise ModuleError(name, f"is there {len(symbols)} times")
     symbol = symbols[0]
     data = obj.sections[symbol.section].data[symbol.value : symbol.value + symbol.size]
-    wanted = mark(found.manifest["fix"]["sha256"])
     if data != wanted.encode() + b"\0":
-        raise ModuleError("lg_mark", f"says {data!r}, and the manifest says {wanted!r}")
+        raise ModuleError(name, f"says {data!r}, and the manifest says {wanted!r}")
 
 
 def _listed(rows: list[tuple[Any, ...]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from livegraft.changeset import ChangeSet, Decisions, Reference, State
 from livegraft.errors import ModuleError
+from livegraft.module.advisory import UNNAMED, Advisory
 
 SECTION = ".livegraft"
 FORMAT = 1
@@ -24,6 +25,9 @@ Document = dict[str, Any]
 
 _LATER: Document = {"states": [], "decisions": asdict(Decisions()), "edited": []}
 """Keys that the first modules of this format did not have, and what they would have said."""
+
+_LATER_OF_FIX: Document = {"cves": [], "upstream": []}
+"""The same for the keys of ``fix``."""
 
 _BUILD_ID = re.compile(r"(?:[0-9a-f]{2}){8,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -55,6 +59,7 @@ class Provenance:
         compiler: the first line of ``$(CC) --version``.
         version: livegraft's.
         edited: units whose extracted text was edited before it was compiled.
+        advisory: what others call the fix.
     """
 
     fix_sha256: str
@@ -63,6 +68,7 @@ class Provenance:
     compiler: str
     version: str
     edited: Sequence[str] = ()
+    advisory: Advisory = UNNAMED
 
 
 def make_manifest(
@@ -108,7 +114,12 @@ def make_manifest(
         "states": [{"id": each.id, "version": each.version} for each in changeset.states],
         "decisions": {key: list(value) for key, value in asdict(changeset.decisions).items()},
         "references": _references(references, counts),
-        "fix": {"sha256": provenance.fix_sha256, "files": sorted(provenance.files)},
+        "fix": {
+            "sha256": provenance.fix_sha256,
+            "files": sorted(provenance.files),
+            "cves": list(provenance.advisory.cves),
+            "upstream": list(provenance.advisory.upstream),
+        },
         "method": changeset.method,
         "edited": sorted(provenance.edited),
         "proof": provenance.proof,
@@ -139,7 +150,9 @@ def decode(data: bytes, subject: str) -> Document:
     if document.get("format") != FORMAT:
         problem = f"its manifest has format {document.get('format')!r}, and {FORMAT} is known here"
         raise ModuleError(subject, problem, "use the livegraft that built it")
-    return document | {key: document.get(key, empty) for key, empty in _LATER.items()}
+    if isinstance(document.get("fix"), dict):
+        document["fix"] = _LATER_OF_FIX | document["fix"]
+    return _LATER | document
 
 
 def is_build_id(text: object) -> bool:

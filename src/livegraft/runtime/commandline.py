@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from livegraft.errors import Exit
+from livegraft.errors import Exit, UsageError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import interruption, wording
+from livegraft.runtime import checking, identity, interruption, metrics, wording
+from livegraft.runtime.checking import Health
 from livegraft.runtime.forecasting import SECONDS, forecast
+from livegraft.runtime.history import history
 from livegraft.runtime.loading import TIMEOUT, load
 from livegraft.runtime.model import ModelName
 from livegraft.runtime.offers import engine_version, models
 from livegraft.runtime.stall import FORCE_FLAG, OnStall
 from livegraft.runtime.state import status, wait
+from livegraft.runtime.taints import taints
 from livegraft.runtime.unloading import unload, unload_all
 from livegraft.runtime.verifying import Verdict, verify
 
@@ -35,6 +38,8 @@ HELP = {
     "blockers": "who keeps a transition from completing",
     "forecast": "how a live patch's transition would go",
     "verify": "who has signed a live patch, and whether this machine trusts them",
+    "history": "what was loaded and unloaded here, by whom, and what became of it",
+    "metrics": "the live patches as metrics for Prometheus",
 }
 """The verbs, and a line of help for each."""
 
@@ -47,6 +52,8 @@ EXAMPLES = {
     "blockers": "livegraft blockers livegraft_fix",
     "forecast": "livegraft forecast fix.ko",
     "verify": "livegraft verify fix.ko",
+    "history": "livegraft history livegraft_fix",
+    "metrics": "livegraft metrics -o /var/lib/prometheus/node-exporter/livegraft.prom",
 }
 
 
@@ -62,7 +69,7 @@ def add_arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def run(
     verb: str, arguments: argparse.Namespace, progress: Progress = SILENT
-) -> tuple[Document, Exit]:
+) -> tuple[Document, Exit | Health]:
     """Run a verb. SIGTERM and SIGHUP interrupt it as Ctrl-C does, and it is undone then.
 
     Args:
@@ -83,10 +90,17 @@ def run(
     return document, exit_code(verb, document)
 
 
-def exit_code(verb: str, document: Mapping[str, object]) -> Exit:
-    """The exit status of a verb that has answered: only the verdict of ``verify`` can be bad."""
-    if verb == "verify" and document["verdict"] != Verdict.TRUSTED:
-        return Exit.REFUSED
+def exit_code(verb: str, document: Mapping[str, Any]) -> Exit | Health:
+    """The exit status of a verb that has answered: what ``verify`` and ``status --check`` say can
+    be bad."""
+    if verb == "verify":
+        rebuilt = document["rebuilt"]
+        # Who builds it again may do so before anybody has signed it.
+        good = {Verdict.TRUSTED} if rebuilt is None else {Verdict.TRUSTED, Verdict.UNSIGNED}
+        equal = rebuilt is None or rebuilt["equal"]
+        return Exit.DONE if equal and document["verdict"] in good else Exit.REFUSED
+    if verb == "status" and document["check"] is not None:
+        return Health(document["check"]["code"])
     return Exit.DONE
 
 
@@ -135,6 +149,13 @@ def _add_unload(parser: argparse.ArgumentParser) -> None:
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="only this one")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="for monitoring: one line that says whether all is well, and an exit code of its own "
+        "for what is not",
+    )
+    _add_stalled(parser)
 
 
 def _add_wait_verb(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +190,32 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a folder of trusted certificates (default: /etc/livegraft/trusted.d)",
     )
+
+
+def _add_stalled(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stalled-after",
+        type=_seconds,
+        default=checking.STALLED_AFTER,
+        metavar="SECONDS",
+        help="when a transition counts as stalled (default: %(default)g)",
+    )
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="only this live patch")
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write them to FILE, which is replaced as a whole; its name has to end in .prom for "
+        "the node exporter (default: standard output)",
+    )
+    _add_stalled(parser)
 
 
 def _add_wait(parser: argparse.ArgumentParser, otherwise: str) -> None:
@@ -240,7 +287,19 @@ def _run_unload(arguments: argparse.Namespace, progress: Progress) -> Document:
 
 
 def _run_status(arguments: argparse.Namespace, progress: Progress) -> Document:
-    return {"patches": [each.as_json() for each in status(arguments.name)]}
+    if arguments.check and arguments.name is not None:
+        raise UsageError("status --check", "looks at all live patches", "leave out the name")
+    found = status(arguments.name)
+    document: Document = {
+        "kernel": identity.running(),
+        "patches": [each.as_json() for each in found],
+        "taints": [each.as_json() for each in taints()],
+        "check": None,
+    }
+    if arguments.check:
+        checked = checking.check(found, stalled_after=arguments.stalled_after)
+        document["check"] = checked.as_json()
+    return document
 
 
 def _run_wait(arguments: argparse.Namespace, progress: Progress) -> Document:
@@ -268,6 +327,20 @@ def _run_verify(arguments: argparse.Namespace, progress: Progress) -> Document:
         return verify(arguments.patch, trusted=arguments.trusted).as_json()
 
 
+def _run_history(arguments: argparse.Namespace, progress: Progress) -> Document:
+    return {"entries": [each.as_json() for each in history(arguments.name)]}
+
+
+def _run_metrics(arguments: argparse.Namespace, progress: Progress) -> Document:
+    patches = status()
+    checked = checking.check(patches, stalled_after=arguments.stalled_after)
+    found = metrics.metrics(patches, checked, taints(), identity.running())
+    documents = [each.as_json() for each in found]
+    if arguments.output is not None:
+        metrics.write(arguments.output, metrics.text(documents))
+    return {"path": arguments.output and str(arguments.output), "metrics": documents}
+
+
 ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "load": _add_load,
     "unload": _add_unload,
@@ -277,6 +350,8 @@ ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "blockers": _add_blockers,
     "forecast": _add_forecast,
     "verify": _add_verify,
+    "history": _add_history,
+    "metrics": _add_metrics,
 }
 RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "load": _run_load,
@@ -287,4 +362,6 @@ RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "blockers": _run_blockers,
     "forecast": _run_forecast,
     "verify": _run_verify,
+    "history": _run_history,
+    "metrics": _run_metrics,
 }

@@ -76,6 +76,15 @@ def kernel_build_id(root: Path = ROOT) -> str:
     return found
 
 
+def running(root: Path = ROOT) -> dict[str, str]:
+    """The running kernel's release and build ID, "" where it does not tell that, for documents."""
+    try:
+        found = kernel_build_id(root)
+    except PatchError:
+        found = ""
+    return {"release": os.uname().release, "build_id": found}
+
+
 def module_build_id(name: str, root: Path = ROOT) -> str | None:
     """A loaded module's build ID; None if the module is not loaded or has none."""
     try:

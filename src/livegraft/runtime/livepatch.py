@@ -8,7 +8,7 @@ Documentation/ABI/testing/sysfs-kernel-livepatch.
 
 A loaded patch needs no state file to be recognised: the kernel marks every livepatch module with
 the taint ``K``, also after its patch was disabled, and livegraft's payloads have a read-only
-parameter ``livegraft`` = ``FORMAT:SHA-256 of the fix``.
+parameter ``livegraft`` = ``FORMAT:SHA-256 of the fix``. Later ones have ``fixes`` too: CVE ids.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from livegraft.runtime import proctext
 
 MARK = "livegraft"
 """The module parameter by which a loaded payload of livegraft is known."""
+
+MARK_LAYOUT = "1"
+"""How its value begins, before a colon."""
+
+FIXES = "fixes"
+"""The module parameter that tells what a payload fixes."""
 
 KERNEL_CORE = "sys/kernel/livepatch"
 ENGINE = "sys/kernel/livegraft"
@@ -65,6 +71,19 @@ class LivePatch:
     def functions(self) -> frozenset[tuple[str, str]]:
         """Object and name of all functions that it redirects."""
         return frozenset((each.name, name) for each in self.objects for name, _ in each.functions)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a loaded payload of livegraft says of itself.
+
+    Args:
+        fix_sha256: of the fix, hexadecimal; "" if it is of a layout that is not known here.
+        cves: CVE ids of what it fixes.
+    """
+
+    fix_sha256: str
+    cves: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +200,15 @@ class Livepatches:
     def parameter(self, module: str, name: str) -> str | None:
         """A module parameter's value, or None if it has none of that name or hides it."""
         return _read(self.modules / module / "parameters" / name)
+
+    def mark(self, name: str) -> Mark | None:
+        """What a loaded patch says of itself, or None if livegraft did not build it."""
+        text = self.parameter(name, MARK)
+        if text is None:
+            return None
+        layout, _, fix = text.partition(":")
+        cves = (self.parameter(name, FIXES) or "").split()
+        return Mark(fix if layout == MARK_LAYOUT else "", tuple(cves))
 
     def can_kick(self, name: str) -> bool:
         """Whether a loaded patch takes kicks."""

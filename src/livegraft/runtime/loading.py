@@ -14,6 +14,7 @@ from livegraft.runtime import (
     identity,
     kernellog,
     lock,
+    records,
     redirections,
     returning,
     settings,
@@ -35,6 +36,7 @@ from livegraft.runtime.model import (
     model_named,
 )
 from livegraft.runtime.payload import Payload
+from livegraft.runtime.records import Operation
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
 from livegraft.runtime.urgency import urgently
@@ -161,16 +163,21 @@ def load(
     the_model = model_named(model, kicks=kicks)
     syscalls.require_module_capability("load a live patch")
     patches = the_model.patches
-    with progress.step("check"):
-        payload = Payload.read(path, foreign=foreign)
-        trust = trusting.check(payload.path, payload.data, patches.root)
-        the_model.accept(payload, options)
-        patches.both[0].require_core()
-        the_model.require()
-        found = identity.check(payload)
-    with urgently(), KernelLog() as log:
-        attempt = _Attempt(the_model, payload, trust, found, patches, log, options)
-        return attempt.run(timeout, way, progress)
+    with records.left(Operation.LOAD, the_model.name, patches.root) as record:
+        record.path = path
+        with progress.step("check"):
+            record.payload = payload = Payload.read(path, foreign=foreign)
+            trust = trusting.check(payload.path, payload.data, patches.root)
+            record.signers = trust.signers
+            the_model.accept(payload, options)
+            patches.both[0].require_core()
+            the_model.require()
+            found = identity.check(payload)
+        with urgently(), KernelLog() as log:
+            attempt = _Attempt(the_model, payload, trust, found, patches, log, options)
+            done = attempt.run(timeout, way, progress)
+        record.state = done.state
+        return done
 
 
 def last_transition(log: KernelLog, name: str, direction: Direction) -> Transition | None:

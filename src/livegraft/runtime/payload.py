@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from livegraft.elf import header
@@ -69,6 +69,9 @@ class Manifest:
         objects: what is patched.
         fix_sha256: of the fix, hexadecimal.
         proof: whether the shipped code was proved to be the source's.
+        cves: CVE ids of what it fixes.
+        upstream: the commits that the fix was taken from.
+        sha256: of the manifest itself, hexadecimal.
     """
 
     name: str
@@ -78,6 +81,9 @@ class Manifest:
     objects: tuple[PatchedObject, ...]
     fix_sha256: str
     proof: bool
+    cves: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +126,7 @@ class Payload:
     @property
     def sha256(self) -> str:
         """Of the whole file, hexadecimal."""
-        import hashlib  # seldom needed, and start-up time counts
-
-        return hashlib.sha256(self.data).hexdigest()
+        return _sha256(self.data)
 
     @classmethod
     def read(cls, path: Path, *, foreign: bool = False, machine: str | None = None) -> Payload:
@@ -170,6 +174,12 @@ class Payload:
             manifest,
             relocated_modules(section.name for section in file.sections),
         )
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # seldom needed, and start-up time counts
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read_regular(path: Path) -> bytes:
@@ -257,7 +267,7 @@ def parse_manifest(raw: bytes, subject: str) -> Manifest:
             "use the livegraft that built it",
         )
     try:
-        return _manifest(document)
+        return replace(_manifest(document), sha256=_sha256(raw))
     except (KeyError, TypeError, ValueError) as error:
         raise PatchError(subject, f"its manifest is incomplete: {error!r}", REBUILD) from error
 
@@ -267,15 +277,17 @@ def _manifest(document: Mapping[str, object]) -> Manifest:
     objects = document["objects"]
     if not isinstance(objects, list) or not objects:
         raise ValueError("no objects")
-    proof = document["proof"]
+    proof, fix = document["proof"], _mapping(document["fix"])
     return Manifest(
         name=_text(document["name"]),
         release=_text(kernel["release"]),
         kernel_build_id=_build_id(kernel["build_id"]),
         source_version=_text(kernel["source_version"]),
         objects=tuple(_object(_mapping(each)) for each in objects),
-        fix_sha256=_text(_mapping(document["fix"])["sha256"]),
+        fix_sha256=_text(fix["sha256"]),
         proof=proof is True,
+        cves=_texts(fix.get("cves", [])),  # the first manifests of this format had none
+        upstream=_texts(fix.get("upstream", [])),
     )
 
 
@@ -309,6 +321,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a text")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list")
+    return tuple(map(_text, value))
 
 
 def _build_id(value: object) -> str:

@@ -13,10 +13,9 @@ from livegraft.progress import SILENT, Progress
 from livegraft.runtime import kernellog, redirections, returning, settings
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.kernellog import KernelLog, Record
-from livegraft.runtime.livepatch import MARK, LiveObject, LivePatch, Livepatches
+from livegraft.runtime.livepatch import LiveObject, LivePatch, Livepatches
 from livegraft.runtime.model import Detail, Model, ModelName, detail_as_json, model_of
 from livegraft.runtime.native import LATER_PAUSES, NativeModel
-from livegraft.runtime.payload import FORMAT
 from livegraft.runtime.redirections import Kind, Redirection
 
 FORCED = "a transition was forced: its module can never be removed"
@@ -67,6 +66,7 @@ class Status:
         warnings: what the user should know as long as it is loaded.
         detail: how far it is; None if disabled.
         redirections: what else redirects its functions, as far as tracefs can be read.
+        cves: CVE ids of what it fixes.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Status:
     warnings: tuple[str, ...] = ()
     detail: Detail | None = None
     redirections: tuple[Redirection, ...] = ()
+    cves: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The patch as it stands in the documents of ``status`` and ``wait``."""
@@ -94,6 +95,7 @@ class Status:
             "model": self.model,
             "foreign": self.foreign,
             "fix_sha256": self.fix_sha256 or None,
+            "cves": list(self.cves),
             "since": None if self.since is None else _iso(self.since),
             "stack_order": self.stack_order,
             "blockers": [each.as_json() for each in self.blockers],
@@ -226,8 +228,7 @@ def timeout_error(
 def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Status:
     chosen = model_of(name, patches=patches)
     patch = chosen.patches.get(name)
-    mark = patches.parameter(name, MARK)
-    layout, _, fix = (mark or "").partition(":")
+    mark = patches.mark(name)
     result = Status(
         name=name,
         state=state_of(patch) if patch else PatchState.DISABLED,
@@ -235,7 +236,8 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
         objects=patch.objects if patch else (),
         model=patches.parameter(name, "model") or ModelName.NATIVE.value,
         foreign=mark is None,
-        fix_sha256=fix if layout == str(FORMAT) else "",
+        fix_sha256=mark.fix_sha256 if mark else "",
+        cves=mark.cves if mark else (),
         since=_since(name, patch, records),
         stack_order=patch.stack_order if patch else None,
         blockers=(),

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 
 from livegraft.errors import PatchError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import state, syscalls
+from livegraft.runtime import records, state, syscalls
 from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, last_transition
 from livegraft.runtime.model import Detail, Model, Wait, model_of
+from livegraft.runtime.records import Operation
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
 from livegraft.runtime.urgency import urgently
@@ -116,8 +117,13 @@ def unload(
     patches.require_core()
     state.require_livepatch(name, patches)
     the_model = model_of(name, kicks=kicks)
-    with urgently(), KernelLog() as log:
-        return _Attempt(name, the_model, the_model.patches, log).run(timeout, way, progress)
+    with records.left(Operation.UNLOAD, the_model.name, the_model.patches.root) as record:
+        record.name, record.mark = name, patches.mark(name)
+        with urgently(), KernelLog() as log:
+            attempt = _Attempt(name, the_model, the_model.patches, log)
+            done = attempt.run(timeout, way, progress)
+        record.state = done.state
+        return done
 
 
 def unload_all(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,11 +31,14 @@ class Verified:
         trust: what its signatures amount to.
         compared: whether the manifest was compared with the module's code, which takes more than
             the runtime.
+        rebuilt: what building it again has shown, if that was asked for; more than the runtime,
+            too.
     """
 
     payload: Payload
     trust: Trust
     compared: bool = False
+    rebuilt: Mapping[str, object] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -54,6 +58,7 @@ class Verified:
             "required": list(self.trust.required),
             "reasons": [each.as_json() for each in self.trust.reasons],
             "compared": self.compared,
+            "rebuilt": self.rebuilt,
             "warnings": list(self.trust.warnings),
         }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from livegraft.runtime import metrics
 from livegraft.runtime.model import GUARANTEES
 
 
@@ -28,12 +29,21 @@ def _text_unload(document: Mapping[str, Any]) -> list[str]:
 
 
 def _text_status(document: Mapping[str, Any]) -> list[str]:
+    if document["check"] is not None:
+        return [document["check"]["line"]]
     lines: list[str] = []
     for each in document["patches"]:
         lines += _text_wait(each)
         if each["model"] in GUARANTEES:
             lines.append(f"  {each['model']}: {GUARANTEES[each['model']]}")
-    return lines or ["no live patch is loaded"]
+    lines = lines or ["no live patch is loaded"]
+    kernel = document["kernel"]
+    lines.append(f"kernel {kernel['release']}, build ID {kernel['build_id'] or 'not known'}")
+    lines += [
+        f"  tainted {each['letter']}: {each['meaning']}: {each['cause']}"
+        for each in document["taints"]
+    ]
+    return lines
 
 
 def _text_wait(document: Mapping[str, Any]) -> list[str]:
@@ -42,6 +52,10 @@ def _text_wait(document: Mapping[str, Any]) -> list[str]:
     origin = "foreign" if document["foreign"] else f"model {document['model']}"
     forced = ", forced" if document["forced"] else ""
     lines = [f"{document['name']}: {document['state']}{direction}{since}, {origin}{forced}"]
+    if document["fix_sha256"]:
+        lines.append(f"  fix SHA-256 {document['fix_sha256']}")
+    if document["cves"]:
+        lines.append(f"  fixes {', '.join(document['cves'])}")
     lines += _objects(document["objects"])
     lines += _counts(document)
     lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
@@ -130,7 +144,53 @@ def _text_verify(document: Mapping[str, Any]) -> list[str]:
     lines += [f"  caution: {warning}" for warning in document["warnings"]]
     if document["compared"]:
         lines.append("  the manifest agrees with the module's code")
+    if document["rebuilt"] is not None:
+        lines += _rebuilt(document["rebuilt"])
     return lines
+
+
+def _rebuilt(document: Mapping[str, Any]) -> list[str]:
+    found = document["difference"]
+    if found is None:
+        lines = ["  built again, it is the same to the byte"]
+    else:
+        also = f"; also in {', '.join(found['others'])}" if found["others"] else ""
+        where = f"{found['section']} at byte {found['offset']}"
+        lines = [f"  built again, it differs: {where}: {found['message']}{also}"]
+    return lines + [
+        f"  {each['tool']} was {each['then']} then, and is {each['now']} now"
+        for each in document["versions"]
+    ]
+
+
+def _text_history(document: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for each in document["entries"]:
+        took = "" if each["duration_ms"] is None else f" in {each['duration_ms']:.0f} ms"
+        became = each["state"] or each["result"]
+        what = each["name"] or each["file"]
+        lines.append(
+            f"{each['time']} {each['operation']} {what}: {became}{took}, model {each['model']}, "
+            f"by {_user(each)}, on {each['kernel_release']}"
+        )
+        if each["cves"]:
+            lines.append(f"  fixes {', '.join(each['cves'])}")
+        lines += [f"  signed by {signer}" for signer in each["signers"]]
+        if each["reason"]:
+            lines.append(f"  {each['result']}: {each['reason']}")
+    return lines or ["the journal tells of no load or unload"]
+
+
+def _user(document: Mapping[str, Any]) -> str:
+    """Who it was, and as whom they had logged in."""
+    login = document["loginuid"]
+    return f"user {document['uid']}" + ("" if login is None else f" (login of {login})")
+
+
+def _text_metrics(document: Mapping[str, Any]) -> list[str]:
+    if document["path"] is not None:
+        return [f"{document['path']}: {len(document['metrics'])} metrics"]
+    return metrics.text(document["metrics"]).splitlines()
 
 
 def signatures(documents: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -169,4 +229,6 @@ TEXTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "blockers": _text_blockers,
     "forecast": _text_forecast,
     "verify": _text_verify,
+    "history": _text_history,
+    "metrics": _text_metrics,
 }

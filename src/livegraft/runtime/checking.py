@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Is all well with this machine's live patches? One number and one line, for monitoring."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from livegraft.runtime import settings
+from livegraft.runtime.state import PatchState, Status
+
+STORE = "var/lib/livegraft/patches"
+"""Below the root: a folder for each kernel release, and in that one for each installed patch."""
+
+STALLED_AFTER = 60.0
+"""Seconds after which a transition counts as stalled."""
+
+
+class Health(IntEnum):
+    """Exit codes of ``status --check``, the worst first; docs/reference/exit-codes.md has them."""
+
+    WELL = 0
+    OFF = 10
+    """A patch is loaded and not in force: ftrace is switched off."""
+    STALLED = 11
+    """A transition does not end."""
+    MISSING = 12
+    """A patch is installed for this kernel and not loaded."""
+    UNKEPT = 13
+    """A patch is loaded and not installed: it is gone after the next boot."""
+    FOREIGN = 14
+    """A live patch is loaded that livegraft did not build."""
+
+
+MEANINGS = {
+    Health.WELL: "all well",
+    Health.OFF: "a patch is loaded and not in force, because ftrace is switched off",
+    Health.STALLED: "a transition is stalled",
+    Health.MISSING: "a patch is installed for this kernel and not loaded",
+    Health.UNKEPT: "a patch is loaded and not installed",
+    Health.FOREIGN: "a live patch is loaded that livegraft did not build",
+}
+
+CRITICAL = frozenset({Health.OFF, Health.STALLED, Health.MISSING})
+"""The old code runs, or nobody knows which; the others are warnings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not well.
+
+    Args:
+        health: what kind of thing.
+        patch: which patch.
+        message: the same for people.
+    """
+
+    health: Health
+    patch: str
+    message: str
+
+    def as_json(self) -> dict[str, object]:
+        """The problem in documents."""
+        return {"code": int(self.health), "patch": self.patch, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check has found.
+
+    Args:
+        live: the patches that are on, or on their way to be.
+        installed: the patches that are installed for this kernel; None where there is no store.
+        problems: all that is not well, the worst first.
+    """
+
+    live: tuple[Status, ...]
+    installed: tuple[str, ...] | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def health(self) -> Health:
+        """The worst of it."""
+        return self.problems[0].health if self.problems else Health.WELL
+
+    def count(self, health: Health) -> int:
+        """How many problems of a kind there are."""
+        return sum(each.health is health for each in self.problems)
+
+    @property
+    def line(self) -> str:
+        """One line, as monitoring plugins write it: the state, what it is, and figures.
+
+        Source of the format: https://www.monitoring-plugins.org/doc/guidelines.html.
+        """
+        if self.problems:
+            word = "CRITICAL" if self.health in CRITICAL else "WARNING"
+            text = "; ".join(each.message for each in self.problems)
+        else:
+            word, text = "OK", ", ".join(map(_named, self.live)) or "no live patch is loaded"
+        figures = {"patches": len(self.live)} | {
+            each.name.lower(): self.count(each) for each in Health if each is not Health.WELL
+        }
+        return f"LIVEGRAFT {word} - {text} | " + " ".join(f"{k}={v}" for k, v in figures.items())
+
+    def as_json(self) -> dict[str, object]:
+        """The member ``check`` of the document of ``status``."""
+        return {
+            "code": int(self.health),
+            "line": self.line,
+            "installed": None if self.installed is None else list(self.installed),
+            "problems": [each.as_json() for each in self.problems],
+        }
+
+
+def check(
+    patches: Sequence[Status], *, stalled_after: float = STALLED_AFTER, root: Path = Path("/")
+) -> Checked:
+    """Look whether all is well.
+
+    Args:
+        patches: the live patches of this machine.
+        stalled_after: seconds after which a transition counts as stalled; one of which nobody knows
+            when it began does at once.
+        root: where var/ and proc/ are.
+    """
+    live = tuple(each for each in patches if each.state is not PatchState.DISABLED)
+    kept = installed(root)
+    found = [
+        *(_off(each) for each in live if settings.ftrace_is_off(root)),
+        *(_stalled(each) for each in live if _is_stalled(each, stalled_after)),
+    ]
+    names = {each.name for each in live}
+    found += [
+        Problem(Health.MISSING, name, f"{name} is installed and not loaded")
+        for name in kept or ()
+        if name not in names
+    ]
+    for each in live:
+        if each.foreign:
+            problem = f"{each.name} was not built by livegraft"
+            found.append(Problem(Health.FOREIGN, each.name, problem))
+        elif kept is not None and each.name not in kept:
+            problem = f"{each.name} is loaded and not installed"
+            found.append(Problem(Health.UNKEPT, each.name, problem))
+    return Checked(live, kept, tuple(sorted(found, key=lambda each: each.health)))
+
+
+def installed(root: Path = Path("/"), release: str | None = None) -> tuple[str, ...] | None:
+    """The patches that are installed for a kernel; None where there is no store.
+
+    Args:
+        root: where var/ is.
+        release: the kernel's; the running one's by default.
+    """
+    store = root / STORE
+    if not store.is_dir():
+        return None
+    try:
+        names = [path.name for path in (store / (release or os.uname().release)).iterdir()]
+    except OSError:
+        return ()
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
+def _off(patch: Status) -> Problem:
+    return Problem(Health.OFF, patch.name, f"{patch.name} is not in force: ftrace is switched off")
+
+
+def _is_stalled(patch: Status, seconds: float) -> bool:
+    if patch.state is not PatchState.TRANSITION:
+        return False
+    return patch.since is None or time.time() - patch.since > seconds
+
+
+def _stalled(patch: Status) -> Problem:
+    since = "" if patch.since is None else f" for {time.time() - patch.since:.0f} s"
+    who = f", blocked by {patch.blockers[0]}" if patch.blockers else ""
+    text = f"{patch.name} is stalled in transition ({patch.direction}){since}{who}"
+    return Problem(Health.STALLED, patch.name, text)
+
+
+def _named(patch: Status) -> str:
+    cves = f" ({', '.join(patch.cves)})" if patch.cves else ""
+    return f"{patch.name}{cves}"
