@@ -97,6 +97,10 @@ def break_fifo(folder: Path) -> None:
     os.mkfifo(folder / "other.pem")
 
 
+def break_directory(folder: Path) -> None:
+    (folder / "other.pem").mkdir()
+
+
 def break_file(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.touch()
@@ -118,6 +122,7 @@ def break_file(folder: Path) -> None:
         (break_link, "is a symbolic link"),
         (break_folder_link, "is a symbolic link"),
         (break_fifo, "is not a regular file"),
+        (break_directory, "is not a regular file"),
         (break_file, "cannot be opened"),
     ],
 )

@@ -37,9 +37,24 @@ def folder(path: Path) -> Iterator[int | None]:
     try:
         # Nobody can exchange what is another's in a sticky folder, such as /tmp.
         _require_owned(above, str(path.parent), sticky=True)
-        descriptor = _open(path, os.O_DIRECTORY, above)
+        with inside(path, above) as descriptor:
+            yield descriptor
     finally:
         os.close(above)
+
+
+@contextmanager
+def inside(path: Path, above: int) -> Iterator[int | None]:
+    """The descriptor of a folder in a folder that was looked at, None if it does not exist.
+
+    Args:
+        path: the folder.
+        above: the descriptor of the one that it is in.
+
+    Raises:
+        Untrusted: it is not only its owner's to change, or no folder.
+    """
+    descriptor = _open(path, os.O_DIRECTORY, above)
     if descriptor is None:
         yield None
         return
@@ -56,12 +71,13 @@ def names(descriptor: int) -> list[str]:
         return sorted(each.name for each in entries)
 
 
-def read(path: Path, above: int) -> bytes | None:
+def read(path: Path, above: int, largest: int = LARGEST) -> bytes | None:
     """A file's contents, None if it does not exist.
 
     Args:
         path: the file.
         above: the descriptor of its folder.
+        largest: bytes that it may have.
 
     Raises:
         Untrusted: it is not only its owner's to change, no regular file, or cannot be read.
@@ -69,16 +85,17 @@ def read(path: Path, above: int) -> bytes | None:
     descriptor = _open(path, os.O_NONBLOCK, above)
     if descriptor is None:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Untrusted(str(path), "is not a regular file", "remove it")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise Untrusted(str(path), "is not a regular file", "remove it")
         _require_owned(file.fileno(), str(path))
         try:
-            data = file.read(LARGEST + 1)
+            data = file.read(largest + 1)
         except OSError as error:
             raise Untrusted(str(path), f"cannot be read: {error.strerror}", "repair it") from error
-    if len(data) > LARGEST:
-        raise Untrusted(str(path), f"is longer than {LARGEST} bytes", "remove it")
+    if len(data) > largest:
+        raise Untrusted(str(path), f"is longer than {largest} bytes", "remove it")
     return data
 
 
