@@ -59,6 +59,11 @@ def page() -> str:
         *(".TP", ".I $XDG_CACHE_HOME/livegraft", "Downloads, kernel sources and build trees."),
         *(".TP", ".I /etc/livegraft/trusted.d", "Certificates of those whose patches are loaded."),
         *(".TP", ".I /etc/livegraft/livegraft.conf", "What has to be signed, and by whom."),
+        *(
+            ".TP",
+            ".I /var/lib/livegraft/patches",
+            "Patches that are loaded when the machine boots.",
+        ),
         ".SH SEE ALSO",
         ".BR apt (8), modprobe (8), mokutil (1), openssl\\-cms (1), uname (1)",
     ]

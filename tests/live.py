@@ -67,7 +67,10 @@ def with_manifest(module: Path, kernel_id: str, target_id: str, release: str) ->
 
 @contextmanager
 def booted(
-    kernel: Kernel, folder: Path, more: Mapping[str, bytes | Path] | None = None
+    kernel: Kernel,
+    folder: Path,
+    more: Mapping[str, bytes | Path] | None = None,
+    cmdline: str = "",
 ) -> Iterator[Guest]:
     """A guest with the modules in /ko, and lgt_target loaded; nothing may be wrong at its end.
 
@@ -75,6 +78,7 @@ def booted(
         kernel: what it boots.
         folder: a new one, where the modules are built.
         more: other files for it.
+        cmdline: added to the kernel's command line.
     """
     folder = folder / "lgt"
     shutil.copytree(ROOT / "tests/guest/runtime_modules", folder)
@@ -92,7 +96,8 @@ def booted(
     files: dict[str, bytes | Path] = {
         f"ko/{path.name}": path.read_bytes() for path in folder.glob("*.ko")
     }
-    with boot(kernel.vmlinuz, kernel.modules, files=files | dict(more or {})) as guest:
+    files |= dict(more or {})
+    with boot(kernel.vmlinuz, kernel.modules, files=files, cmdline=cmdline) as guest:
         kernel_id = guest.python(
             "from livegraft.runtime.identity import kernel_build_id; print(kernel_build_id())"
         ).text

@@ -155,8 +155,10 @@ RUNTIME_VERBS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from livegraft.cli import parser
-root, verbs = parser.build(["load", "unload", "status", "wait", "verify", "history", "metrics"])
-assert len(verbs) == 7
+names = ["load", "unload", "status", "wait", "verify", "history", "metrics"]
+names += ["install", "uninstall", "list", "boot"]
+root, verbs = parser.build(names)
+assert [*verbs] == names
 root.parse_args(["status"])
 loaded = {name.split(".")[1] for name in sys.modules if name.startswith("livegraft.")}
 print(*sorted(loaded))

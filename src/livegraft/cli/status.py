@@ -12,7 +12,8 @@ Show the live patches of the running kernel, the newest first: the state of each
 which fix it is (SHA-256, CVE ids), what it patches, its consistency model, whether livegraft built
 it, whether a transition of it was forced, what else redirects its functions by now, and, while a
 transition is under way and for root, how many tasks have changed sides and which have not. Then the
-kernel's build ID, and why it calls itself tainted.
+kernel's build ID, and why it calls itself tainted. First of all it says which switch keeps all live
+patches out, if one does.
 
 With --check it answers monitoring: one line with all that is not well, and the exit code of the
 worst of it. A transition counts as stalled, too, if nobody knows when it began: the kernel's log

@@ -46,6 +46,10 @@ RUNNING = {
     "verify": "say who has signed a live patch, and whether this machine trusts them",
     "history": "show what was loaded and unloaded here, by whom, and what became of it",
     "metrics": "write the live patches of the running kernel as metrics for Prometheus",
+    "install": "keep a live patch, to be loaded at each boot of its kernel",
+    "uninstall": "keep a live patch no more",
+    "list": "show the installed live patches, and what each waits for",
+    "boot": "load the installed live patches, as the machine does when it boots",
 }
 """Verbs that act on the running kernel, with nothing but Python's standard library."""
 

@@ -14,7 +14,15 @@ from typing import Any
 
 from livegraft.errors import Exit, UsageError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import checking, identity, interruption, metrics, wording
+from livegraft.runtime import (
+    checking,
+    identity,
+    installedverbs,
+    interruption,
+    metrics,
+    switches,
+    wording,
+)
 from livegraft.runtime.checking import Health
 from livegraft.runtime.forecasting import SECONDS, forecast
 from livegraft.runtime.history import history
@@ -40,6 +48,7 @@ HELP = {
     "verify": "who has signed a live patch, and whether this machine trusts them",
     "history": "what was loaded and unloaded here, by whom, and what became of it",
     "metrics": "the live patches as metrics for Prometheus",
+    **installedverbs.HELP,
 }
 """The verbs, and a line of help for each."""
 
@@ -54,6 +63,7 @@ EXAMPLES = {
     "verify": "livegraft verify fix.ko",
     "history": "livegraft history livegraft_fix",
     "metrics": "livegraft metrics -o /var/lib/prometheus/node-exporter/livegraft.prom",
+    **installedverbs.EXAMPLES,
 }
 
 
@@ -91,8 +101,8 @@ def run(
 
 
 def exit_code(verb: str, document: Mapping[str, Any]) -> Exit | Health:
-    """The exit status of a verb that has answered: what ``verify`` and ``status --check`` say can
-    be bad."""
+    """The exit status of a verb that has answered: what ``verify``, ``boot`` and
+    ``status --check`` say can be bad."""
     if verb == "verify":
         rebuilt = document["rebuilt"]
         # Who builds it again may do so before anybody has signed it.
@@ -101,6 +111,8 @@ def exit_code(verb: str, document: Mapping[str, Any]) -> Exit | Health:
         return Exit.DONE if equal and document["verdict"] in good else Exit.REFUSED
     if verb == "status" and document["check"] is not None:
         return Health(document["check"]["code"])
+    if verb == "boot" and installedverbs.has_failed(document):
+        return Exit.FAILED
     return Exit.DONE
 
 
@@ -295,6 +307,7 @@ def _run_status(arguments: argparse.Namespace, progress: Progress) -> Document:
         "patches": [each.as_json() for each in found],
         "taints": [each.as_json() for each in taints()],
         "check": None,
+        "off": [each.as_json() for each in switches.off()],
     }
     if arguments.check:
         checked = checking.check(found, stalled_after=arguments.stalled_after)
@@ -352,6 +365,7 @@ ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "verify": _add_verify,
     "history": _add_history,
     "metrics": _add_metrics,
+    **installedverbs.ARGUMENTS,
 }
 RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "load": _run_load,
@@ -364,4 +378,5 @@ RUNNERS: Mapping[str, Callable[[argparse.Namespace, Progress], Document]] = {
     "verify": _run_verify,
     "history": _run_history,
     "metrics": _run_metrics,
+    **installedverbs.RUNNERS,
 }

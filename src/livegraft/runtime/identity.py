@@ -14,7 +14,7 @@ from pathlib import Path
 
 from livegraft.elf import header
 from livegraft.errors import ElfError, IdentityMismatch, PatchError
-from livegraft.runtime.payload import Manifest, PatchedObject, Payload
+from livegraft.runtime.payload import REBUILD, Manifest, PatchedObject, Payload
 
 NT_GNU_BUILD_ID = 3
 """Type of the note, of owner ``GNU``: <elf.h>."""
@@ -123,6 +123,33 @@ def check(payload: Payload, root: Path = ROOT, release: str | None = None) -> Id
             absent.append(each.name)
             warnings.extend(_check_installed(payload, each, root / "lib/modules" / release))
     return Identity(tuple(absent), tuple(warnings))
+
+
+def check_installed(payload: Payload, manifest: Manifest, root: Path = ROOT) -> tuple[str, ...]:
+    """Compare a patch with the module files of a kernel that does not run now.
+
+    Args:
+        payload: the patch.
+        manifest: its own.
+        root: where lib/modules/ is.
+
+    Returns:
+        What could not be compared, and why.
+
+    Raises:
+        IdentityMismatch: its module is not for the kernel that its manifest names, or it was built
+            for another build of a module.
+    """
+    if payload.release != manifest.release:
+        problem = f"is a module of {payload.release}, and its manifest names {manifest.release}"
+        raise IdentityMismatch(payload.name, problem, REBUILD)
+    modules = root / "lib/modules" / manifest.release
+    return tuple(
+        warning
+        for each in manifest.objects
+        if each.name != VMLINUX
+        for warning in _check_installed(payload, each, modules)
+    )
 
 
 def _check_release(payload: Payload, release: str) -> None:

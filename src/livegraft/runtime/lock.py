@@ -20,13 +20,16 @@ PAUSE = 0.02
 
 
 @contextmanager
-def alone(name: str, seconds: float, place: Path = PLACE) -> Iterator[None]:
-    """Be the only loader as long as the block lasts.
+def alone(
+    name: str, seconds: float, place: Path = PLACE, doing: str = "is loading a patch"
+) -> Iterator[None]:
+    """Be the only one who does something as long as the block lasts.
 
     Args:
         name: the patch, for errors.
         seconds: for how long to wait for another one.
         place: the lock's file.
+        doing: what the other one does, for errors.
 
     Raises:
         PatchError: another one does not come to an end, or there is no place for the lock.
@@ -37,7 +40,7 @@ def alone(name: str, seconds: float, place: Path = PLACE) -> Iterator[None]:
     except OSError as error:
         raise PatchError(str(place), f"cannot be opened: {error.strerror}", "run as root") from None
     try:
-        _lock(descriptor, name, time.monotonic() + seconds)
+        _lock(descriptor, name, time.monotonic() + seconds, doing)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -45,7 +48,7 @@ def alone(name: str, seconds: float, place: Path = PLACE) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, name: str, end: float) -> None:
+def _lock(descriptor: int, name: str, end: float, doing: str) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,7 +58,7 @@ def _lock(descriptor: int, name: str, end: float) -> None:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
                 raise PatchError(
                     name,
-                    f"another livegraft is loading a patch (pid {holder or 'unknown'})",
+                    f"another livegraft {doing} (pid {holder or 'unknown'})",
                     "wait until it has ended, and try again",
                 ) from None
         time.sleep(PAUSE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livegraft.errors import PatchError
-from livegraft.runtime import configuration, stacks
+from livegraft.runtime import stacks, switches
 from livegraft.trust import appended
 
 
@@ -109,13 +109,7 @@ def check(name: str, data: bytes, root: Path = Path("/")) -> None:
     Raises:
         PatchError: a setting of this machine keeps the patch out.
     """
-    if not configuration.read(root).enabled:
-        raise PatchError(
-            name,
-            f"live patches are switched off on this machine: enabled = no in "
-            f"{root / configuration.PLACE}",
-            "set it to yes, if they shall be loaded again",
-        )
+    switches.require_on(name, root)
     for each in SETTINGS:
         if each.unsigned and data.endswith(appended.MARK):
             continue

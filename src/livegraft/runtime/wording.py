@@ -37,13 +37,15 @@ def _text_status(document: Mapping[str, Any]) -> list[str]:
         if each["model"] in GUARANTEES:
             lines.append(f"  {each['model']}: {GUARANTEES[each['model']]}")
     lines = lines or ["no live patch is loaded"]
+    if document["off"] and document["patches"]:
+        lines.append("  caution: what is loaded stays so until 'livegraft unload --all'")
     kernel = document["kernel"]
     lines.append(f"kernel {kernel['release']}, build ID {kernel['build_id'] or 'not known'}")
     lines += [
         f"  tainted {each['letter']}: {each['meaning']}: {each['cause']}"
         for each in document["taints"]
     ]
-    return lines
+    return [*_off(document), *lines]
 
 
 def _text_wait(document: Mapping[str, Any]) -> list[str]:
@@ -193,6 +195,82 @@ def _text_metrics(document: Mapping[str, Any]) -> list[str]:
     return metrics.text(document["metrics"]).splitlines()
 
 
+def _text_install(document: Mapping[str, Any]) -> list[str]:
+    patch = document["patch"]
+    again = " again" if document["replaced"] or document["again"] else ""
+    lines = [f"{patch['name']}: installed{again} for {patch['release']}, {_kept(patch)}"]
+    lines += [f"  signed by {each['subject']} ({each['name']})" for each in document["signers"]]
+    return lines + [f"  caution: {warning}" for warning in document["warnings"]]
+
+
+def _text_uninstall(document: Mapping[str, Any]) -> list[str]:
+    patch = document["patch"]
+    lines = [f"{patch['name']}: not installed any more for {patch['release']}"]
+    if document["loaded"]:
+        lines.append(f"  it is still loaded: livegraft unload {patch['name']}")
+    return lines
+
+
+STATES = {
+    "loaded": "loaded",
+    "waiting": "waits for the next boot",
+    "other-kernel": "for another kernel",
+    "obsolete": "obsolete: that kernel is installed no more",
+    "crashed": "not loaded any more: the machine crashed with it",
+    "damaged": "damaged",
+}
+"""What an installed patch is, by :class:`livegraft.runtime.installed.State`."""
+
+
+def _text_list(document: Mapping[str, Any]) -> list[str]:
+    lines = _off(document)
+    for each in document["patches"]:
+        head = f"{each['name']} ({each['release']}): {STATES[each['state']]}"
+        lines.append(f"{head}, {_kept(each)}" if each["model"] else head)
+        if each["message"]:
+            lines.append(f"  {each['message']}; {each['remedy']}")
+        if each["state"] == "crashed":
+            again = f"livegraft install --again {each['name']} -k {each['release']}"
+            lines.append(f"  after it was loaded at {each['crashed']}; to try it again: {again}")
+    return lines if document["patches"] else [*lines, "no live patch is installed"]
+
+
+def _text_boot(document: Mapping[str, Any]) -> list[str]:
+    lines = _off(document)
+    for each in document["patches"]:
+        lines += _booted(each)
+    lines += [f"{name}: the machine is well with it" for name in document["settled"]]
+    return lines or ["nothing to be done"]
+
+
+def _booted(each: Mapping[str, Any]) -> list[str]:
+    match each["outcome"]:
+        case "loaded":
+            head = f"{each['name']}: loaded, model {each['model']}{_took(each)}"
+        case "present":
+            head = f"{each['name']}: loaded already"
+        case "failed":
+            head = f"{each['name']}: not loaded: {each['message']}"
+        case _:
+            head = f"{each['name']}: skipped: {each['message']}"
+    lines = [f"{head}; {each['remedy']}" if each["remedy"] else head]
+    lines += [f"  signed by {one['subject']} ({one['name']})" for one in each["signers"]]
+    return lines + [f"  caution: {warning}" for warning in each["warnings"]]
+
+
+def _kept(patch: Mapping[str, Any]) -> str:
+    replaces = ", replaces older ones" if patch["replace"] else ""
+    return f"model {patch['model']}, order {patch['order']}{replaces}"
+
+
+def _off(document: Mapping[str, Any]) -> list[str]:
+    """The switches that keep all patches out."""
+    return [
+        f"live patches are switched off: {each['message']}; {each['remedy']}"
+        for each in document["off"]
+    ]
+
+
 def signatures(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each signature of a document's member ``signatures``."""
     lines = []
@@ -231,4 +309,8 @@ TEXTS: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "verify": _text_verify,
     "history": _text_history,
     "metrics": _text_metrics,
+    "install": _text_install,
+    "uninstall": _text_uninstall,
+    "list": _text_list,
+    "boot": _text_boot,
 }

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The patches that are kept for the next boot: /var/lib/livegraft/patches/RELEASE/NAME/.
+
+Such a folder holds the module (NAME.ko), its detached signatures (NAME.ko.SIGNER.p7s), what it is
+loaded with (installed.json), and, from the moment before the boot unit loads it until the machine
+has run for some minutes, a marker (trying.json). A marker of another boot tells of a crash.
+
+The folders and files have to be root's, and nobody else may be able to change them. What is wrong
+with one patch is told of that patch, and keeps no other one out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from livegraft.errors import PatchError
+from livegraft.runtime import stacks
+from livegraft.runtime.livepatch import MARK, Livepatches
+from livegraft.runtime.payload import FORMAT as MANIFEST_FORMAT
+from livegraft.runtime.payload import MODULE_NAME_LENGTH
+from livegraft.trust import owned
+
+ROOT = Path("/")
+
+PLACE = "var/lib/livegraft/patches"
+"""Below the root."""
+
+RECORD = "installed.json"
+MARKER = "trying.json"
+FORMAT = 1
+"""Of both."""
+
+NAME = re.compile(rf"[A-Za-z0-9_]{{1,{MODULE_NAME_LENGTH}}}")
+"""What a module is called: scripts/Makefile.lib turns everything else into underscores."""
+
+RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
+"""What a kernel is called: uname(2) has room for 64 characters."""
+
+LARGEST = 1 << 26
+"""Bytes of a patch."""
+
+BOOT_ID = "proc/sys/kernel/random/boot_id"
+
+DAMAGED = "uninstall it and install it again: livegraft uninstall {name} -k {release}"
+
+
+class State(StrEnum):
+    """What an installed patch is at this moment."""
+
+    LOADED = "loaded"
+    WAITING = "waiting"
+    """For the next boot."""
+    OTHER_KERNEL = "other-kernel"
+    OBSOLETE = "obsolete"
+    """The kernel that it is for is installed no more."""
+    CRASHED = "crashed"
+    """It is not loaded again: the machine went down soon after it had been."""
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a patch is loaded with, and what it was when it was installed.
+
+    Args:
+        model: the consistency model.
+        replace: it undoes every older patch of the engine in the same change.
+        order: patches of lower order are loaded before it.
+        sha256: of the module's file, hexadecimal.
+        fix_sha256: of the fix, hexadecimal.
+        installed: when, as in ISO 8601.
+    """
+
+    model: str
+    replace: bool
+    order: int
+    sha256: str
+    fix_sha256: str
+    installed: str
+
+    def as_json(self) -> dict[str, object]:
+        """The record, in documents and in its file."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A marker: in which boot a patch was loaded, and when (ISO 8601)."""
+
+    boot_id: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An installed patch.
+
+    Args:
+        release: the kernel that it is for.
+        name: its module.
+        folder: where it is.
+        record: how it was installed; None if it is damaged.
+        trial: its marker, if there is one.
+        problem: what is wrong with it.
+    """
+
+    release: str
+    name: str
+    folder: Path
+    record: Record | None = None
+    trial: Trial | None = None
+    problem: PatchError | None = None
+
+    @property
+    def path(self) -> Path:
+        """The module's file."""
+        return self.folder / f"{self.name}.ko"
+
+    def crashed(self, root: Path = ROOT) -> bool:
+        """Whether an earlier boot ended before it was known to be well with this patch."""
+        return self.trial is not None and self.trial.boot_id != boot_id(root)
+
+    def state(self, running: str, root: Path = ROOT) -> State:
+        """What it is at this moment.
+
+        Args:
+            running: the running kernel's release.
+            root: where boot/, proc/ and sys/ are.
+        """
+        if self.problem is not None:
+            return State.DAMAGED
+        if self.release == running and self.is_loaded(root):
+            return State.LOADED
+        if self.release != running and not is_kernel_installed(self.release, root):
+            return State.OBSOLETE
+        if self.crashed(root):
+            return State.CRASHED
+        return State.WAITING if self.release == running else State.OTHER_KERNEL
+
+    def is_loaded(self, root: Path = ROOT) -> bool:
+        """Whether the running kernel has a patch of this name and of the same fix."""
+        if self.record is None:
+            return False
+        mark = Livepatches(root).parameter(self.name, MARK)
+        return mark == f"{MANIFEST_FORMAT}:{self.record.fix_sha256}"
+
+    def as_json(self, running: str, root: Path = ROOT) -> dict[str, object]:
+        """The patch in documents.
+
+        Args:
+            running: the running kernel's release.
+            root: where boot/, proc/ and sys/ are.
+        """
+        record = self.record.as_json() if self.record else dict.fromkeys(Record.__slots__)
+        return {
+            "name": self.name,
+            "release": self.release,
+            "path": str(self.path),
+            "state": self.state(running, root).value,
+            **record,
+            "crashed": self.trial.since if self.trial and self.crashed(root) else None,
+            "message": f"{self.problem.subject}: {self.problem.problem}" if self.problem else None,
+            "remedy": self.problem.remedy if self.problem else None,
+        }
+
+
+def installed(root: Path = ROOT, release: str | None = None) -> list[Installed]:
+    """The installed patches: by kernel, and in the order in which they are loaded.
+
+    Args:
+        root: where var/ is.
+        release: only those for this kernel.
+
+    Raises:
+        Untrusted: others can change the folders that hold them.
+    """
+    found: list[Installed] = []
+    with opened(root) as store:
+        for each in [] if store is None else owned.names(store):
+            if store is None or not RELEASE.fullmatch(each) or release not in (None, each):
+                continue
+            path = root / PLACE / each
+            with owned.inside(path, store) as kernel:
+                for name in [] if kernel is None else owned.names(kernel):
+                    found += _entry(path / name, kernel)
+    found.sort(key=lambda one: (one.release, one.record.order if one.record else 0, one.name))
+    return found
+
+
+@contextmanager
+def opened(root: Path = ROOT) -> Iterator[int | None]:
+    """The descriptor of the folder that holds the patches, None if there is none.
+
+    Raises:
+        Untrusted: others can change it.
+    """
+    place = root / PLACE
+    with owned.folder(place.parent) as above:
+        if above is None:
+            yield None
+            return
+        with owned.inside(place, above) as store:
+            yield store
+
+
+def boot_id(root: Path = ROOT) -> str:
+    """What this boot of the machine is known by.
+
+    Raises:
+        PatchError: the kernel does not tell it.
+    """
+    found = stacks.read(root / BOOT_ID)
+    if not found:
+        raise PatchError(str(root / BOOT_ID), "cannot be read", "mount proc")
+    return found
+
+
+def is_kernel_installed(release: str, root: Path = ROOT) -> bool:
+    """Whether a kernel's image is there: where Debian has it, or where others have."""
+    places = (f"boot/vmlinuz-{release}", f"lib/modules/{release}/vmlinuz")
+    return any((root / each).exists() for each in places)
+
+
+def _entry(path: Path, above: int | None) -> list[Installed]:
+    """The patch in a folder; none if it was removed meanwhile."""
+    release, name = path.parent.name, path.name
+    entry = Installed(release, name, path)
+    try:
+        if not NAME.fullmatch(name):
+            entry = Installed(release, repr(name), path)
+            raise PatchError(str(path), "is named as no patch can be", "remove it")
+        assert above is not None
+        with owned.inside(path, above) as folder:
+            if folder is None:
+                return []
+            data = owned.read(entry.path, folder, LARGEST)
+            record = _record(path, folder)
+            trial = _trial(path, folder)
+        _require_same(entry, data, record)
+        return [Installed(release, name, path, record, trial)]
+    except PatchError as error:
+        return [Installed(entry.release, entry.name, path, problem=error)]
+
+
+def _require_same(entry: Installed, data: bytes | None, record: Record) -> None:
+    import hashlib  # seldom needed, and start-up time counts
+
+    remedy = DAMAGED.format(name=entry.name, release=entry.release)
+    if data is None:
+        raise PatchError(str(entry.path), "is not there", remedy)
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise PatchError(str(entry.path), "is not what was installed", remedy)
+
+
+def _record(path: Path, folder: int) -> Record:
+    document = _document(path, folder, RECORD)
+    if document is None:
+        remedy = DAMAGED.format(name=path.name, release=path.parent.name)
+        raise PatchError(str(path / RECORD), "is not there", remedy)
+    _require_kinds(path / RECORD, document, Record.__slots__)
+    return Record(**{name: document[name] for name in Record.__slots__})
+
+
+def _trial(path: Path, folder: int) -> Trial | None:
+    document = _document(path, folder, MARKER)
+    if document is None:
+        return None
+    _require_kinds(path / MARKER, document, Trial.__slots__)
+    return Trial(**{name: document[name] for name in Trial.__slots__})
+
+
+def _document(path: Path, folder: int, name: str) -> dict[str, Any] | None:
+    data = owned.read(path / name, folder)
+    if data is None:
+        return None
+    try:
+        document = json.loads(data)
+        if isinstance(document, dict) and document.get("format") == FORMAT:
+            return document
+        problem = f"is no document of format {FORMAT}"
+    except ValueError as error:  # UnicodeDecodeError is one as well
+        problem = f"is damaged: {error}"
+    remedy = DAMAGED.format(name=path.name, release=path.parent.name)
+    raise PatchError(str(path / name), problem, remedy)
+
+
+def _require_kinds(path: Path, document: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if type(document.get(name)) is not _KINDS.get(name, str):
+            remedy = DAMAGED.format(name=path.parent.name, release=path.parent.parent.name)
+            raise PatchError(str(path), f"its {name} is {document.get(name)!r}", remedy)
+
+
+_KINDS: dict[str, type] = {"replace": bool, "order": int}
+"""Of what is no text in the two documents."""
+
+
+def running_release() -> str:
+    """The running kernel's release."""
+    return os.uname().release

@@ -1,0 +1,605 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is kept for the next boot: whole or not at all, and nobody else's to change."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from tests.keys import Person
+from tests.machine import OTHER, RUNNING, Machine, build_id_note, patch_bytes
+from tests.unit.test_runtime_payload import MODINFO, payload
+from tests.unit.test_trusting import decide
+
+from livegraft.errors import IdentityMismatch, PatchError, Untrusted, UsageError
+from livegraft.runtime import durable, installed, installing, lock
+from livegraft.runtime.installing import Kept, enable_again, install, uninstall
+from livegraft.trust import appended
+
+
+@pytest.fixture
+def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(root, monkeypatch)
+
+
+@pytest.fixture
+def put(machine: Machine, tmp_path: Path) -> Callable[..., Kept]:
+    """Install a patch of these bytes."""
+
+    def run(data: bytes | None = None, **options: Any) -> Kept:
+        path = tmp_path / "fix.ko"
+        path.write_bytes(patch_bytes() if data is None else data)
+        return install(path, root=machine.root, **options)
+
+    return run
+
+
+def files(machine: Machine) -> dict[str, bytes]:
+    """All that is kept, by its path."""
+    return {
+        str(path.relative_to(machine.store)): path.read_bytes()
+        for path in machine.store.rglob("*")
+        if path.is_file()
+    }
+
+
+# -- what is kept ---------------------------------------------------------------------------------
+
+
+def test_install_and_uninstall(machine: Machine, put: Callable[..., Kept]) -> None:
+    assert machine.states() == {}
+    kept = put(model="hybrid", replacing=True)
+    assert (kept.replaced, kept.patch.release) == (False, RUNNING)
+    (found,) = installed.installed(machine.root)
+    assert found == kept.patch
+    assert found.path.read_bytes() == patch_bytes()
+    assert found.record is not None
+    assert (found.record.model, found.record.replace, found.record.order) == ("hybrid", True, 1)
+    assert machine.states() == {"livegraft_fix": "waiting"}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in machine.store.rglob("*")}
+    assert modes == {
+        RUNNING: 0o755,
+        "livegraft_fix": 0o755,
+        "livegraft_fix.ko": 0o644,
+        installed.RECORD: 0o644,
+    }
+    assert uninstall("livegraft_fix", root=machine.root).record == found.record
+    assert list(machine.store.iterdir()) == []
+    with pytest.raises(PatchError, match="no such patch is installed"):
+        uninstall("livegraft_fix", root=machine.root)
+
+
+def test_signatures_travel_with_it(
+    machine: Machine, tmp_path: Path, author: Person, reviewer: Person, stranger: Person
+) -> None:
+    decide(machine.root, "required_signers = author, reviewer")
+    path = tmp_path / "anything.ko"
+    path.write_bytes(appended.append(patch_bytes(), author.sign(patch_bytes())))
+    beside = tmp_path / "anything.ko.reviewer.p7s"
+    with pytest.raises(Untrusted, match="no signature of 'reviewer'"):
+        install(path, root=machine.root)
+    beside.write_bytes(stranger.sign(patch_bytes()))
+    with pytest.raises(Untrusted, match="nobody whom this machine trusts"):
+        install(path, root=machine.root)
+    assert machine.states() == {}
+    beside.write_bytes(reviewer.sign(patch_bytes()))
+    kept = install(path, root=machine.root)
+    assert [each.name for each in kept.signers] == ["author", "reviewer"]
+    place = kept.patch.folder / "livegraft_fix.ko.reviewer.p7s"
+    assert place.read_bytes() == beside.read_bytes()
+
+
+def test_the_next_version_takes_its_place(machine: Machine, put: Callable[..., Kept]) -> None:
+    put()
+    put(patch_bytes("livegraft_other"))
+    kept = put(patch_bytes(fix="dd"), model="stop")
+    assert kept.replaced
+    found = installed.installed(machine.root)
+    assert [each.name for each in found] == ["livegraft_fix", "livegraft_other"]
+    assert found[0].record is not None
+    assert (found[0].record.model, found[0].record.fix_sha256) == ("stop", "dd" * 32)
+    assert found[0].path.read_bytes() == patch_bytes(fix="dd")
+    assert sorted(path.name for path in machine.store.iterdir()) == [RUNNING]
+
+
+def test_order(machine: Machine, put: Callable[..., Kept]) -> None:
+    for name, order in (("c", None), ("b", None), ("a", None), ("z", -1), ("y", 2)):
+        put(patch_bytes(name), order=order)
+    assert [each.name for each in installed.installed(machine.root)] == ["z", "c", "b", "y", "a"]
+
+
+def test_states(machine: Machine, put: Callable[..., Kept]) -> None:
+    for name, release in (("a", RUNNING), ("b", OTHER), ("c", "6.1.0-9-amd64"), ("d", RUNNING)):
+        put(patch_bytes(name, release))
+    machine.loads("a")
+    machine.loads("d", "dd")  # another patch of this name
+    assert machine.states() == {
+        "a": "loaded",
+        "b": "other-kernel",
+        "c": "obsolete",
+        "d": "waiting",
+    }
+    (machine.root / f"boot/vmlinuz-{OTHER}").unlink()
+    assert machine.states()["b"] == "obsolete"
+    (machine.root / f"boot/vmlinuz-{RUNNING}").unlink()  # removed, but it runs
+    assert machine.states()["a"] == "loaded"
+
+
+def test_one_name_for_two_kernels(machine: Machine, put: Callable[..., Kept]) -> None:
+    put()
+    put(patch_bytes(release=OTHER))
+    with pytest.raises(UsageError, match="-k RELEASE"):
+        uninstall("livegraft_fix", root=machine.root)
+    assert uninstall("livegraft_fix", OTHER, machine.root).release == OTHER
+    assert [each.release for each in installed.installed(machine.root)] == [RUNNING]
+
+
+@pytest.mark.parametrize("name", ["../livegraft_fix", "..", f"../{OTHER}/livegraft_fix", "/etc"])
+def test_a_name_does_not_lead_elsewhere(
+    name: str, machine: Machine, put: Callable[..., Kept]
+) -> None:
+    put()
+    before = files(machine)
+    for words in ((name,), ("livegraft_fix", name), (name, RUNNING)):
+        with pytest.raises(PatchError, match="no such patch"):
+            uninstall(*words, root=machine.root)
+        with pytest.raises(PatchError, match="no such patch"):
+            enable_again(*words, root=machine.root)
+    assert files(machine) == before
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [
+        ("../../etc", RUNNING),
+        ("..", RUNNING),
+        ("a b", RUNNING),
+        ("fix\n", RUNNING),
+        ("x" * 56, RUNNING),
+        ("livegraft_fix", ".."),
+        ("livegraft_fix", "../../../etc"),
+        ("livegraft_fix", ".new"),
+        ("livegraft_fix", ""),
+        ("livegraft_fix", "6" * 65),
+    ],
+)
+def test_names_that_escape(
+    name: str, release: str, machine: Machine, put: Callable[..., Kept]
+) -> None:
+    with pytest.raises(PatchError, match="impossible"):
+        put(patch_bytes(name, release))
+    assert not machine.store.exists()
+
+
+def test_not_by_livegraft(put: Callable[..., Kept]) -> None:
+    from tests.unit.test_runtime_payload import module
+
+    info = b"\0".join(f"{key}={value}".encode() for key, value in MODINFO.items()) + b"\0"
+    with pytest.raises(PatchError, match="nothing says which kernel"):
+        put(module({".modinfo": info}))
+
+
+def test_damaged_files(put: Callable[..., Kept], machine: Machine) -> None:
+    for data in (b"", b"text", patch_bytes()[:-1], patch_bytes() + b"\0"):
+        with pytest.raises(PatchError):
+            put(data)
+    assert machine.states() == {}
+
+
+def test_a_link_to_the_patch(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "real.ko").write_bytes(patch_bytes())
+    (tmp_path / "link.ko").symlink_to("real.ko")
+    with pytest.raises(PatchError, match="symbolic link"):
+        install(tmp_path / "link.ko", root=machine.root)
+
+
+def test_another_build_of_the_running_kernel(put: Callable[..., Kept]) -> None:
+    with pytest.raises(IdentityMismatch, match="another build, also named"):
+        put(patch_bytes(build_id="cd" * 20))
+
+
+def test_another_build_of_another_kernel_s_module(
+    machine: Machine, put: Callable[..., Kept]
+) -> None:
+    from tests.unit.test_runtime_payload import manifest, module
+
+    document = manifest()
+    document["kernel"]["release"] = OTHER
+    data = payload(MODINFO | {"vermagic": f"{OTHER} SMP"}, document)
+    folder = machine.root / "lib/modules" / OTHER
+    folder.mkdir(parents=True)
+    (folder / "ext4.ko").write_bytes(module({".note.gnu.build-id": build_id_note("12" * 20)}))
+    with pytest.raises(IdentityMismatch, match="was built for module ext4"):
+        put(data)
+    (folder / "ext4.ko").write_bytes(module({".note.gnu.build-id": build_id_note("cd" * 20)}))
+    assert "is seen at boot" in put(data).warnings[-1]
+    # A module of one kernel, with the manifest of another.
+    with pytest.raises(IdentityMismatch, match="its manifest names"):
+        put(payload(MODINFO, document))
+
+
+def test_what_native_cannot_do(put: Callable[..., Kept]) -> None:
+    with pytest.raises(PatchError, match="cannot replace older patches under model native"):
+        put(replacing=True)
+
+
+def test_a_kernel_that_is_not_installed(put: Callable[..., Kept]) -> None:
+    assert "is not installed here" in put(patch_bytes(release="6.1.0-1-amd64")).warnings[-1]
+
+
+def test_switched_off_is_told(machine: Machine, put: Callable[..., Kept]) -> None:
+    machine.command_line("livegraft=off")
+    assert "livegraft=off" in put().warnings[-1]
+
+
+# -- whose it is ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["", RUNNING, "..", "../.."])
+def test_others_can_write_where_it_is_kept(
+    place: str, machine: Machine, put: Callable[..., Kept]
+) -> None:
+    put()
+    before = files(machine)
+    (machine.store / place).chmod(0o777)
+    with pytest.raises(Untrusted, match="can be written by others"):
+        installed.installed(machine.root)
+    with pytest.raises(Untrusted, match="can be written by others"):
+        put(patch_bytes(fix="dd"))
+    assert files(machine) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away: run as root")
+def test_somebody_else_owns_it(machine: Machine, put: Callable[..., Kept]) -> None:
+    kept = put()
+    os.chown(kept.patch.path, 1000, 1000)
+    assert machine.states() == {"livegraft_fix": "damaged"}
+    os.chown(machine.store, 1000, 1000)
+    with pytest.raises(Untrusted, match="belongs to user 1000"):
+        installed.installed(machine.root)
+
+
+@pytest.mark.parametrize("place", ["", RUNNING])
+def test_a_link_in_the_way(
+    place: str, machine: Machine, put: Callable[..., Kept], tmp_path: Path
+) -> None:
+    put()
+    elsewhere = tmp_path / "elsewhere"
+    (machine.store / place).rename(elsewhere)
+    machine.store.joinpath(place).symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(Untrusted, match="is a symbolic link"):
+        installed.installed(machine.root)
+    with pytest.raises(Untrusted, match="is a symbolic link"):
+        put(patch_bytes(fix="dd"))
+    assert sorted(elsewhere.rglob("*")) == before
+
+
+def damage_by_link(folder: Path) -> None:
+    patch = folder / "livegraft_fix.ko"
+    patch.rename(folder / "real.ko")
+    patch.symlink_to("real.ko")
+
+
+def damage_whole(folder: Path) -> None:
+    elsewhere = folder.parents[2] / "copy"
+    shutil.copytree(folder, elsewhere, dirs_exist_ok=True)
+    shutil.rmtree(folder)
+    folder.symlink_to(elsewhere)
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "is a symbolic link": damage_by_link,
+    "which may lead to": damage_whole,
+    "is not what was installed": lambda folder: (folder / "livegraft_fix.ko").write_bytes(
+        patch_bytes(fix="dd")
+    ),
+    "installed.json: is not there": lambda folder: (folder / installed.RECORD).unlink(),
+    "livegraft_fix.ko: is not there": lambda folder: (folder / "livegraft_fix.ko").unlink(),
+    "is damaged": lambda folder: (folder / installed.RECORD).write_text("{"),
+    "is no document": lambda folder: (folder / installed.RECORD).write_text("[]"),
+    "its model is None": lambda folder: (folder / installed.RECORD).write_text('{"format": 1}'),
+    "is not a regular file": lambda folder: (
+        (folder / installed.RECORD).unlink(),
+        os.mkfifo(folder / installed.RECORD),
+    ),
+    "its boot_id is 1": lambda folder: (folder / installed.MARKER).write_text(
+        '{"format": 1, "boot_id": 1}'
+    ),
+    "Not a directory": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGES)
+def test_a_damaged_one_is_told_and_keeps_no_other_out(
+    said: str, machine: Machine, put: Callable[..., Kept]
+) -> None:
+    put(patch_bytes("livegraft_well"))
+    kept = put()
+    DAMAGES[said](kept.patch.folder)
+    assert machine.states() == {"livegraft_fix": "damaged", "livegraft_well": "waiting"}
+    (found,) = (each for each in installed.installed(machine.root) if each.problem)
+    assert said in str(found.problem)
+    assert found.as_json(RUNNING, machine.root)["model"] is None
+    if said == "its boot_id is 1":
+        with pytest.raises(PatchError, match="boot_id"):
+            enable_again("livegraft_fix", root=machine.root)
+    # It can be installed again, and uninstalled.
+    assert put().replaced
+    assert machine.states()["livegraft_fix"] == "waiting"
+    DAMAGES[said](kept.patch.folder)
+    uninstall("livegraft_fix", root=machine.root)
+    assert machine.states() == {"livegraft_well": "waiting"}
+
+
+def test_what_is_named_as_no_patch_can_be(machine: Machine, put: Callable[..., Kept]) -> None:
+    put()
+    (machine.store / RUNNING / "a b").mkdir()
+    (machine.store / "lost+found").mkdir()
+    assert machine.states() == {"'a b'": "damaged", "livegraft_fix": "waiting"}
+    uninstall("a b", root=machine.root)
+    assert machine.states() == {"livegraft_fix": "waiting"}
+
+
+# -- whole, or not at all -------------------------------------------------------------------------
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a process of its own; its wait status. 0: done, 256: an error."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def killed_at(step: int, work: Callable[[], object]) -> int:
+    """The same, and the process is killed before the line of that number is run.
+
+    Lines of what changes the disk count; between two of them is at most one system call.
+    """
+    watched = {durable.__file__, installing.__file__}
+    left = step
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in watched:
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    def traced() -> None:
+        sys.settrace(trace)
+        work()
+
+    return in_child(traced)
+
+
+def steps(work: Callable[[], object]) -> Iterator[int]:
+    """Kill the work at each of its steps, until it is done."""
+    for step in range(10000):
+        status = killed_at(step, work)
+        assert status in (0, signal.SIGKILL), "it has failed by itself"
+        yield step
+        if status == 0:
+            return
+
+
+def test_killed_while_it_is_installed(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "fix.ko"
+    path.write_bytes(patch_bytes())
+    seen = []
+    for _ in steps(lambda: install(path, root=machine.root)):
+        states = machine.states()
+        assert states in ({}, {"livegraft_fix": "waiting"})
+        seen.append(bool(states))
+        shutil.rmtree(machine.root / "var/lib/livegraft", ignore_errors=True)
+    assert len(seen) > 60 and seen.count(False) > 40 and seen.count(True) > 4
+
+
+def test_killed_while_it_is_replaced(machine: Machine, put: Callable[..., Kept]) -> None:
+    """Each time from what the kill before has left there."""
+    put()
+    new = machine.root / "new.ko"
+    new.write_bytes(patch_bytes(fix="dd"))
+    old = new.with_name("old.ko")
+    old.write_bytes(patch_bytes())
+    seen = set()
+    for _ in steps(lambda: install(new, root=machine.root)):
+        (found,) = installed.installed(machine.root)
+        assert found.problem is None and found.record is not None
+        seen.add(found.record.fix_sha256[:2])
+        install(old, root=machine.root)
+        assert [path.name for path in machine.store.iterdir()] == [RUNNING]
+    assert seen == {"ef", "dd"}
+
+
+def test_killed_while_it_is_uninstalled(machine: Machine, put: Callable[..., Kept]) -> None:
+    put()
+    seen = []
+    for _ in steps(lambda: uninstall("livegraft_fix", root=machine.root)):
+        states = machine.states()
+        assert states in ({}, {"livegraft_fix": "waiting"})
+        seen.append(bool(states))
+        put()
+        assert [path.name for path in machine.store.iterdir()] == [RUNNING]
+    assert {True, False} == set(seen)
+
+
+def test_a_half_would_be_seen(machine: Machine, put: Callable[..., Kept]) -> None:
+    """The negative control: written in its place, a file at a time, it is damaged in between."""
+    kept = put()
+    (kept.patch.folder / installed.RECORD).unlink()
+    assert machine.states() == {"livegraft_fix": "damaged"}
+
+
+def test_on_disk_before_it_has_its_place(
+    machine: Machine, put: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a loss of power would take is nothing that has been promised."""
+    done: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            opened = Path(f"/proc/self/fd/{arguments[0]}")
+            what = opened.readlink().name if name == "fsync" else arguments[1]
+            done.append(f"{name} {what}")
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("fsync", "rename"):
+        monkeypatch.setattr(os, name, watched(name))
+    put()
+    assert done[-7:] == [
+        "fsync livegraft_fix.ko",
+        f"fsync {installed.RECORD}",
+        "fsync .new",
+        "fsync patches",  # the release's folder has come
+        "rename livegraft_fix",
+        f"fsync {RUNNING}",
+        "fsync patches",
+    ]
+
+
+def test_a_write_that_fails(machine: Machine, put: Callable[..., Kept], tmp_path: Path) -> None:
+    """A real one: this process may write files of 600 bytes."""
+    put()
+    before = files(machine)
+    path = tmp_path / "next.ko"
+    path.write_bytes(patch_bytes(fix="dd"))
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+        with pytest.raises(PatchError, match="cannot be written: File too large"):
+            install(path, root=machine.root)
+
+    assert in_child(limited) == 0
+    assert files(machine) == before
+    assert [each.name for each in machine.store.iterdir()] == [RUNNING]
+
+
+MOUNTED = """
+import sys
+from pathlib import Path
+from livegraft.errors import PatchError
+from livegraft.runtime.installing import install, uninstall
+root = Path(sys.argv[1])
+for change in (lambda: install(root / "next.ko", root=root),
+               lambda: uninstall("livegraft_fix", root=root)):
+    try:
+        change()
+    except PatchError as error:
+        print(error)
+"""
+MAY_MOUNT = subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True)
+
+
+@pytest.mark.skipif(
+    MAY_MOUNT.returncode != 0, reason="user namespaces are not allowed: run as root"
+)
+@pytest.mark.parametrize(
+    ("spoil", "said", "left"),
+    [
+        ("head -c 1m /dev/zero > fill || :", ["No space left on device; make room"], []),
+        ("mount -o remount,ro .", ["Read-only file system; mount it"] * 2, [RUNNING]),
+    ],
+)
+def test_a_disk_that_is_full_or_read_only(
+    spoil: str, said: list[str], left: list[str], machine: Machine, put: Callable[..., Kept]
+) -> None:
+    """Both are real; on the full one nothing can be installed, and something be uninstalled."""
+    put()
+    (machine.root / "next.ko").write_bytes(patch_bytes(fix="dd"))
+    script = (
+        "set -e; cp -a $1/var/lib $1/kept; mount -t tmpfs -o mode=755,size=64k none $1/var/lib; "
+        f"cp -a $1/kept/. $1/var/lib; cd $1/var/lib; {spoil}; "
+        '"$2" -c "$3" $1; ls -A livegraft/patches'
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", machine.root, sys.executable, MOUNTED],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[len(said) :] == left
+    assert all(word in line for word, line in zip(said, lines, strict=False)), lines
+
+
+def test_a_folder_that_cannot_be_made(machine: Machine, put: Callable[..., Kept]) -> None:
+    (machine.root / "var/lib").rmdir()
+    with pytest.raises(PatchError, match="does not exist"):
+        put()
+
+
+def test_errors_have_their_remedies(machine: Machine) -> None:
+    for code, remedy in ((errno.EDQUOT, "room"), (errno.EACCES, "root"), (errno.EIO, "repair")):
+        with pytest.raises(PatchError) as caught, installing.writing(machine.root):
+            raise OSError(code, os.strerror(code))
+        assert remedy in caught.value.remedy
+
+
+# -- two at once ----------------------------------------------------------------------------------
+
+
+def test_two_installs_at_once(machine: Machine, tmp_path: Path) -> None:
+    names = [f"fix{number}" for number in range(8)]
+    children = []
+    for name in names:
+        path = tmp_path / f"{name}.ko"
+        path.write_bytes(patch_bytes(name))
+        child = os.fork()
+        if child == 0:
+            try:
+                install(path, root=machine.root)
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+    found = installed.installed(machine.root)
+    assert sorted(each.name for each in found) == names
+    orders = [each.record.order for each in found if each.record]
+    assert orders == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_the_other_one_does_not_end(
+    machine: Machine, put: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "SECONDS", 0.05)
+    with (
+        lock.alone("x", 0, machine.root / installing.LOCK),
+        pytest.raises(PatchError, match=f"another livegraft is changing .*pid {os.getpid()}"),
+    ):
+        put()
+    put()
+
+
+def test_the_record_is_plain(machine: Machine, put: Callable[..., Kept]) -> None:
+    document = json.loads((put().patch.folder / installed.RECORD).read_text())
+    assert (document["format"], document["model"], document["order"]) == (1, "native", 1)
