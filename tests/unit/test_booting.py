@@ -136,12 +136,13 @@ def test_one_that_fails_keeps_no_other_out(machine: Machine, put: Callable[..., 
     assert machine.states()["a"] == "waiting"
 
 
+@pytest.mark.parametrize("file", ["fix.ko", "without"])
 def test_signatures_are_where_load_looks_for_them(
-    machine: Machine, tmp_path: Path, author: Any
+    file: str, machine: Machine, tmp_path: Path, author: Any
 ) -> None:
-    path = tmp_path / "fix.ko"
+    path = tmp_path / file
     path.write_bytes(patch_bytes("named_otherwise"))
-    (tmp_path / "fix.ko.author.p7s").write_bytes(author.sign(path.read_bytes()))
+    (tmp_path / f"{file}.author.p7s").write_bytes(author.sign(path.read_bytes()))
     kept = install(path, root=machine.root)
     assert [name for name, _ in detached.find(kept.patch.path)] == ["named_otherwise.ko.author.p7s"]
 

@@ -104,7 +104,7 @@ def install(
     for each in switches.off(root):
         warnings += (f"it will not be loaded as long as live patches are off: {each.problem}",)
     signatures = {
-        f"{payload.name}{name.removeprefix(path.name.removesuffix('.ko'))}": data
+        f"{payload.name}.ko{name.removeprefix(path.name)}": data
         for name, data in detached.find(path)
     }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
