@@ -151,11 +151,10 @@ def test_a_name_does_not_lead_elsewhere(
 ) -> None:
     put()
     before = files(machine)
-    for words in ((name,), ("livegraft_fix", name), (name, RUNNING)):
-        with pytest.raises(PatchError, match="no such patch"):
-            uninstall(*words, root=machine.root)
-        with pytest.raises(PatchError, match="no such patch"):
-            enable_again(*words, root=machine.root)
+    for which, release in ((name, None), ("livegraft_fix", name), (name, RUNNING)):
+        for change in (uninstall, enable_again):
+            with pytest.raises(PatchError, match="no such patch"):
+                change(which, release, machine.root)
     assert files(machine) == before
 
 
@@ -302,25 +301,38 @@ def damage_whole(folder: Path) -> None:
     folder.symlink_to(elsewhere)
 
 
-DAMAGES: dict[str, Callable[[Path], Any]] = {
+def damage_by_fifo(folder: Path) -> None:
+    (folder / installed.RECORD).unlink()
+    os.mkfifo(folder / installed.RECORD)
+
+
+def damage_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+def text(name: str, content: str) -> Callable[[Path], object]:
+    """Damage done by another content of one file."""
+    return lambda folder: (folder / name).write_text(content)
+
+
+def gone(name: str) -> Callable[[Path], None]:
+    """Damage done by one file that is gone."""
+    return lambda folder: (folder / name).unlink()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "is a symbolic link": damage_by_link,
     "which may lead to": damage_whole,
-    "is not what was installed": lambda folder: (folder / "livegraft_fix.ko").write_bytes(
-        patch_bytes(fix="dd")
-    ),
-    "installed.json: is not there": lambda folder: (folder / installed.RECORD).unlink(),
-    "livegraft_fix.ko: is not there": lambda folder: (folder / "livegraft_fix.ko").unlink(),
-    "is damaged": lambda folder: (folder / installed.RECORD).write_text("{"),
-    "is no document": lambda folder: (folder / installed.RECORD).write_text("[]"),
-    "its model is None": lambda folder: (folder / installed.RECORD).write_text('{"format": 1}'),
-    "is not a regular file": lambda folder: (
-        (folder / installed.RECORD).unlink(),
-        os.mkfifo(folder / installed.RECORD),
-    ),
-    "its boot_id is 1": lambda folder: (folder / installed.MARKER).write_text(
-        '{"format": 1, "boot_id": 1}'
-    ),
-    "Not a directory": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+    "is not what was installed": text("livegraft_fix.ko", "something else"),
+    "installed.json: is not there": gone(installed.RECORD),
+    "livegraft_fix.ko: is not there": gone("livegraft_fix.ko"),
+    "is damaged": text(installed.RECORD, "{"),
+    "is no document": text(installed.RECORD, "[]"),
+    "its model is None": text(installed.RECORD, '{"format": 1}'),
+    "is not a regular file": damage_by_fifo,
+    "its boot_id is 1": text(installed.MARKER, '{"format": 1, "boot_id": 1}'),
+    "Not a directory": damage_by_file,
 }
 
 

@@ -12,7 +12,7 @@ from livegraft.errors import UsageError
 from livegraft.progress import Progress
 from livegraft.runtime import booting, switches
 from livegraft.runtime.installed import installed, running_release
-from livegraft.runtime.installing import enable_again, install, uninstall
+from livegraft.runtime.installing import Kept, enable_again, install, uninstall
 from livegraft.runtime.loading import TIMEOUT
 from livegraft.runtime.model import ModelName
 
@@ -86,14 +86,13 @@ def _add_release(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _run_install(arguments: argparse.Namespace, progress: Progress) -> dict[str, object]:
-    running = running_release()
-    if arguments.again is not None:
-        patch = enable_again(arguments.again, arguments.kernel)
-        replaced, signers, warnings = False, (), ()
+    again = arguments.again is not None
+    if again:
+        kept = Kept(enable_again(arguments.again, arguments.kernel), False, (), ())
+    elif arguments.kernel:
+        problem = "a patch is for the kernel that it was built for"
+        raise UsageError("-k", problem, "leave it out, or see --again")
     else:
-        if arguments.kernel:
-            problem = "a patch is for the kernel that it was built for"
-            raise UsageError("-k", problem, "leave it out, or see --again")
         with progress.step("install"):
             kept = install(
                 arguments.patch,
@@ -101,14 +100,12 @@ def _run_install(arguments: argparse.Namespace, progress: Progress) -> dict[str,
                 replacing=arguments.replace,
                 order=arguments.order,
             )
-        patch, replaced = kept.patch, kept.replaced
-        signers, warnings = kept.signers, kept.warnings
     return {
-        "patch": patch.as_json(running),
-        "replaced": replaced,
-        "again": arguments.again is not None,
-        "signers": [each.as_json() for each in signers],
-        "warnings": list(warnings),
+        "patch": kept.patch.as_json(running_release()),
+        "replaced": kept.replaced,
+        "again": again,
+        "signers": [each.as_json() for each in kept.signers],
+        "warnings": list(kept.warnings),
     }
 
 
