@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,24 @@ class Machine:
             each.name: each.state(RUNNING, self.root).value
             for each in installed.installed(self.root)
         }
+
+
+def files(machine: Machine) -> dict[str, bytes]:
+    """All that is kept, by its path."""
+    return {
+        str(path.relative_to(machine.store)): path.read_bytes()
+        for path in machine.store.rglob("*")
+        if path.is_file()
+    }
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do something in a process of its own; its wait status. 0: done, 256: an error."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]

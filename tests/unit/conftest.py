@@ -6,10 +6,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.keys import Authority, Person, person
+from tests.machine import Machine, patch_bytes
 
+from livegraft.runtime.installing import Kept, install
 from livegraft.trust.store import Store
 
 
@@ -55,3 +58,21 @@ def root(tmp_path: Path, author: Person, reviewer: Person) -> Path:
     for each in (author, reviewer):
         shutil.copy(each.cert, folder)
     return tmp_path / "root"
+
+
+@pytest.fixture
+def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """The same, with all that the runtime looks at when it keeps patches."""
+    return Machine(root, monkeypatch)
+
+
+@pytest.fixture
+def put(machine: Machine, tmp_path: Path) -> Callable[..., Kept]:
+    """Install a patch of these bytes."""
+
+    def run(data: bytes | None = None, **options: Any) -> Kept:
+        path = tmp_path / "fix.ko"
+        path.write_bytes(patch_bytes() if data is None else data)
+        return install(path, root=machine.root, **options)
+
+    return run

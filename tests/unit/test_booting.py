@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 from tests.documents import validate
-from tests.machine import OTHER, RUNNING, Machine, patch_bytes
-from tests.unit.test_installing import in_child
+from tests.machine import OTHER, RUNNING, Machine, in_child, patch_bytes
 from tests.unit.test_trusting import decide
 
 from livegraft.cli import main
