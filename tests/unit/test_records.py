@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -319,3 +322,67 @@ def test_nothing_was_loaded(tmp_path: Path) -> None:
 def test_no_journalctl(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="has no journal"):
         history.history(None, tmp_path / "journalctl")
+
+
+# -- systemd's own journal ------------------------------------------------------------------------
+
+JOURNALD = Path("/lib/systemd/systemd-journald")
+
+IN_A_JOURNAL = """
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journal /run/log/journal
+"$1" >/run/said 2>&1 &
+trap 'kill $!; wait $! || true' EXIT
+n=0
+until [ -S /run/systemd/journal/socket ]; do
+    n=$((n + 1)); [ $n -lt 100 ] || { cat /run/said; exit 1; }
+    sleep 0.1
+done
+shift
+"$@"
+"""
+
+LEAVE = """
+import json
+from pathlib import Path
+from livegraft.runtime import history, journal
+from livegraft.runtime.livepatch import Mark
+from livegraft.runtime.records import Operation, left
+name = "livegraft_test_of_the_journal"
+with left(Operation.UNLOAD, "native", Path("/")) as record:
+    record.name, record.mark = name, Mark("ab" * 32, ("CVE-2026-1234", "CVE-2026-5678"))
+    record.state = "unloaded"
+try:
+    with left(Operation.LOAD, "native", Path("/")) as record:
+        record.name, record.path = name, Path("/root/fix.ko")
+        raise ValueError("two\\nlines")
+except ValueError:
+    pass
+import subprocess
+subprocess.run(["journalctl", "--sync"], capture_output=True)
+print(json.dumps([each.as_json() for each in history.history(name)]))
+"""
+
+
+def test_systemd_s_own_journal_takes_and_gives_it() -> None:
+    """A journal of its own, in a mount namespace with another /run."""
+    tools = (str(JOURNALD), "unshare", "journalctl")
+    if missing := [each for each in tools if shutil.which(each) is None]:
+        pytest.skip(f"{', '.join(missing)} is missing: apt-get install systemd util-linux")
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", IN_A_JOURNAL, "sh"]
+    done = subprocess.run(
+        [*words, JOURNALD, sys.executable, "-c", LEAVE],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = json.loads(done.stdout)
+    validate("history", {"entries": [first, second], "timings": {}})
+    assert (first["operation"], first["state"]) == ("unload", "unloaded")
+    assert first["cves"] == ["CVE-2026-1234", "CVE-2026-5678"]
+    assert (second["result"], second["reason"]) == ("failed", "two\\nlines")

@@ -9,7 +9,6 @@ A field may be there several times. Source: https://systemd.io/JOURNAL_NATIVE_PR
 from __future__ import annotations
 
 import os
-import socket
 import struct
 import time
 from collections.abc import Sequence
@@ -77,6 +76,8 @@ def line(message: str, priority: int, fields: Fields) -> bytes:
 
 
 def _datagram(place: Path, data: bytes) -> bool:
+    import socket  # seldom needed, and start-up time counts
+
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
             connection.settimeout(SECONDS)

@@ -16,6 +16,8 @@ def read(path: Path) -> str:
         OSError: it cannot be read.
     """
     text = path.read_bytes().decode("utf-8", "backslashreplace").strip()
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
     return "".join(each if each in "\t\n" else printable(each) for each in text)
 
 
