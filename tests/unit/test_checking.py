@@ -19,7 +19,8 @@ from tests.unit.test_runtime_sysfs import add_module, add_patch, write
 from livegraft.cli import status as status_verb
 from livegraft.errors import PatchError
 from livegraft.runtime import commandline, metrics, state
-from livegraft.runtime.checking import CRITICAL, MEANINGS, STORE, Checked, Health, check, installed
+from livegraft.runtime.checking import CRITICAL, MEANINGS, Checked, Health, check, installed
+from livegraft.runtime.installed import PLACE
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.state import PatchState, Status
 from livegraft.runtime.taints import Taint, taints
@@ -46,9 +47,9 @@ FOREIGN = replace(PATCH, name="kpatch_x", foreign=True, fix_sha256="", cves=())
 
 
 def keep(root: Path, *names: str, release: str = RELEASE) -> None:
-    (root / STORE / release).mkdir(parents=True)
+    (root / PLACE / release).mkdir(parents=True)
     for name in names:
-        (root / STORE / release / name).mkdir()
+        (root / PLACE / release / name).mkdir()
 
 
 def codes(checked: Checked) -> list[Health]:

@@ -11,10 +11,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from livegraft.runtime import settings
+from livegraft.runtime.installed import PLACE
 from livegraft.runtime.state import PatchState, Status
-
-STORE = "var/lib/livegraft/patches"
-"""Below the root: a folder for each kernel release, and in that one for each installed patch."""
 
 STALLED_AFTER = 60.0
 """Seconds after which a transition counts as stalled."""
@@ -157,7 +155,7 @@ def installed(root: Path = Path("/"), release: str | None = None) -> tuple[str, 
         root: where var/ is.
         release: the kernel's; the running one's by default.
     """
-    store = root / STORE
+    store = root / PLACE
     if not store.is_dir():
         return None
     try:
