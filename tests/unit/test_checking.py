@@ -23,6 +23,7 @@ from livegraft.runtime.checking import CRITICAL, MEANINGS, Checked, Health, chec
 from livegraft.runtime.installed import PLACE
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.state import PatchState, Status
+from livegraft.runtime.switches import Place, Switch
 from livegraft.runtime.taints import Taint, taints
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +168,7 @@ def document(checked: Checked | None) -> dict[str, Any]:
         "patches": [PATCH.as_json()],
         "taints": [Taint("K", "the kernel was patched live", ()).as_json()],
         "check": checked and checked.as_json(),
+        "off": [],
         "timings": {},
     }
 
@@ -180,6 +182,14 @@ def test_the_document_of_status(tmp_path: Path) -> None:
         f"kernel 6.1.0-55-amd64, build ID {'ab' * 20}",
         "  tainted K: the kernel was patched live: a module that was removed since",
     ]
+    switch = Switch(
+        Place.PARAMETER, "livegraft=off on the kernel's command line", "boot without it"
+    )
+    whole["off"] = [switch.as_json()]
+    validate("status", whole)
+    lines = commandline.text("status", whole).splitlines()
+    assert lines[0].startswith("live patches are switched off: livegraft=off")
+    assert any("until 'livegraft unload --all'" in line for line in lines)
     keep(tmp_path)
     checked = check([PATCH], root=tmp_path)
     whole = document(checked)
