@@ -152,7 +152,7 @@ static void lg_let_go(struct lg_patch *patch)
 {
 	patch->payload->private = NULL;
 	list_move_tail(&patch->list, &lg_hidden);
-	WRITE_ONCE(patch->phase, LG_FORGOTTEN);
+	lg_set_phase(patch, LG_FORGOTTEN);
 	if (!patch->forced)
 		module_put(patch->module);
 }
@@ -165,7 +165,7 @@ void lg_begin(struct lg_patch *patch, bool undo)
 	patch->tries = 0;
 	memset(patch->us, 0, sizeof(patch->us));
 	WRITE_ONCE(lg_interrupts_apart, patch->model == &lg_task);
-	WRITE_ONCE(patch->phase, undo ? LG_UNDOING : LG_APPLYING);
+	lg_set_phase(patch, undo ? LG_UNDOING : LG_APPLYING);
 }
 
 /*
@@ -192,13 +192,13 @@ static void lg_complete(void)
 		/* As klp_force_transition(): a task may still be inside of what goes. */
 		if (lg_change.force)
 			other->forced = true;
-		WRITE_ONCE(other->phase, LG_UNDONE);
+		lg_set_phase(other, LG_UNDONE);
 	}
 	lg_change.patch = NULL;
 	lg_update_entries();
 	WRITE_ONCE(patch->left, 0);
 	if (applied) {
-		WRITE_ONCE(patch->phase, LG_APPLIED);
+		lg_set_phase(patch, LG_APPLIED);
 		if (!READ_ONCE(ftrace_enabled))
 			pr_err("%s: ftrace was switched off: the patch is not in force\n",
 			       patch->module->name);
@@ -357,12 +357,12 @@ static int lg_reverse(void)
 
 	lg_change.forward = !lg_change.forward;
 	/* Before: the first look may complete it. */
-	WRITE_ONCE(patch->phase, lg_change.undo != lg_change.forward ? LG_APPLYING : LG_UNDOING);
+	lg_set_phase(patch, lg_change.undo != lg_change.forward ? LG_APPLYING : LG_UNDOING);
 	lg_tell(patch);
 	ret = lg_start_moving();
 	if (ret) {
 		lg_change.forward = !lg_change.forward;
-		WRITE_ONCE(patch->phase, phase);
+		lg_set_phase(patch, phase);
 		return ret;
 	}
 	return 0;
@@ -393,7 +393,7 @@ int lg_undo(struct lg_patch *patch)
 		lg_update_entries();
 		lg_settle();
 		lg_clear_interrupts();
-		WRITE_ONCE(patch->phase, LG_APPLIED);
+		lg_set_phase(patch, LG_APPLIED);
 		lg_for_live(patch, lg_post_patch);
 		return ret;
 	}

@@ -176,6 +176,7 @@ enum lg_time {
  * @module:	its module, on which the engine holds a reference until then
  * @model:	how its changes are kept consistent
  * @phase:	enum lg_phase; read without the mutex by sysfs
+ * @since:	when it entered that phase; likewise
  * @replace:	applying it undoes all older patches
  * @direct:	see struct lg_group
  * @forced:	a change was forced: the payload can never go
@@ -197,6 +198,7 @@ struct lg_patch {
 	struct module		*module;
 	const struct lg_way	*model;
 	enum lg_phase		phase;
+	ktime_t			since;
 	bool			replace;
 	bool			direct;
 	bool			forced;
@@ -333,6 +335,7 @@ void lg_take_options(struct lg_patch *patch);
 /* patches.c */
 struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *model);
 void lg_free_patch(struct lg_patch *patch);
+void lg_set_phase(struct lg_patch *patch, enum lg_phase phase);
 int lg_pre_patch(struct lg_object *object);
 void lg_post_patch(struct lg_object *object);
 void lg_pre_unpatch(struct lg_object *object);

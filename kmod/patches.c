@@ -63,7 +63,8 @@ struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *
 	patch->payload = payload;
 	patch->module = payload->module;
 	patch->model = model;
-	patch->phase = LG_FORGOTTEN;	/* nothing can be asked of it before it is in lg_patches */
+	/* Nothing can be asked of it before it is in lg_patches. */
+	lg_set_phase(patch, LG_FORGOTTEN);
 	INIT_LIST_HEAD(&patch->list);
 	klp_for_each_object_static(payload->patch, klp)
 		patch->count++;
@@ -79,6 +80,17 @@ struct lg_patch *lg_make_patch(struct lg_payload *payload, const struct lg_way *
 		return ERR_PTR(ret);
 	}
 	return patch;
+}
+
+/**
+ * lg_set_phase() - a patch enters a phase of its life
+ * @patch:	the patch; lg_mutex is held, or nobody else knows it yet
+ * @phase:	which
+ */
+void lg_set_phase(struct lg_patch *patch, enum lg_phase phase)
+{
+	WRITE_ONCE(patch->since, ktime_get());
+	WRITE_ONCE(patch->phase, phase);
 }
 
 /*

@@ -127,7 +127,7 @@ undo:
 	payload->private = NULL;
 	module_put(patch->module);
 hide:
-	WRITE_ONCE(patch->phase, LG_FORGOTTEN);
+	lg_set_phase(patch, LG_FORGOTTEN);
 	mutex_unlock(&lg_mutex);
 	lg_hide_patch(patch);
 	return ret;

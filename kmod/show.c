@@ -68,6 +68,11 @@ static ssize_t phase_show(struct kobject *kobj, struct kobj_attribute *attr, cha
 	return sysfs_emit(buf, "%s\n", names[READ_ONCE(lg_patch_of(kobj)->phase)]);
 }
 
+static ssize_t since_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%lld\n", ktime_to_us(READ_ONCE(lg_patch_of(kobj)->since)));
+}
+
 static ssize_t model_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%s\n", lg_patch_of(kobj)->model->name);
@@ -160,6 +165,7 @@ static ssize_t times_show(struct kobject *kobj, struct kobj_attribute *attr, cha
 static struct kobj_attribute lg_enabled = __ATTR_RW_MODE(enabled, 0644);
 static struct kobj_attribute lg_transition = __ATTR_RO(transition);
 static struct kobj_attribute lg_phase = __ATTR_RO(phase);
+static struct kobj_attribute lg_since = __ATTR_RO(since);
 static struct kobj_attribute lg_model = __ATTR_RO(model);
 static struct kobj_attribute lg_moved = __ATTR_RO(moved);
 static struct kobj_attribute lg_left = __ATTR_RO(left);
@@ -174,10 +180,10 @@ static struct kobj_attribute lg_direct = __ATTR_RO(direct);
 static struct kobj_attribute lg_times = __ATTR_RO(times);
 
 static struct attribute *lg_patch_attrs[] = {
-	&lg_enabled.attr, &lg_transition.attr, &lg_phase.attr, &lg_model.attr, &lg_moved.attr,
-	&lg_left.attr, &lg_blockers.attr, &lg_signal_attr.attr, &lg_signalled.attr,
-	&lg_interrupted.attr, &lg_restarted.attr, &lg_force_attr.attr, &lg_forced.attr,
-	&lg_direct.attr, &lg_times.attr, NULL
+	&lg_enabled.attr, &lg_transition.attr, &lg_phase.attr, &lg_since.attr, &lg_model.attr,
+	&lg_moved.attr, &lg_left.attr, &lg_blockers.attr, &lg_signal_attr.attr,
+	&lg_signalled.attr, &lg_interrupted.attr, &lg_restarted.attr, &lg_force_attr.attr,
+	&lg_forced.attr, &lg_direct.attr, &lg_times.attr, NULL
 };
 ATTRIBUTE_GROUPS(lg_patch);
 

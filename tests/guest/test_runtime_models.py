@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,8 @@ def test_whole_life(with_engine: Guest, model: str) -> None:
     assert patched_by(guest) == "lgt_payload"
     (patch,) = verb(guest, "status")[1]["patches"]
     assert (patch["state"], patch["model"], patch["phase"]) == ("enabled", model, "applied")
-    assert patch["since"] is None or patch["since"]
+    now = float(guest.python("import time; print(time.time())").text)
+    assert 0 < now - datetime.fromisoformat(patch["since"]).timestamp() < 60
     assert "is loaded already" in error(guest, "load", PAYLOAD, "--model", model)["message"]
     undone = unload(guest)
     assert undone["model"] == model

@@ -27,6 +27,7 @@ ATTRIBUTES = {
     "enabled": "1",
     "transition": "0",
     "phase": "applied",
+    "since": "1500000",
     "model": "hybrid",
     "moved": "0",
     "left": "0",
@@ -215,7 +216,8 @@ def test_status_of_both_cores(root: Path) -> None:
     document = going.as_json()
     assert document["signals"] == {"signalled": 3, "interrupted": 1, "restarted": 2}
     assert cast(dict[str, float], document["times"])["redirect_ms"] == 40.0
-    assert found[1].model == "native"
+    assert going.since == pytest.approx(time.time() - time.monotonic() + 1.5, abs=0.1)
+    assert (found[1].model, found[1].since) == ("native", None)
 
 
 def test_status_tells_what_is_wrong(root: Path) -> None:

@@ -12,7 +12,7 @@ from livegraft.errors import PatchError, TransitionTimeout
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime import kernellog, redirections, returning, settings
 from livegraft.runtime.blockers import Blocker
-from livegraft.runtime.kernellog import KernelLog, Record
+from livegraft.runtime.kernellog import KernelLog, Record, Transition
 from livegraft.runtime.livepatch import LiveObject, LivePatch, Livepatches
 from livegraft.runtime.model import Detail, Model, ModelName, detail_as_json, model_of
 from livegraft.runtime.native import LATER_PAUSES, NativeModel
@@ -59,8 +59,8 @@ class Status:
         model: the consistency model.
         foreign: livegraft did not build it.
         fix_sha256: SHA-256 of the fix, "" if foreign.
-        since: seconds since the epoch at which it came into this state, None if the kernel's log no
-            longer tells.
+        since: seconds since the epoch at which it came into this state; None if the engine, or the
+            kernel's log of its own core, does not tell.
         stack_order: 1 for the first loaded, None on kernels that do not tell.
         blockers: while in transition, the tasks that have not changed sides (root only).
         warnings: what the user should know as long as it is loaded.
@@ -238,7 +238,7 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
         foreign=mark is None,
         fix_sha256=mark.fix_sha256 if mark else "",
         cves=mark.cves if mark else (),
-        since=_since(name, patch, records),
+        since=_since(patch, chosen.patches, kernellog.transitions(records, name)),
         stack_order=patch.stack_order if patch else None,
         blockers=(),
     )
@@ -288,8 +288,10 @@ def _cautions(status: Status, patches: Livepatches) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _since(name: str, patch: LivePatch | None, records: Sequence[Record]) -> float | None:
-    seen = kernellog.transitions(records, name)
+def _since(patch: LivePatch | None, core: Livepatches, seen: Sequence[Transition]) -> float | None:
+    told = core.attribute(patch.name, "since") if patch else None
+    if told is not None:  # the engine's
+        return kernellog.wall_clock(int(told))
     if not seen:
         return None
     last = seen[-1]
