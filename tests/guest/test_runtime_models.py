@@ -309,7 +309,7 @@ def test_whole_life(with_engine: Guest, model: str) -> None:
     assert "is loaded already" in error(guest, "load", PAYLOAD, "--model", model)["message"]
     undone = unload(guest)
     assert undone["model"] == model
-    assert undone["unloadable_ms"] >= undone["wait_ms"] > 0
+    assert undone["unloadable_ms"] >= undone["wait_ms"] >= undone["transition_ms"] > 0
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -171,6 +171,9 @@ def test_a_wait_ends_in_time_and_says_how(root: Path) -> None:
     write(root / ENGINE / "fix/transition", "0")
     over = model(root).wait("fix", 5)
     assert over.finished and not over.gone and over.seconds < 1
+    # As long as they can be read: not "finish", which has not been measured yet.
+    assert set(over.times) == {"resolve_ms", "redirect_ms", "move_ms", "pause_ms", "tries"}
+    assert not waited.times
     assert model(root).wait("gone", 5).gone
 
 
@@ -218,6 +221,18 @@ def test_status_of_both_cores(root: Path) -> None:
     assert cast(dict[str, float], document["times"])["redirect_ms"] == 40.0
     assert going.since == pytest.approx(time.time() - time.monotonic() + 1.5, abs=0.1)
     assert (found[1].model, found[1].since) == ("native", None)
+
+
+def test_a_change_under_way_has_no_length_yet(root: Path) -> None:
+    add(root, "fix", transition="1", phase="applying")
+    patches = Livepatches(root, ENGINE)
+    going = patches.get("fix")
+    assert going is not None
+    detail = model(root).detail(going)
+    assert (detail.tasks_ms, detail.transition_ms) == (None, None)
+    write(root / ENGINE / "fix/phase", "applied")
+    detail = model(root).detail(going)
+    assert (detail.tasks_ms, detail.transition_ms) == (0.7, 40.7)
 
 
 def test_status_tells_what_is_wrong(root: Path) -> None:

@@ -125,7 +125,7 @@ class EngineModel(Model):
                 state = _read_again(descriptor)
                 passed = time.monotonic() - began
                 if state != "1":
-                    return Wait(True, state is None, 0, passed)
+                    return Wait(True, state is None, 0, passed, self._times(name))
                 if passed >= seconds:
                     return Wait(False, False, 0, passed)
                 poll.poll(1000 * min(LOOK, seconds - passed))
@@ -167,18 +167,22 @@ class EngineModel(Model):
             forced=self.was_forced(name),
             direct=None if direct is None else direct == "1",
             counts={each: number(each) for each in COUNTS},
-            times=times(self.patches.attribute(name, "times") or ""),
+            times=self._times(name),
         )
+
+    def _times(self, name: str) -> dict[str, float]:
+        return times(self.patches.attribute(name, "times") or "")
 
 
 def times(text: str) -> dict[str, float]:
-    """The engine's ``times``: microseconds become ``WORD_ms``; a count stays one."""
+    """The engine's ``times``: microseconds become ``WORD_ms``; a count stays one. What comes after
+    the change of sides is left out until it is over."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         word, value = line.split()
         if word == "tries":
             found[word] = int(value)
-        else:
+        elif (word, value) != ("finish", "0"):
             found[f"{word}_ms"] = int(value) / 1000
     return found
 

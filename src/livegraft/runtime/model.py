@@ -11,7 +11,7 @@ import errno
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -121,13 +121,15 @@ class Detail:
 
     @property
     def tasks_ms(self) -> float | None:
-        """From the redirection's being in place until the last task had changed sides."""
-        return self.times.get("move_ms")
+        """From the redirection's being in place until the last task had changed sides; None before
+        that, or if it was not measured."""
+        under_way = self.phase in (Phase.APPLYING, Phase.UNDOING)
+        return None if under_way else self.times.get("move_ms")
 
     @property
     def transition_ms(self) -> float | None:
         """The redirection too."""
-        return self.times["redirect_ms"] + self.times["move_ms"] if self.times else None
+        return None if self.tasks_ms is None else self.times["redirect_ms"] + self.tasks_ms
 
 
 def detail_as_json(detail: Detail | None) -> dict[str, object]:
@@ -150,6 +152,8 @@ class Wait:
         gone: the patch is no longer applied.
         kicks: how often the change of sides was hastened.
         seconds: how long was waited.
+        times: as those of :class:`Detail`, if the model tells them when the transition ends: an
+            undone patch may be forgotten, and they with it, before they are asked for.
         signalled: tasks in the way were signalled.
         forced: what was in the way was forced to change sides.
     """
@@ -158,6 +162,7 @@ class Wait:
     gone: bool
     kicks: int
     seconds: float
+    times: Mapping[str, float] = field(default_factory=dict)
     signalled: bool = False
     forced: bool = False
 

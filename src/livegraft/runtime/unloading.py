@@ -14,7 +14,7 @@ from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, last_transition
-from livegraft.runtime.model import Detail, Model, Wait, model_of
+from livegraft.runtime.model import Model, Wait, model_of
 from livegraft.runtime.records import Operation
 from livegraft.runtime.stall import OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
@@ -37,9 +37,10 @@ class Unloaded:
         model: the consistency model that it had.
         state: unloaded; transition only if the caller wanted to leave it waiting; disabled if a
             transition was forced, for then the module stays.
-        transition_ms: from the kernel's "starting" to its "complete", by the log; None if the log
-            does not tell, or there was none because it was disabled already.
-        tasks_ms: the part of that until the last task had changed sides, if the log tells.
+        transition_ms: from the kernel's "starting" to its "complete", by the log; of the engine,
+            until the last task had changed sides, by its clock; where neither tells any more, as
+            ``wait_ms``. None if it is not complete, or there was none because it was disabled.
+        tasks_ms: the part of that until the last task had changed sides, if log or engine tell.
         wait_ms: from the order to undo until that was seen to be complete: the system is
             consistent.
         unloadable_ms: from the order until nothing in the kernel referred to the patch any more;
@@ -173,7 +174,6 @@ class _Attempt:
     ours: bool = False
     began: float = 0.0
     unloadable_ms: float | None = None
-    detail: Detail | None = None
     forced: bool = False
 
     def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Unloaded:
@@ -233,8 +233,6 @@ class _Attempt:
                 "somebody else has turned it on again while it was being undone",
                 "unload it again",
             )
-        if patch is not None:
-            self.detail = self.chosen.detail(patch)
         with progress.step("remove"):
             began = time.monotonic()
             became = self._remove(waited.forced)
@@ -268,21 +266,25 @@ class _Attempt:
             return self._remove()
 
     def _answer(self, became: PatchState, waited: Wait, remove_ms: float = 0.0) -> Unloaded:
-        detail = self.detail
         spent = None
         if became is not PatchState.TRANSITION:
             spent = last_transition(self.log, self.name, Direction.UNPATCHING)
+        transition_ms = tasks_ms = waited.times.get("move_ms")
+        if spent is not None:
+            transition_ms, tasks_ms = spent.milliseconds, spent.tasks_milliseconds
+        elif transition_ms is None and waited.finished and waited.seconds:  # 0: disabled already
+            transition_ms = round(waited.seconds * 1000, 3)
         return Unloaded(
             name=self.name,
             model=self.chosen.name,
             state=became,
-            transition_ms=spent.milliseconds if spent else detail.tasks_ms if detail else None,
-            tasks_ms=spent.tasks_milliseconds if spent else detail.tasks_ms if detail else None,
+            transition_ms=transition_ms,
+            tasks_ms=tasks_ms,
             wait_ms=waited.seconds * 1000,
             unloadable_ms=self.unloadable_ms,
             remove_ms=remove_ms,
             kicks=waited.kicks,
             forced=waited.forced or self.forced,
             signalled=waited.signalled,
-            times=detail.times if detail else {},
+            times=waited.times,
         )
