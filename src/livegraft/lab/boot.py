@@ -21,7 +21,7 @@ from livegraft.lab.direct import startable
 from livegraft.lab.guest import BOOT_SECONDS, Guest, lost
 from livegraft.lab.image import Image, archive, recipe
 from livegraft.lab.modules import ModuleFolder, canonical
-from livegraft.lab.qemu import Accelerator, Machine, Qemu
+from livegraft.lab.qemu import Accelerator, Firmware, Machine, Qemu
 from livegraft.progress import SILENT, Progress
 
 CHANNEL_MODULES = ("virtio_pci", "virtio_console")
@@ -39,6 +39,7 @@ def boot(
     memory_mib: int = 1024,
     cpus: int = 2,
     cpu: str = "max",
+    firmware: Firmware | None = None,
     timeout: float = BOOT_SECONDS,
     accelerator: Accelerator | None = None,
     cache: Cache | None = None,
@@ -56,6 +57,7 @@ def boot(
         memory_mib: MiB of memory; the file system is part of it.
         cpus: number of processors.
         cpu: QEMU's model of them: what it lacks and is vulnerable to decides what the kernel does.
+        firmware: UEFI firmware that starts the kernel, as it is on the disk.
         timeout: seconds until the agent has to be up.
         accelerator: by default KVM if it works here (which is tried once), else emulation.
         cache: where images are kept.
@@ -71,10 +73,10 @@ def boot(
     channel_modules = folder.closure(CHANNEL_MODULES)
     wanted = [name for name in folder.closure(load) if name not in channel_modules]
     archives = _archives(Image(image), cache, progress)
-    kernel = startable(vmlinuz, cache)
+    kernel = startable(vmlinuz, cache) if firmware is None else vmlinuz
     if accelerator is None:
         accelerator = acceleration.best(vmlinuz, modules, cache, progress)
-    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline)
+    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline, firmware)
     name = folder.folder.name
     with progress.step("boot guest"), _initial_files(archives) as stream:
         cpio = CpioWriter(stream)

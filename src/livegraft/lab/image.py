@@ -52,6 +52,8 @@ class Image(StrEnum):
     """busybox."""
     PYTHON = "python"
     """busybox, e2fsprogs, Python 3 with most of its standard library."""
+    OPENSSL = "openssl"
+    """The same, and openssl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,14 @@ class Recipe:
 
 def recipe(image: Image) -> Recipe:
     """The recipe of an image."""
-    table = tomllib.loads(_resource("images.toml").decode())[image]
-    return Recipe(tuple(table["packages"]), tuple(table["leave_out"]), table.get("python"))
+    tables = tomllib.loads(_resource("images.toml").decode())
+    table = tables[image]
+    base = recipe(Image(table["extends"])) if "extends" in table else Recipe((), (), None)
+    return Recipe(
+        (*base.packages, *table["packages"]),
+        (*base.leave_out, *table["leave_out"]),
+        table.get("python", base.python),
+    )
 
 
 def archive(image: Image, cache: Cache, progress: Progress = SILENT) -> Path:

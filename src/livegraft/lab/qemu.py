@@ -51,6 +51,27 @@ class Accelerator(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Firmware:
+    """UEFI firmware, in place of QEMU's own start of a kernel.
+
+    Args:
+        code: the program (``OVMF_CODE_4M.fd``).
+        variables: its variables, with Secure Boot's keys; what the guest changes is forgotten.
+    """
+
+    code: Path
+    variables: Path
+
+    def arguments(self) -> list[str]:
+        """QEMU's arguments."""
+        drive = "if=pflash,format=raw"
+        return [
+            *("-drive", f"{drive},unit=0,readonly=on,file={self.code}"),
+            *("-drive", f"{drive},unit=1,snapshot=on,file={self.variables}"),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the guest's machine is made of.
 
@@ -61,6 +82,7 @@ class Machine:
         cpus: number of processors.
         cpu: QEMU's model of them.
         command_line: added to :data:`COMMAND_LINE`.
+        firmware: starts the kernel, if it is not to be started directly.
     """
 
     kernel: Path
@@ -69,6 +91,7 @@ class Machine:
     cpus: int = 2
     cpu: str = "max"
     command_line: str = ""
+    firmware: Firmware | None = None
 
     def arguments(self, initrd: int, console: int, channel: int) -> list[str]:
         """QEMU's arguments.
@@ -79,6 +102,7 @@ class Machine:
             channel: descriptor of a connected socket.
         """
         return [
+            *(self.firmware.arguments() if self.firmware else ()),
             *("-accel", self.accelerator, "-machine", "pc", "-cpu", self.cpu),
             *("-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
