@@ -65,6 +65,18 @@ def with_manifest(module: Path, kernel_id: str, target_id: str, release: str) ->
     return out.read_bytes()
 
 
+def _make_modules(kernel: Kernel, folder: Path) -> None:
+    shutil.copytree(ROOT / "tests/guest/runtime_modules", folder)
+    run(
+        [
+            *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
+            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={FIX}", "modules"),
+        ]
+    )
+    for path in folder.glob("*.ko"):
+        run(["strip", "--strip-debug", path])
+
+
 @contextmanager
 def booted(
     kernel: Kernel,
@@ -76,20 +88,13 @@ def booted(
 
     Args:
         kernel: what it boots.
-        folder: a new one, where the modules are built.
+        folder: a new one, where the modules are built; or that of another guest, for the same ones.
         more: other files for it.
         cmdline: added to the kernel's command line.
     """
     folder = folder / "lgt"
-    shutil.copytree(ROOT / "tests/guest/runtime_modules", folder)
-    run(
-        [
-            *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
-            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={FIX}", "modules"),
-        ]
-    )
-    for path in folder.glob("*.ko"):
-        run(["strip", "--strip-debug", path])
+    if not folder.exists():
+        _make_modules(kernel, folder)
     note = header.parse((folder / "lgt_target.ko").read_bytes())
     target_id = build_id(bytes(note.section_data(".note.gnu.build-id") or b""))
     assert target_id is not None

@@ -59,9 +59,15 @@ def states(guest: Guest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def crashed(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the modules of both guests are built: what is built twice has another build ID."""
+    return tmp_path_factory.mktemp("built")
+
+
+@pytest.fixture(scope="module")
+def crashed(one_kernel: Kernel, built: Path) -> dict[str, bytes]:
     """What a machine had on its disk when it went down with a patch loaded at boot."""
-    with booted(one_kernel, tmp_path_factory.mktemp("first")) as guest:
+    with booted(one_kernel, built) as guest:
         guest.check(["mkdir", "-p", "/var/lib"])
         # Nothing unasked.
         assert verb(guest, "boot")[1]["patches"] == []
@@ -94,11 +100,8 @@ def crashed(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.fixture(scope="module")
-def guest(
-    one_kernel: Kernel, crashed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Guest]:
-    folder = tmp_path_factory.mktemp("second")
-    with booted(one_kernel, folder, crashed, "livegraft=off") as guest:
+def guest(one_kernel: Kernel, crashed: dict[str, bytes], built: Path) -> Iterator[Guest]:
+    with booted(one_kernel, built, crashed, "livegraft=off") as guest:
         yield guest
 
 

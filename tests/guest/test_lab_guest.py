@@ -134,7 +134,8 @@ def test_the_log_is_that_of_the_kernel(guest: Guest) -> None:
 
 def test_the_runtime_runs_in_the_guest(guest: Guest) -> None:
     result = guest.run(["python3", "-m", "livegraft.runtime", "status"])
-    assert (result.status, result.text) == (0, "no live patch is loaded")
+    first = result.text.splitlines()[0]
+    assert (result.status, first) == (0, "no live patch is loaded")
     # Compiled beforehand: nothing was left to be compiled, and written, in the guest.
     folder = "/usr/lib/livegraft/livegraft"
     if sys.version_info[:2] == (3, 11):

@@ -353,7 +353,7 @@ def test_not_root(guest: Guest) -> None:
         result: Result = guest.python(code, *arguments)
         assert result.status == 1
         assert b"not root" in result.stderr
-    assert guest.python(code, "status").text == "no live patch is loaded"
+    assert guest.python(code, "status").text.splitlines()[0] == "no live patch is loaded"
 
 
 def test_module_loading_switched_off(guest: Guest) -> None:
