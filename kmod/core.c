@@ -220,6 +220,7 @@ void lg_finish(void)
 	if (!patch)
 		return;
 	lg_unfinished = NULL;
+	lg_await_told();
 	lg_drop_goal();
 	lg_forget_notices();
 	lg_hasten_begin();

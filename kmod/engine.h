@@ -283,6 +283,7 @@ struct lg_way {
 #define LG_NOTICED_BIT		41	/* it has a struct lg_notice */
 #define LG_SIGNALLED_BIT	42	/* it was signalled */
 #define LG_INSIDE_BIT		43	/* model stop: the last look has found it in the way */
+#define LG_TOLD_BIT		44	/* what the signal made of its system call is counted */
 
 static inline bool lg_flag(const struct task_struct *task, unsigned int bit)
 {
@@ -418,6 +419,7 @@ void lg_tasks_exit(void);
 
 /* urge.c */
 void lg_urge(bool signals);
+void lg_await_told(void);
 void lg_forget_notices(void);
 void lg_await_notices(void);
 

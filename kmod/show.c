@@ -105,19 +105,28 @@ static ssize_t signal_store(struct kobject *kobj, struct kobj_attribute *attr, c
 	return lg_act(kobj, lg_signal, count);
 }
 
+/* When all tasks have moved, the last that were signalled may not have told yet: lg_finish(). */
+static ssize_t lg_show_count(const atomic_t *count, char *buf)
+{
+	mutex_lock(&lg_mutex);
+	lg_finish();
+	mutex_unlock(&lg_mutex);
+	return sysfs_emit(buf, "%d\n", atomic_read(count));
+}
+
 static ssize_t signalled_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%d\n", atomic_read(&lg_patch_of(kobj)->signalled));
+	return lg_show_count(&lg_patch_of(kobj)->signalled, buf);
 }
 
 static ssize_t interrupted_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%d\n", atomic_read(&lg_patch_of(kobj)->interrupted));
+	return lg_show_count(&lg_patch_of(kobj)->interrupted, buf);
 }
 
 static ssize_t restarted_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%d\n", atomic_read(&lg_patch_of(kobj)->restarted));
+	return lg_show_count(&lg_patch_of(kobj)->restarted, buf);
 }
 
 static ssize_t force_store(struct kobject *kobj, struct kobj_attribute *attr, const char *buf,

@@ -38,15 +38,24 @@ static LIST_HEAD(lg_notices);
 #define LG_HELD		(HZ / 5)
 static DECLARE_WAIT_QUEUE_HEAD(lg_held);
 
+/* How long the end of a change waits for tasks that were signalled and run to user mode. */
+#define LG_TELLING	(HZ / 5)
+static DECLARE_WAIT_QUEUE_HEAD(lg_told);
+
 /*
  * What user space sees of a signal that was none. get_signal() runs task work first, when the
  * system call's result stands in the saved registers: EINTR goes to user space as it is, the
- * others make the kernel start the call again (arch_do_signal_or_restart()).
+ * others make the kernel start the call again (arch_do_signal_or_restart()). That is seen once, at
+ * the first arrival, whoever has moved the task: as soon as it was out of the old code on its way
+ * here, a pass may have.
  */
 static void lg_count_interruption(struct lg_patch *patch)
 {
 	struct pt_regs *regs = task_pt_regs(current);
 
+	if (!lg_flag(current, LG_SIGNALLED_BIT) || lg_flag(current, LG_TOLD_BIT))
+		return;
+	lg_set_flag(current, LG_TOLD_BIT, true);
 	if (syscall_get_nr(current, regs) == -1)
 		return;
 	switch (syscall_get_error(current, regs)) {
@@ -78,6 +87,8 @@ static void lg_arrived(struct callback_head *work)
 	rcu_read_lock();
 	preempt_disable();
 	goal = rcu_dereference(lg_goal);
+	if (goal)
+		lg_count_interruption(goal->patch);
 	if (goal && lg_side(current) != goal->side) {
 		by_task = goal->model->by_task;
 		left = goal->model == &lg_hybrid ?
@@ -85,11 +96,11 @@ static void lg_arrived(struct callback_head *work)
 		       !(current->flags & PF_EXITING) && lg_leaves(goal);
 		if (left && by_task)
 			lg_set_flag(current, LG_SIDE_BIT, goal->side);
-		if (left && signalled)
-			lg_count_interruption(goal->patch);
 	}
 	preempt_enable();
 	rcu_read_unlock();
+	if (signalled)
+		wake_up(&lg_told);
 	if (left && by_task)
 		lg_came();
 	else if (left)
@@ -180,6 +191,30 @@ void lg_urge(bool signals)
 		}
 	}
 	read_unlock(&tasklist_lock);
+}
+
+/* Under lg_mutex, which the list needs. */
+static bool lg_all_told(void)
+{
+	struct lg_notice *notice;
+
+	list_for_each_entry(notice, &lg_notices, list)
+		if (READ_ONCE(notice->task->__state) == TASK_RUNNING &&
+		    lg_flag(notice->task, LG_SIGNALLED_BIT) && !lg_flag(notice->task, LG_TOLD_BIT))
+			return false;
+	return true;
+}
+
+/**
+ * lg_await_told() - wait for what signals did, before the change is over
+ *
+ * Tasks were moved as soon as they were out of the old code; what the signal has made of their
+ * system call shows some instructions later. Waits only for those that run, and not for long: none
+ * is in the way of anything but the count. Under lg_mutex, while the goal is still there.
+ */
+void lg_await_told(void)
+{
+	wait_event_idle_timeout(lg_told, lg_all_told(), LG_TELLING);
 }
 
 /**
