@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+deb12-amd64").split()
 """The first is the one that most tests take."""
 
@@ -15,3 +17,16 @@ FLAVOURS = os.environ.get(
 ).split()
 """Kernels of other flavours, which one test builds for and boots. Those with real-time patches have
 to be old enough for mirrors to have their source package."""
+
+REAL_TIME = "-rt-"
+
+
+def flavours() -> list[object]:
+    """Parameters of a test: ``FLAVOURS``, those with real-time patches for ``make soak`` alone.
+
+    Their source is another one, which takes a minute to be fetched and patched.
+    """
+    return [
+        pytest.param(each, marks=[pytest.mark.soak] if REAL_TIME in each else [])
+        for each in FLAVOURS
+    ]

@@ -69,6 +69,7 @@ def test_the_sample_fix_is_shown_on_a_kernel_of_ones_choice(tmp_path: Path) -> N
     assert "the mark is gone" in report
 
 
+@pytest.mark.soak  # another two sources are fetched and unpacked
 def test_without_the_bug_another_pair_or_the_sample_is_shown_and_told(tmp_path: Path) -> None:
     """What the archive no longer has: the report says which fix is shown instead."""
     status, report = demo(tmp_path, "--pair", RELEASE, "6.1.9999-1", "6.1.9999-2")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.releases import FLAVOURS, RELEASES
+from tests.releases import REAL_TIME, RELEASES, flavours
 
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
@@ -26,10 +26,8 @@ EXPECTED = (
 )
 """What the kernel says of any module that is not its own."""
 
-REAL_TIME = "-rt-"
 
-
-@pytest.mark.parametrize("release", [*RELEASES, *FLAVOURS])
+@pytest.mark.parametrize("release", [*RELEASES, *flavours()])
 def test_it_loads_and_unloads(release: str, engine: Callable[[Kernel], Path]) -> None:
     kernel = prepare(release)
     with boot(kernel.vmlinuz, kernel.modules) as guest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.releases import FLAVOURS
+from tests.releases import flavours
 
 from livegraft import pipeline
 from livegraft.errors import PackageMissing, UnknownRelease
@@ -28,7 +28,7 @@ uname -v
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=flavours())
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     try:
         return prepare(str(request.param))
