@@ -10,6 +10,7 @@
 # make bench   measure what the README claims (bench-compare: comparing alone, with its plot)
 # make golden  compile the pairs of other architectures anew (needs their cross compilers)
 # make fuzz    fuzz the reading and comparing of objects (FUZZ_SECONDS=600)
+# make deb     the Debian packages livegraft-runtime and livegraft, into build/deb
 # make lint    ruff and mypy; make man: the manual page; make reference: pages of docs/reference;
 #              make example: the extracted live patch of docs/example
 MAKEFLAGS += --no-builtin-rules
@@ -22,7 +23,7 @@ CYCLES ?= 1000
 FLAVOURS ?= 6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64 \
 	6.12.117+deb12-cloud-amd64 6.12.107+deb12-rt-amd64
 
-.PHONY: soak setup demo test flavours golden fuzz bench bench-compare lint man reference example lock clean
+.PHONY: deb soak setup demo test flavours golden fuzz bench bench-compare lint man reference example lock clean
 setup:
 	@setup/setup.sh
 
@@ -31,7 +32,7 @@ demo: setup
 		$(if $(MODEL),--model $(MODEL))
 
 test:
-	@setup/setup.sh setup/debian-packages-tests
+	@setup/setup.sh setup/debian-packages-tests setup/debian-packages-deb
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # New inputs go to build/fuzz; one that fails is kept there too, and belongs into tests/fuzz/corpus.
@@ -51,7 +52,7 @@ flavours:
 		tests/guest/test_flavours.py
 
 soak:
-	@setup/setup.sh setup/debian-packages-tests
+	@setup/setup.sh setup/debian-packages-tests setup/debian-packages-deb
 	@$(PYTHON) -m pytest -m soak
 	@$(PYTHON) -m tests.soak.run $(SOAK)
 	@$(PYTHON) -m tests.soak.run --shipped --cycles $(CYCLES)
@@ -62,6 +63,10 @@ bench: setup
 # Renews the plot of docs/compare-speed.md.
 bench-compare: setup
 	@$(PYTHON) -m benchmarks.bench --only compare --plot docs/compare-speed.svg
+
+deb:
+	@setup/setup.sh setup/debian-packages-deb
+	@setup/make-deb.sh
 
 lint: setup
 	@.venv/bin/ruff check .

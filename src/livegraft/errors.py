@@ -97,6 +97,18 @@ class UsageError(LivegraftError):
     exit_code = Exit.USAGE
 
 
+class NotInstalled(LivegraftError):
+    """What was asked for is not part of the runtime, and only that is installed.
+
+    Args:
+        subject: the verb, or its option.
+    """
+
+    def __init__(self, subject: str) -> None:
+        problem = "is part of the package livegraft, and only livegraft-runtime is installed"
+        super().__init__(subject, problem, "apt-get install livegraft")
+
+
 class NothingChanged(LivegraftError):
     """There is nothing to patch: the fix changes no code."""
 

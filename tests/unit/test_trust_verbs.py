@@ -18,7 +18,7 @@ from tests.keys import Authority, Person, person
 from tests.unit.test_runtime_payload import module
 from tests.unit.test_trusting import PATCH, check, decide, names, review, sign
 
-from livegraft.cli import main
+from livegraft.cli import main, verify
 from livegraft.errors import ModuleError
 from livegraft.runtime import trusting
 from livegraft.trust.signing import Key
@@ -251,7 +251,7 @@ def test_verify_by_the_runtime_alone(patch: Path, author: Person, root: Path) ->
 def test_the_runtime_alone_builds_nothing(
     patch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "livegraft.module", None)
+    monkeypatch.setattr(verify, "is_whole", lambda: False)
     assert main.main(["verify", str(patch), "--rebuild", "--fix", "x.patch", "--json"]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
-    assert "only its runtime is installed" in error["message"]
+    assert (error["kind"], error["remedy"]) == ("NotInstalled", "apt-get install livegraft")

@@ -10,7 +10,7 @@ from typing import Any
 
 from livegraft.cli import target
 from livegraft.cli.paint import Paint, fields, size, table
-from livegraft.cli.verb import Answer, Context, Verb
+from livegraft.cli.verb import Answer, Context, Verb, is_whole
 from livegraft.errors import Exit
 from livegraft.runtime.wording import signatures
 
@@ -21,15 +21,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
-    """Read the module."""
+    """Read the module; compare its manifest with its code if the package can."""
     (patch,) = target.files([arguments.patch], "a live patch module")
-    from livegraft.module.inspect import inspect_bytes
     from livegraft.runtime import trusting
 
-    data = patch.read_bytes()
-    document = inspect_bytes(data, str(patch)).as_json()
+    whole = is_whole()
+    if whole:
+        from livegraft.module.inspect import inspect_bytes
+
+        data = patch.read_bytes()
+        document = inspect_bytes(data, str(patch)).as_json()
+    else:
+        from livegraft.runtime.describing import describe
+        from livegraft.runtime.payload import Payload
+
+        payload = Payload.read(patch)
+        data, document = payload.data, describe(payload)
     found = trusting.examine(patch, data).signatures
-    document |= {"signatures": [each.as_json() for each in found]}
+    document |= {"signatures": [each.as_json() for each in found], "compared": whole}
     return Answer(document, _text(document, context.paint))
 
 
@@ -62,6 +71,8 @@ def _text(document: Mapping[str, Any], paint: Paint) -> str:
         counts = [(name, str(count)) for name, count in document["relocations"].items()]
         lines += ["", table(("RESOLVED IN", "LIVEPATCH RELOCATIONS"), counts, paint)]
     lines += [f"{paint.warning('warning:')} {warning}" for warning in document["warnings"]]
+    if not document["compared"]:
+        lines += ["the manifest's word: comparing it with the code takes the package livegraft"]
     return "\n".join(lines)
 
 
@@ -93,7 +104,8 @@ Show what a built live patch holds: the kernel it is for, the objects and functi
 their positions among symbols of the same name, its livepatch relocations, the SHA-256 of the fix
 and what that is known by (CVE ids, upstream commits), the versions of livegraft and of the
 compiler, and who has signed it. It is read from the manifest in the module and checked against the
-module itself; a module in which the two disagree is an error.
+module itself, where more of livegraft is installed than the runtime; a module in which the two
+disagree is an error.
 
 Whether a signature holds is said by the certificates that this machine trusts: see 'livegraft
 verify'.""",

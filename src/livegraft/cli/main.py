@@ -19,7 +19,7 @@ from typing import TextIO
 
 from livegraft.cli.paint import Paint, wants_colour
 from livegraft.cli.progress import shown
-from livegraft.cli.verb import RUNNING, Answer, Context, Verb
+from livegraft.cli.verb import RUNTIME, Answer, Context, Verb
 from livegraft.errors import Exit
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -76,7 +76,7 @@ def _run(verb: Verb, arguments: argparse.Namespace, paint: Paint) -> Answer:
     progress = shown(
         quiet=arguments.quiet,
         verbose=arguments.verbose,
-        may_draw=verb.name not in RUNNING,
+        may_draw=verb.name not in RUNTIME,
         colour=not arguments.no_colour,
     )
     try:

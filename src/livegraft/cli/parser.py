@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from livegraft.cli.paint import terminal_columns
-from livegraft.cli.verb import MAKING, OTHER, RUNNING, SUMMARIES, Verb, load
+from livegraft.cli.verb import MAKING, OTHER, RUNNING, SUMMARIES, Verb, is_whole, load, present
 from livegraft.errors import UsageError
 
 PROGRAM = "livegraft"
@@ -55,11 +55,11 @@ def version() -> str:
         return "unknown"
 
 
-def build(filled: Sequence[str] = tuple(SUMMARIES)) -> tuple[Parser, dict[str, Verb]]:
+def build(filled: Sequence[str] | None = None) -> tuple[Parser, dict[str, Verb]]:
     """The command line's parser.
 
     Args:
-        filled: the verbs that may be asked for.
+        filled: the verbs that may be asked for; all that are installed by default.
 
     Returns:
         The parser, and the verbs that were imported for it.
@@ -75,7 +75,7 @@ def build(filled: Sequence[str] = tuple(SUMMARIES)) -> tuple[Parser, dict[str, V
     _add_global(root, top=True)
     choices = root.add_subparsers(dest="verb", metavar="VERB", help=argparse.SUPPRESS)
     verbs = {}
-    for name in filled:
+    for name in present() if filled is None else filled:
         verb = verbs[name] = load(name)
         parser = choices.add_parser(
             name,
@@ -166,9 +166,12 @@ def _epilog() -> str:
         lines = [f"  {name.ljust(width)}{text}" for name, text in verbs.items()]
         return "\n".join([f"{title}:", *lines])
 
+    making = "making live patches"
+    if not is_whole():
+        making += " (but for 'inspect', in the package livegraft, which is not installed)"
     return "\n\n".join(
         (
-            block("making live patches", MAKING),
+            block(making, MAKING),
             block("on the running kernel", RUNNING),
             block("other", OTHER),
             f"'{PROGRAM} VERB --help' shows a verb's arguments, an example and its exit codes.",

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from livegraft.cli.paint import Paint
-from livegraft.errors import Exit
+from livegraft.errors import Exit, NotInstalled
 from livegraft.progress import Progress
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ RUNNING = {
 """Verbs that act on the running kernel, with nothing but Python's standard library."""
 
 OTHER = {"completion": "print a shell's completion script"}
+
+RUNTIME = frozenset((*RUNNING, *OTHER, "inspect"))
+"""Verbs of the runtime alone: Debian's package livegraft-runtime holds these and no others."""
 
 SUMMARIES: Mapping[str, str] = MAKING | RUNNING | OTHER
 """Every verb with its line in ``livegraft --help``, so that help imports none of them."""
@@ -148,12 +151,28 @@ COMMON_EXITS: Mapping[IntEnum, str] = {
 }
 
 
+def is_whole() -> bool:
+    """Whether more of the package is installed than its runtime."""
+    return Path(__file__).parents[1].joinpath("pipeline.py").exists()
+
+
+def present() -> tuple[str, ...]:
+    """The verbs that are installed."""
+    whole = is_whole()
+    return tuple(name for name in SUMMARIES if whole or name in RUNTIME)
+
+
 def load(name: str) -> Verb:
     """Import one verb.
 
     Args:
         name: a key of :data:`SUMMARIES`.
+
+    Raises:
+        NotInstalled: only the runtime is installed, and the verb is none of it.
     """
+    if name not in RUNTIME and not is_whole():
+        raise NotInstalled(f"livegraft {name}")
     verb = import_module(f"livegraft.cli.{MODULES.get(name, name)}").VERB
     assert isinstance(verb, Verb)
     return verb

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from livegraft.cli import target
-from livegraft.cli.verb import Answer, Context, Verb
-from livegraft.errors import Exit, PatchError, UsageError
+from livegraft.cli.verb import Answer, Context, Verb, is_whole
+from livegraft.errors import Exit, NotInstalled, UsageError
 from livegraft.runtime import commandline
 from livegraft.runtime.verifying import verify
 
@@ -37,13 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
     """Check the signatures, and the manifest and the bytes if the package can."""
-    whole = find_spec("livegraft.module") is not None
+    whole = is_whole()
     if arguments.rebuild != bool(arguments.fix):
         given, missing = ("--rebuild", "--fix FIX") if arguments.rebuild else ("--fix", "--rebuild")
         raise UsageError(given, f"needs {missing}", "the module names its fix by SHA-256 only")
     if arguments.rebuild and not whole:
-        problem = "needs the whole of livegraft, and only its runtime is installed"
-        raise PatchError("verify --rebuild", problem, "apt-get install livegraft")
+        raise NotInstalled("livegraft verify --rebuild")
     verified = verify(arguments.patch, trusted=arguments.trusted)
     if whole:
         from livegraft.module.inspect import inspect_bytes

@@ -7,6 +7,7 @@ encoding and any line end survives.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,10 @@ from typing import Any
 from livegraft.errors import FixError
 
 DEV_NULL = "/dev/null"
-_SYMLINK_OR_SUBMODULE = ("120000", "160000")
+_SYMLINK_OR_SUBMODULE = re.compile(r"^(?:[a-z ]*mode|index \S+) (?:120000|160000)$", re.MULTILINE)
+"""In the lines before the names of the files."""
+
+_BINARY = re.compile(r"^GIT binary patch\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ def parse_diff(data: bytes, subject: str) -> tuple[FileDiff, ...]:
         ) from error
     _check_complete(parsed, text.split("\n"), subject)
     files = tuple(_file(patched, subject) for patched in parsed)
+    if _BINARY.search(text):  # unidiff 0.7.3 leaves such a file out
+        raise FixError(subject, "holds a binary change", "leave it out of the fix")
     if not any(file.hunks or file.moved or None in (file.old, file.new) for file in files):
         raise FixError(
             subject,
@@ -131,12 +137,12 @@ def _file(patched: Any, subject: str) -> FileDiff:
     name = new or old or DEV_NULL
     if patched.is_binary_file:
         raise FixError(f"{subject}: {name}", "is a binary change", "leave it out of the fix")
-    if {patched.source_mode, patched.target_mode}.intersection(_SYMLINK_OR_SUBMODULE):
+    said = "".join(patched.patch_info or ())
+    if _SYMLINK_OR_SUBMODULE.search(said):
         raise FixError(
             f"{subject}: {name}", "is a symbolic link or a submodule", "leave it out of the fix"
         )
     hunks = tuple(_hunk(number, hunk) for number, hunk in enumerate(patched, 1))
-    said = "".join(patched.patch_info or ())
     return FileDiff(old, new, hunks, "\nrename from " in said, "\ncopy from " in said)
 
 
