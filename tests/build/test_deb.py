@@ -137,7 +137,7 @@ def test_debian_s_libraries_build_the_same_patch(unpacked: Path, tmp_path: Path)
         if which == "debian":
             done = command(unpacked, *words, "-o", tmp_path / which / "sample.ko")
         else:
-            own = [ROOT / ".venv/bin/python", "-m", "livegraft.cli.main", *words]
+            own: list[str | Path] = [ROOT / ".venv/bin/python", "-m", "livegraft.cli.main", *words]
             done = subprocess.run(
                 [*own, "-o", tmp_path / which / "sample.ko"],
                 capture_output=True,

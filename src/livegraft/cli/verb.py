@@ -29,6 +29,7 @@ MAKING = {
     "compare": "compare two object files function by function",
     "inspect": "show what a live patch module holds",
     "sign": "vouch for a live patch with a key",
+    "package": "put a live patch into a Debian package",
     "engine": "build the kernel module that the models beside native need",
     "try": "load a live patch in a virtual machine and run a script there",
     "survey": "build and try live patches for all that differs between two kernel sources",
