@@ -12,6 +12,7 @@ import pytest
 
 from livegraft.cli import shells, tree
 from livegraft.cli.verb import SUMMARIES
+from livegraft.runtime.installed import PLACE
 
 COMPLETE = """
 source "$1"; shift
@@ -72,6 +73,42 @@ def bash(scripts: dict[str, Path], cache: Path, *words: str) -> set[str]:
 )
 def test_bash(scripts: dict[str, Path], cache: Path, words: list[str], offered: set[str]) -> None:
     assert bash(scripts, cache, *words) == offered
+
+
+ASK = {
+    "zsh": """
+compdef() { : }
+compadd() { shift; print -l -- $@ }
+_arguments() { for one; do if [[ $one == *:NAME:* ]]; then eval ${${one##*:NAME:}[2,-2]}; fi; done }
+source $1
+_livegraft_verb $2
+""",
+    "fish": 'source $argv[1]; complete -C "livegraft $argv[2..] "',
+}
+"""What the shell offers for a patch's name."""
+
+
+@pytest.mark.parametrize("words", [("uninstall",), ("install", "--again")])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_installed_patches_are_offered(
+    shell: str, words: tuple[str, ...], scripts: dict[str, Path], tmp_path: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is missing: apt-get install {shell}")
+    for each in ("6.1.0-55-amd64/fix_a", "6.1.0-55-amd64/fix_b", "6.1.0-56-amd64/fix_c", ".new/x"):
+        (tmp_path / "patches" / each).mkdir(parents=True)
+    script = tmp_path / "script"
+    text = scripts[shell].read_text("utf-8")
+    assert f"/{PLACE}" in text
+    script.write_text(text.replace(f"/{PLACE}", str(tmp_path / "patches")), "utf-8")
+    if shell == "bash":
+        offered = bash({"bash": script}, tmp_path, *words, "")
+    else:
+        argv = [shell, "-c", ASK[shell], *(("zsh",) if shell == "zsh" else ()), script, *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+        offered = set(done.stdout.split())
+    assert {"fix_a", "fix_b", "fix_c"} <= offered
+    assert not offered & {"x", "6.1.0-55-amd64"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

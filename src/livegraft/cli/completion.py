@@ -28,7 +28,8 @@ VERB = Verb(
     name="completion",
     description="""\
 Print a script that completes verbs, options, files, the releases of prepared kernels and the
-names of loaded patches. The script is static: completing starts no program but 'ls'.""",
+names of loaded and of installed patches. The script is static: completing starts no program but
+'ls'.""",
     examples=(
         "livegraft completion bash > ~/.local/share/bash-completion/completions/livegraft",
         "livegraft completion fish > ~/.config/fish/completions/livegraft.fish",

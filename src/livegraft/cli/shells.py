@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from livegraft.cli.tree import Argument, Command, Kind, own_options, positionals
+from livegraft.runtime.installed import PLACE
 
 RELEASES = r'$(cd "${XDG_CACHE_HOME:-$HOME/.cache}/livegraft/kernel" 2>/dev/null && ls)'
 """The prepared kernels: one folder each in the cache."""
@@ -18,6 +19,9 @@ PATCHES = (
     f"cd /sys/kernel/livegraft 2>/dev/null && ls {ENGINE_FILES})"
 )
 """The loaded patches (Documentation/ABI/testing/sysfs-kernel-livepatch): one folder each."""
+
+INSTALLED = f"$(cd /{PLACE} 2>/dev/null && ls | while read -r one; do ls $one; done)"
+"""The installed patches: a folder for each kernel, with one for each patch."""
 
 HEADER = "# completion of livegraft for {shell}, made by 'livegraft completion {shell}'\n"
 
@@ -77,6 +81,7 @@ def _bash_complete(argument: Argument) -> str:
     words = {
         Kind.RELEASE: f'-W "{RELEASES}"',
         Kind.PATCH: f'-W "{PATCHES}"',
+        Kind.INSTALLED: f'-W "{INSTALLED}"',
         Kind.FILE: "-f",
         Kind.FOLDER: "-d",
         Kind.CHOICE: f"-W '{' '.join(argument.choices)}'",
@@ -132,6 +137,7 @@ def _zsh_specs(argument: Argument) -> list[str]:
         Kind.FOLDER: "_files -/",
         Kind.RELEASE: f"{{compadd -- {RELEASES}}}",
         Kind.PATCH: f"{{compadd -- {PATCHES}}}",
+        Kind.INSTALLED: f"{{compadd -- {INSTALLED}}}",
     }[argument.kind]
     # A colon would end the action.
     action = action.replace(":", "\\:")
@@ -178,6 +184,7 @@ def _fish_value(argument: Argument) -> str:
         "/livegraft/kernel 2>/dev/null)",
         Kind.PATCH: "(ls /sys/kernel/livepatch 2>/dev/null; "
         f"ls {ENGINE_FILES} /sys/kernel/livegraft 2>/dev/null)",
+        Kind.INSTALLED: f"(ls /{PLACE} 2>/dev/null | while read -l one; ls /{PLACE}/$one; end)",
         Kind.CHOICE: " ".join(argument.choices),
     }
     if argument.kind in places:

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     FOLDER = "folder"
     RELEASE = "release"
     PATCH = "patch"
+    INSTALLED = "installed"
 
 
 KINDS = {
@@ -42,6 +43,9 @@ KINDS = {
     "PATCHED.o": Kind.FILE,
 }
 """What a value is, by the name that help gives it."""
+
+NAMES_INSTALLED = ("install", "uninstall")
+"""Verbs whose NAME is that of an installed patch; that of the others is a loaded one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def commands() -> tuple[Command, ...]:
     shared = {action.dest for action in root._actions}
     choices = next(a for a in root._actions if isinstance(a, argparse._SubParsersAction)).choices
     return tuple(
-        Command(verb, SUMMARIES[name], tuple(_arguments(choices[name], shared)))
+        Command(verb, SUMMARIES[name], tuple(_arguments(choices[name], shared, name)))
         for name, verb in verbs.items()
     )
 
@@ -110,14 +114,14 @@ def shared_options() -> tuple[Argument, ...]:
     return tuple(_arguments(root, {action.dest for action in root._actions}))
 
 
-def _arguments(of: argparse.ArgumentParser, shared: set[str]) -> Iterator[Argument]:
+def _arguments(of: argparse.ArgumentParser, shared: set[str], verb: str = "") -> Iterator[Argument]:
     for action in of._actions:
         if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
             continue
         yield Argument(
             flags=tuple(action.option_strings),
             metavar=_metavar(action),
-            kind=_kind(action),
+            kind=_kind(action, verb),
             choices=tuple(str(choice) for choice in action.choices or ()),
             help=(action.help or "") % {"default": action.default, "prog": of.prog},
             required=_required(action),
@@ -142,12 +146,13 @@ def _metavar(action: argparse.Action) -> str:
     return action.dest.upper()
 
 
-def _kind(action: argparse.Action) -> Kind:
+def _kind(action: argparse.Action, verb: str) -> Kind:
     if action.nargs == 0:
         return Kind.NONE
     if action.choices:
         return Kind.CHOICE
-    return KINDS.get(_metavar(action), Kind.TEXT)
+    kind = KINDS.get(_metavar(action), Kind.TEXT)
+    return Kind.INSTALLED if kind is Kind.PATCH and verb in NAMES_INSTALLED else kind
 
 
 def own_options(command: Command) -> Sequence[Argument]:
