@@ -23,11 +23,22 @@ from tests.keys import Person
 from tests.unit.test_runtime_payload import manifest, payload
 
 from livegraft.errors import PatchError, TransitionTimeout, Untrusted
-from livegraft.runtime import commandline, history, identity, journal, loading, syscalls
+from livegraft.runtime import (
+    commandline,
+    history,
+    identity,
+    journal,
+    known,
+    loading,
+    state,
+    syscalls,
+    unloading,
+)
 from livegraft.runtime.livepatch import Livepatches, Mark
 from livegraft.runtime.model import Model, ModelName
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.records import MESSAGE_IDS, Operation, left
+from livegraft.runtime.state import PatchState
 from livegraft.trust import appended
 
 Fields = dict[str, list[str]]
@@ -69,7 +80,7 @@ def fields(data: bytes) -> Fields:
     return found
 
 
-def known() -> bytes:
+def content() -> bytes:
     document = manifest()
     document["fix"] |= {"cves": ["CVE-2026-1234", "CVE-2026-12345"], "upstream": ["ab" * 20]}
     return payload(document=document)
@@ -78,7 +89,7 @@ def known() -> bytes:
 @pytest.fixture
 def patch(tmp_path: Path) -> Path:
     path = tmp_path / "fix.ko"
-    path.write_bytes(known())
+    path.write_bytes(content())
     return path
 
 
@@ -117,6 +128,23 @@ def load(root: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         loading.load(path)
 
     return run
+
+
+@pytest.fixture
+def unload(root: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Unload the patch that was loaded, up to the kernel's part."""
+    parameters = root / "sys/module/livegraft_fix/parameters"
+    parameters.mkdir(parents=True)
+    (parameters / "livegraft").write_text(f"1:{'ef' * 32}")
+    (parameters / "fixes").write_text("CVE-2026-1234 CVE-2026-12345")
+    patches = Livepatches(short / "root")
+    model = SimpleNamespace(name=ModelName.NATIVE, patches=patches)
+    monkeypatch.setattr(unloading, "Livepatches", lambda: patches)
+    monkeypatch.setattr(unloading, "model_of", lambda *_, **__: cast(Model, model))
+    monkeypatch.setattr(state, "require_livepatch", lambda *_: None)
+    ended = SimpleNamespace(state=PatchState.UNLOADED)
+    monkeypatch.setattr(unloading._Attempt, "run", lambda *_: ended)
+    return lambda: unloading.unload("livegraft_fix")
 
 
 def test_a_load(
@@ -217,6 +245,66 @@ def test_an_unload_tells_what_the_module_said(root: Path, short: Path) -> None:
     assert found["MESSAGE"] == ["fix: unload under native: unloaded"]
     assert found["LIVEGRAFT_FIX_SHA256"] == ["ab" * 32]
     assert found["LIVEGRAFT_CVE"] == ["CVE-2026-1234"]
+    assert "LIVEGRAFT_MANIFEST_SHA256" not in found
+
+
+TOLD = ("FILE_SHA256", "MANIFEST_SHA256", "FIX_SHA256", "CVE", "UPSTREAM", "SIGNER")
+
+
+def test_an_unload_tells_what_its_load_did(
+    load: Callable[..., None],
+    unload: Callable[[], object],
+    journal_socket: Callable[[], Fields],
+    patch: Path,
+    author: Person,
+    root: Path,
+) -> None:
+    """The manifest and the signers too, which no loaded module tells."""
+    sign(patch, author)
+    load(patch)
+    loaded = journal_socket()
+    unload()
+    unloaded = journal_socket()
+    assert unloaded["LIVEGRAFT_OPERATION"] == ["unload"]
+    for name in TOLD:
+        assert unloaded[f"LIVEGRAFT_{name}"] == loaded[f"LIVEGRAFT_{name}"]
+    assert not list((root / known.PLACE).iterdir())
+
+
+def test_an_unload_knows_nothing_of_what_others_loaded(
+    load: Callable[..., None],
+    unload: Callable[[], object],
+    journal_socket: Callable[[], Fields],
+    patch: Path,
+    root: Path,
+) -> None:
+    """A module of the same name that came after the one that was loaded."""
+    load(patch)
+    journal_socket()
+    module = root / "sys/module/livegraft_fix"
+    module.rename(module.with_name("gone"))
+    shutil.copytree(module.with_name("gone"), module)
+    unload()
+    found = journal_socket()
+    assert found["LIVEGRAFT_FIX_SHA256"] == ["ef" * 32]
+    assert "LIVEGRAFT_MANIFEST_SHA256" not in found
+
+
+@pytest.mark.parametrize("how", ["no run", "others write", "a link"])
+def test_what_cannot_be_kept_is_not_known(how: str, root: Path) -> None:
+    """And is no reason for a load to fail."""
+    (root / "sys/module/fix").mkdir(parents=True)
+    place = root / known.PLACE
+    if how == "others write":
+        place.mkdir(parents=True)
+        place.chmod(0o777)
+    elif how == "a link":
+        place.parent.mkdir()
+        (root / "elsewhere").mkdir()
+        place.symlink_to(root / "elsewhere")
+    known.keep("fix", known.Known("ab" * 32), root)
+    assert known.of("fix", root) is None
+    known.forget("fix", root)
 
 
 def test_without_a_journal_syslog_is_told(root: Path, short: Path) -> None:

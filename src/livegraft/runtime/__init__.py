@@ -12,7 +12,8 @@ What a payload has to bring, so that the runtime can drive it:
 - the module parameters ``model`` (0444), ``livegraft`` (0444, ``1:<SHA-256 of the fix>``) and
   ``kick`` (0200), as kmod/README.md describes them.
 
-No state file is kept: the kernel says which patches are loaded, their parameters who built them.
+The kernel says which patches are loaded, their parameters who built them. Only what no module tells
+is kept in a file, for the record of an unload (:mod:`livegraft.runtime.known`).
 """
 
 from livegraft.runtime.blockers import Blocker

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 
 from livegraft.errors import PatchError, TransitionTimeout
@@ -13,6 +14,7 @@ from livegraft.runtime import (
     cold,
     identity,
     kernellog,
+    known,
     lock,
     records,
     redirections,
@@ -167,8 +169,9 @@ def load(
         record.path = path
         with progress.step("check"):
             record.payload = payload = Payload.read(path, foreign=foreign)
+            record.known = known.told_by(payload)
             trust = trusting.check(payload.path, payload.data, patches.root)
-            record.signers = trust.signers
+            record.known = replaced(record.known, signers=tuple(map(str, trust.signers)))
             the_model.accept(payload, options)
             patches.both[0].require_core()
             the_model.require()
@@ -176,7 +179,9 @@ def load(
         with urgently(), KernelLog() as log:
             attempt = _Attempt(the_model, payload, trust, found, patches, log, options)
             done = attempt.run(timeout, way, progress)
-        record.state = done.state
+        with undisturbed():  # it is loaded now, and stays
+            record.state = done.state
+            known.keep(payload.name, record.known, patches.root)
         return done
 
 

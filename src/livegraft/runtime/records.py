@@ -17,9 +17,9 @@ from pathlib import Path
 from livegraft.errors import Exit, LivegraftError, PatchError, TransitionTimeout
 from livegraft.runtime import identity, journal
 from livegraft.runtime.interruption import undisturbed
+from livegraft.runtime.known import Known
 from livegraft.runtime.livepatch import Mark
 from livegraft.runtime.payload import Payload
-from livegraft.trust.verification import Signer
 
 NOTICE, WARNING = 5, 4
 """``LOG_NOTICE`` and ``LOG_WARNING`` of syslog(3)."""
@@ -64,7 +64,7 @@ class Record:
         name: the patch; of a load, its file tells.
         path: the patch's file.
         payload: what was read from it.
-        signers: who has signed it.
+        known: what its file told, now or when it was loaded.
         mark: what a loaded patch says of itself.
         state: what it is in after that, if all went well.
     """
@@ -75,7 +75,7 @@ class Record:
     name: str = ""
     path: Path | None = None
     payload: Payload | None = None
-    signers: tuple[Signer, ...] = ()
+    known: Known | None = None
     mark: Mark | None = None
     state: str = ""
 
@@ -88,18 +88,13 @@ class Record:
             ("STATE", self.state),
             ("FILE", str(self.path or "")),
         ]
-        if self.payload is not None:
-            found.append(("FILE_SHA256", self.payload.sha256))
-            manifest = self.payload.manifest
-            if manifest is not None:
-                found.append(("MANIFEST_SHA256", manifest.sha256))
-                found.append(("FIX_SHA256", manifest.fix_sha256))
-                found += [("CVE", each) for each in manifest.cves]
-                found += [("UPSTREAM", each) for each in manifest.upstream]
-        if self.mark is not None:
-            found.append(("FIX_SHA256", self.mark.fix_sha256))
-            found += [("CVE", each) for each in self.mark.cves]
-        found += [("SIGNER", str(each)) for each in self.signers]
+        manifest = self.payload.manifest if self.payload else None
+        for tells in (manifest, self.mark):
+            if tells is not None:
+                found.append(("FIX_SHA256", tells.fix_sha256))
+                found += [("CVE", each) for each in tells.cves]
+        if self.known is not None:
+            found += self.known.fields()
         found += [("UID", str(os.getuid())), ("LOGINUID", _loginuid(self.root))]
         found.append(("KERNEL_RELEASE", os.uname().release))
         with suppress(PatchError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from livegraft.errors import PatchError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import records, state, syscalls
+from livegraft.runtime import known, records, state, syscalls
 from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
@@ -118,12 +118,15 @@ def unload(
     patches.require_core()
     state.require_livepatch(name, patches)
     the_model = model_of(name, kicks=kicks)
-    with records.left(Operation.UNLOAD, the_model.name, the_model.patches.root) as record:
-        record.name, record.mark = name, patches.mark(name)
+    root = the_model.patches.root
+    with records.left(Operation.UNLOAD, the_model.name, root) as record:
+        record.name, record.mark, record.known = name, patches.mark(name), known.of(name, root)
         with urgently(), KernelLog() as log:
             attempt = _Attempt(name, the_model, the_model.patches, log)
             done = attempt.run(timeout, way, progress)
         record.state = done.state
+        if done.state is PatchState.UNLOADED:
+            known.forget(name, root)
         return done
 
 
