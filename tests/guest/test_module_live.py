@@ -223,19 +223,24 @@ def undo(guest: Guest, action: str) -> list[float]:
 KICK = f"open('{PARAMETERS}/kick', 'w').write('1')"
 
 
-def test_a_kick_hastens_the_second_look(guest: Guest) -> None:
+def test_a_kick_hastens_the_second_look(kernel: Kernel, guest: Guest) -> None:
     """The core looks again a second later by itself, to the round (``klp_transition_work``)."""
+    if rewrites_preemption(kernel):
+        pytest.skip("all have moved at the first look; beside one that computes it takes minutes")
 
     def waits(action: str) -> Iterator[float]:
         found = 0
-        for _ in range(30):
+        for _ in range(10):
             _, first, *others = undo(guest, action)
-            if others:  # else all had moved at the first look
+            if others:  # else the one that computes did not run at the first look
                 yield others[0] - first
                 found += 1
             if found == 3:
                 break
 
+    # The core judges no task that runs: one that computes is in the way of the first look.
+    busy = guest.start(["sh", "-c", "while :; do :; done"])
     kicked, waited = min(waits(KICK)), min(waits("pass"))
+    busy.kill()
     print(f"second look after {kicked * 1000:.0f} ms kicked, {waited * 1000:.0f} ms not")
     assert kicked < 0.4 < waited
