@@ -13,7 +13,20 @@ import pytest
 
 from livegraft.errors import KernelRefused, PatchError, UsageError
 from livegraft.progress import SILENT
-from livegraft.runtime import ModelName, events, lock, model_of, models, stall, state, syscalls
+from livegraft.runtime import (
+    ModelName,
+    events,
+    following,
+    lock,
+    model_of,
+    models,
+    proctext,
+    redirections,
+    settings,
+    stall,
+    state,
+    syscalls,
+)
 from livegraft.runtime.blockers import Kind
 from livegraft.runtime.engine import EngineModel
 from livegraft.runtime.livepatch import ENGINE, Livepatches
@@ -244,6 +257,24 @@ def test_status_tells_what_is_wrong(root: Path) -> None:
     assert only.as_json()["forced"] is True
 
 
+def test_status_tells_that_ftrace_has_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can be made that answers so: it is the kernel's sysctl after ftrace_kill()."""
+    read = proctext.read
+
+    def answer(path: Path) -> str:
+        if path == root / settings.FTRACE:
+            raise OSError(errno.ENODEV, "No such device")
+        return read(path)
+
+    add(root, "fix")
+    assert state.status(patches=Livepatches(root))[0].warnings == ()
+    monkeypatch.setattr(proctext, "read", answer)
+    (told,) = state.status(patches=Livepatches(root))[0].warnings
+    assert "given ftrace up" in told and "reboot" in told
+    with pytest.raises(PatchError, match="given ftrace up"):
+        settings.check("fix", b"", root)
+
+
 def test_events(root: Path) -> None:
     add(root, "fix", transition="1", phase="applying", left="2")
     following = events("fix", patches=Livepatches(root))
@@ -260,6 +291,20 @@ def test_events(root: Path) -> None:
 def test_events_end_in_time(root: Path) -> None:
     add(root, "fix")
     assert len(list(events("fix", 0.15, patches=Livepatches(root)))) == 1
+
+
+def test_events_tell_who_comes_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "LOOK_AROUND", 0.0)
+    add(root, "fix")
+    enabled = root / "sys/kernel/tracing/enabled_functions"
+    write(enabled, "")
+    found = events("fix", patches=Livepatches(root))
+    assert next(found).redirections == ()
+    write(enabled, "cmdline_proc_show (2)   I D \n\tdirect-->bpf_trampoline_1+0x0/0x1000")
+    (only,) = next(found).redirections
+    assert only.kind is redirections.Kind.BPF
+    write(enabled, "")
+    assert next(found).redirections == ()
 
 
 # -- a stall ----------------------------------------------------------------------------------

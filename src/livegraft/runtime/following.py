@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from livegraft.progress import SILENT, Progress
+from livegraft.runtime import redirections
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.loading import TIMEOUT, Loaded, load
 from livegraft.runtime.model import Model, ModelName, Phase, model_of, phase_of
+from livegraft.runtime.redirections import Redirection
 from livegraft.runtime.stall import OnStall
 from livegraft.runtime.state import PatchState, require_livepatch, state_of
 from livegraft.runtime.unloading import unload
@@ -20,10 +22,13 @@ from livegraft.runtime.unloading import unload
 LOOK = 0.1
 """Seconds between two looks where no event tells of a change."""
 
+LOOK_AROUND = 1.0
+"""Seconds between two looks for others: for each the kernel walks all that can be traced."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A patch has changed its state.
+    """A patch has changed its state, or others have come to its functions or gone.
 
     Args:
         name: the patch.
@@ -32,6 +37,7 @@ class Event:
         phase: the same in finer steps; None if it is disabled or gone.
         moved: tasks that have changed sides; None if only a look at every task would tell.
         left: tasks that have not.
+        redirections: what else redirects its functions, as far as tracefs can be read.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Event:
     phase: Phase | None
     moved: int | None
     left: int | None
+    redirections: tuple[Redirection, ...] = ()
 
 
 def events(
@@ -54,7 +61,7 @@ def events(
 
     Yields:
         Each change; those that come and go between two looks are missed. The engine's transitions
-        are not looked for but told of.
+        are not looked for but told of. Who else redirects a function is looked for once a second.
 
     Raises:
         PatchError: no live patch of that name is loaded.
@@ -63,10 +70,15 @@ def events(
     require_livepatch(name, patches)
     end = None if seconds is None else time.monotonic() + seconds
     last: Event | None = None
+    others_due = 0.0
     while True:
         # Each time anew: it may be unloaded, and loaded again under another model.
         chosen = model_of(name, kicks=False, patches=patches)
-        now = _look(name, chosen)
+        if last is None or time.monotonic() >= others_due:
+            now = _look(name, chosen)
+            others_due = time.monotonic() + LOOK_AROUND
+        else:
+            now = _look(name, chosen, last.redirections)
         if last is None or replace(now, at=last.at) != last:
             last = now
             yield now
@@ -79,7 +91,8 @@ def events(
             time.sleep(pause)
 
 
-def _look(name: str, chosen: Model) -> Event:
+def _look(name: str, chosen: Model, others: tuple[Redirection, ...] | None = None) -> Event:
+    """A patch as it is now; `others` are those that redirect its functions, None to look."""
     patches = chosen.patches
     patch = patches.get(name)
     if patch is None:
@@ -94,6 +107,7 @@ def _look(name: str, chosen: Model) -> Event:
         phase_of(patch),
         None if moved is None else int(moved),
         None if left is None else int(left),
+        redirections.beside(patch, patches) if others is None else others,
     )
 
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from livegraft.errors import PatchError
-from livegraft.runtime.livepatch import Livepatches
+from livegraft.runtime.livepatch import LivePatch, Livepatches
 from livegraft.runtime.model import ModelName
 from livegraft.runtime.stacks import VMLINUX
 
@@ -171,6 +171,22 @@ def of(
         found += mine
         found += _strangers(record, {each.kind for each in mine}, patches, but)
     return found
+
+
+def beside(patch: LivePatch, patches: Livepatches) -> tuple[Redirection, ...]:
+    """What else redirects the functions that a loaded patch redirects now.
+
+    Args:
+        patch: the patch; functions of objects that are not loaded do not count.
+        patches: the sysfs view, of whichever core.
+
+    Returns:
+        All that was found, as far as tracefs can be read.
+    """
+    functions = [
+        (each.name, name) for each in patch.objects if each.patched for name, _ in each.functions
+    ]
+    return tuple(of(functions, patches, but=patch.name) or ())
 
 
 def _strangers(

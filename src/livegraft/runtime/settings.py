@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livegraft.errors import PatchError
-from livegraft.runtime import stacks, switches
+from livegraft.runtime import proctext, stacks, switches
 from livegraft.trust import appended
 
 
@@ -47,6 +47,14 @@ ENROL = (
 )
 """How a kernel comes to trust a key (mokutil(1)); docs/trust.md tells the whole way."""
 
+FTRACE = "proc/sys/kernel/ftrace_enabled"
+
+FAILED = Meaning(
+    "the kernel has given ftrace up after a fault, which its log tells of: nothing can be "
+    "redirected any more, and patched functions may run the old code",
+    "reboot",
+)
+
 SETTINGS = (
     Setting(
         "proc/sys/kernel/modules_disabled",
@@ -73,7 +81,7 @@ SETTINGS = (
         Meaning("the kernel takes modules with a trusted signature only (sig_enforce)", ENROL),
     ),
     Setting(
-        "proc/sys/kernel/ftrace_enabled",
+        FTRACE,
         lambda value: value == "0",
         errno.EBUSY,
         False,
@@ -87,7 +95,16 @@ SETTINGS = (
 
 def ftrace_is_off(root: Path = Path("/")) -> bool:
     """Whether no redirection is in force."""
-    return stacks.read(root / "proc/sys/kernel/ftrace_enabled") == "0"
+    return stacks.read(root / FTRACE) == "0"
+
+
+def ftrace_has_failed(root: Path = Path("/")) -> bool:
+    """Whether the kernel has given ftrace up until the next boot (``ftrace_kill``)."""
+    try:
+        proctext.read(root / FTRACE)
+    except OSError as error:
+        return error.errno == errno.ENODEV
+    return False
 
 
 def behind(code: int, root: Path = Path("/")) -> Meaning | None:
@@ -110,6 +127,8 @@ def check(name: str, data: bytes, root: Path = Path("/")) -> None:
         PatchError: a setting of this machine keeps the patch out.
     """
     switches.require_on(name, root)
+    if ftrace_has_failed(root):
+        raise PatchError(name, f"{FAILED.problem}; nothing was changed", FAILED.remedy)
     for each in SETTINGS:
         if each.unsigned and data.endswith(appended.MARK):
             continue

@@ -245,8 +245,7 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     if patch is None:
         return result
     detail = chosen.detail(patch)
-    others = redirections.of(_functions(patch), patches, but=name) or []
-    result = replace(result, detail=detail, redirections=tuple(others))
+    result = replace(result, detail=detail, redirections=redirections.beside(patch, patches))
     result = replace(result, warnings=_cautions(result, patches))
     if not patch.transition:
         return result
@@ -257,13 +256,6 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     )
 
 
-def _functions(patch: LivePatch) -> list[redirections.Function]:
-    """What a patch redirects now: the functions of objects that are loaded."""
-    return [
-        (each.name, name) for each in patch.objects if each.patched for name, _ in each.functions
-    ]
-
-
 def _cautions(status: Status, patches: Livepatches) -> tuple[str, ...]:
     """What is not as it should be, and what lies ahead."""
     found = []
@@ -271,6 +263,8 @@ def _cautions(status: Status, patches: Livepatches) -> tuple[str, ...]:
         found.append(
             "ftrace is switched off: the old code runs; run 'sysctl kernel.ftrace_enabled=1'"
         )
+    if settings.ftrace_has_failed(patches.root):
+        found.append(f"{settings.FAILED.problem}; {settings.FAILED.remedy}")
     if status.detail and status.detail.forced:
         found.append(FORCED)
     newest_first = patches.names()
