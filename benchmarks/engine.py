@@ -8,7 +8,7 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ UNIT = "fs/proc/cmdline.c"
 GUEST = ("engine_guest.py", "others.py")
 
 
-def engine(_: Kernel, rounds: int) -> Iterator[Figure]:
+def engine(_: Kernel, rounds: int, releases: Sequence[str] = KERNELS) -> Iterator[Figure]:
     """Every model, load and kernel, in one guest run each."""
-    for release in KERNELS:
+    for release in releases:
         kernel = pipeline.prepare(release, cache=Cache())
         document = _measure(kernel, rounds)
         line = release.partition("-")[0].rpartition(".")[0]

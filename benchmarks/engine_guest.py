@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ CORE = Path("/sys/kernel/livepatch")
 MODELS = ("hybrid", "stop", "task")
 NATIVE_ROUNDS = 3
 """The kernel's core takes seconds for each: a few rounds are enough for it."""
+NATIVE_SECONDS = 60.0
+"""And none begins under a load once those before it have taken so long."""
 CALLS = 200_000
 WINDOW = 3.0
 """Seconds in which gaps are looked for."""
@@ -95,11 +97,14 @@ def cycle(patch: Patch) -> dict[str, Any]:
 
 def cycles(path: Path, name: str, rounds: int, *, native: int = 0) -> list[dict[str, Any]]:
     """Every model in turn, the kernel's own core less often."""
-    return [
-        cycle(Patch(path, name, model))
-        for number in range(rounds)
-        for model in (*MODELS, *(("native",) if number < native else ()))
-    ]
+    found, spent = [], 0.0
+    for number in range(rounds):
+        found += [cycle(Patch(path, name, model)) for model in MODELS]
+        if number < native and spent < NATIVE_SECONDS:
+            began = time.monotonic()
+            found.append(cycle(Patch(path, name, "native")))
+            spent += time.monotonic() - began
+    return found
 
 
 def call_costs(path: Path, rounds: int) -> dict[str, float]:
@@ -123,7 +128,9 @@ def call_costs(path: Path, rounds: int) -> dict[str, float]:
     return costs
 
 
-def gaps(folder: Path, name: str, rounds: int, busy: int) -> dict[str, list[float]]:
+def gaps(
+    folder: Path, name: str, rounds: int, busy: int, models: Sequence[str]
+) -> dict[str, list[float]]:
     """The longest gap of any of some busy tasks, in each round: without a patch, and with one."""
 
     def ordinary() -> None:
@@ -131,14 +138,19 @@ def gaps(folder: Path, name: str, rounds: int, busy: int) -> dict[str, list[floa
         delete_module("lgb_plain")
 
     ways: dict[str, Callable[[], object]] = {"nothing": lambda: None, "module": ordinary} | {
-        model: partial(cycle, Patch(folder / "sample.ko", name, model))
-        for model in (*MODELS, "native")
+        model: partial(cycle, Patch(folder / "sample.ko", name, model)) for model in models
     }
     found: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, meanwhile in ways.items():
             found[way].append(max(longest_gaps(busy, WINDOW, meanwhile)))
     return found
+
+
+def fits(samples: list[dict[str, Any]]) -> bool:
+    """Whether the kernel's core comes to an end while gaps are looked for, or soon after."""
+    native = [each for each in samples if each["model"] == "native"]
+    return all(each["call_ms"] + each["undo_ms"] < 2000 * WINDOW for each in native)
 
 
 def main() -> None:
@@ -158,10 +170,11 @@ def main() -> None:
     for load, (sleeping, busy) in loads.items():
         say(load)
         with load_of(sleeping, busy):
-            document["loads"][load] = cycles(
-                folder / "sample.ko", name, rounds, native=NATIVE_ROUNDS
-            )
-            document["gaps"][load] = gaps(folder, name, max(rounds // 4, 3), busy or 2)
+            samples = cycles(folder / "sample.ko", name, rounds, native=NATIVE_ROUNDS)
+            document["loads"][load] = samples
+            say(f"{load}, gaps")
+            models = (*MODELS, *(("native",) if fits(samples) else ()))
+            document["gaps"][load] = gaps(folder, name, max(rounds // 4, 3), busy or 2, models)
     for count in (1, 100, 500):
         say(f"{count} functions")
         path = folder / f"lgb_patch_{count}.ko"
