@@ -14,15 +14,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.booting import added
 from benchmarks.calls import calls
 from benchmarks.comparing import comparing
-from benchmarks.engine import engine
+from benchmarks.engine import KERNELS, engine
 from benchmarks.measure import Cost, Figure, livegraft
 from livegraft import pipeline
 from livegraft.cache import Cache
@@ -141,11 +142,14 @@ def _median_timings(costs: list[Cost]) -> dict[str, float]:
     return {n: statistics.median(c.document["timings"].get(n, 0.0) for c in costs) for n in names}
 
 
-def parts(plot: Path) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
+def parts(
+    plot: Path, releases: Sequence[str] = KERNELS
+) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
     """What there is to measure, in order.
 
     Args:
         plot: where the plot of the comparison goes.
+        releases: the kernels of those parts that measure several.
     """
     return {
         "build": build,
@@ -154,7 +158,8 @@ def parts(plot: Path) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
         "guests": guests,
         "transitions": transitions,
         "calls": calls,
-        "engine": engine,
+        "boot": partial(added, releases=releases),
+        "engine": partial(engine, releases=releases),
         "cold": cold,
     }
 
@@ -165,12 +170,15 @@ def main() -> int:
     listed = ", ".join(parts(PLOT))
     parser.add_argument("--only", help=f"parts, separated by commas: {listed}")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument(
+        "--kernel", choices=KERNELS, nargs="*", default=KERNELS, help="for boot and engine"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/bench.json"))
     parser.add_argument(
         "--plot", type=Path, default=PLOT, help="the plot of the comparison (default: %(default)s)"
     )
     arguments = parser.parse_args()
-    available = parts(arguments.plot)
+    available = parts(arguments.plot, arguments.kernel)
     chosen = arguments.only.split(",") if arguments.only else list(available)
     kernel = pipeline.prepare(RELEASE, cache=Cache())
     figures = []

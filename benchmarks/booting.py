@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What installed patches add to the time that a machine takes to boot."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Figure, livegraft
+from livegraft import pipeline
+from livegraft.cache import Cache
+from livegraft.kernel.kernel import Kernel
+from livegraft.lab.boot import boot
+
+UNITS = ("version", "loadavg", "uptime")
+"""Of fs/proc: one patch for each."""
+
+LIMIT = 0.5
+
+IN_GUEST = """
+import json, subprocess, sys, time
+from pathlib import Path
+from livegraft.runtime import booting, unload_all
+from livegraft.runtime.installing import install
+
+def timed():
+    began = time.monotonic()
+    done = subprocess.run(["python3", "-m", "livegraft.runtime", "boot", "--json"],
+                          capture_output=True, check=True)
+    return {"seconds": time.monotonic() - began, **json.loads(done.stdout)}
+
+none, some = [], []
+for _ in range(int(sys.argv[1])):
+    none.append(timed())
+for path in sys.argv[2:]:
+    install(Path(path))
+for _ in range(int(sys.argv[1])):
+    some.append(timed())
+    unload_all()
+    booting.settle()
+print(json.dumps({"none": none, "some": some}))
+"""
+"""Runs what the unit runs, without a patch and with all; everything else on the machine waits."""
+
+
+def added(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
+    """Patches of the kernel itself, under the kernel's own core: how long the boot unit takes."""
+    for release in releases:
+        document = _measure(pipeline.prepare(release, cache=Cache()), rounds)
+        for each in document["some"]:
+            outcomes = [patch["outcome"] for patch in each["patches"]]
+            if outcomes != ["loaded"] * len(UNITS):
+                raise RuntimeError(f"not all were loaded: {each}")
+        none, some = (
+            statistics.median(each["seconds"] for each in document[key]) for key in ("none", "some")
+        )
+        moved = statistics.median(
+            sum(patch["transition_ms"] for patch in each["patches"]) for each in document["some"]
+        )
+        line = release.partition("-")[0].rpartition(".")[0]
+        said = (
+            f"{some:.2f} s, of that Python's start {none:.2f} s, transitions {moved / 1000:.2f} s"
+        )
+        what = f"{line}: boot unit with {len(UNITS)} installed patches"
+        yield Figure(what, said, f"<= {LIMIT:g} s", some <= LIMIT)
+
+
+def _measure(kernel: Kernel, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files: dict[str, bytes | Path] = {}
+        for unit in UNITS:
+            fix, module = folder / f"{unit}.patch", folder / f"{unit}.ko"
+            fix.write_text(_fix(kernel.source, f"fs/proc/{unit}.c"))
+            livegraft("build", fix, "-k", kernel.release, "-o", module)
+            files[f"/root/{module.name}"] = module
+        with boot(kernel.vmlinuz, kernel.modules, files=files) as guest:
+            guest.check(["mkdir", "-p", "/var/lib"])
+            result = guest.python(IN_GUEST, str(rounds), *files, timeout=600)
+            if result.status != 0:
+                raise RuntimeError(result.stderr.decode())
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def _fix(source: Path, unit: str) -> str:
+    """A fix that shows one line more."""
+    before = (source / unit).read_text("utf-8")
+    after = before.replace("\treturn 0;\n", '\tseq_puts(m, "livegraft\\n");\n\treturn 0;\n', 1)
+    old, new = (text.splitlines(keepends=True) for text in (before, after))
+    return "".join(difflib.unified_diff(old, new, f"a/{unit}", f"b/{unit}"))
