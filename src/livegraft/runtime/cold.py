@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from livegraft.runtime import blockers, stacks
@@ -23,8 +24,8 @@ from livegraft.runtime.stacks import VMLINUX, Code
 PAUSE = 0.01
 """Seconds between two looks."""
 
-SYMBOL = re.compile(rb"^[0-9a-f]+ [tT] (\S+?)\.cold(?:\.\d+)?(?:\t\[(\S+)\])?$", re.MULTILINE)
-"""A cold part in /proc/kallsyms."""
+SYMBOL = re.compile(rb"[0-9a-f]+ [tT] (\S+)\.cold(?:\.\d+)?(?:\t\[(\S+)\])?")
+"""A cold part, a line of /proc/kallsyms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,39 @@ class Looks:
 
 def parts_of(functions: Iterable[tuple[str, str]], root: Path = Path("/")) -> Code:
     """The cold parts of functions, each given by object and name."""
-    wanted = set(functions)
+    wanted = frozenset(functions)
+    kernels_only = all(owner == VMLINUX for owner, _ in wanted)
+    found = _parts_of_kernel(root) if kernels_only else _parts(root)
+    return Code(wanted & found, cold_only=True)
+
+
+@cache
+def _parts_of_kernel(root: Path) -> frozenset[tuple[str, str]]:
+    """Those that stay as they are: for several patches one look is enough."""
+    return frozenset(each for each in _parts(root) if each[0] == VMLINUX)
+
+
+def _parts(root: Path) -> frozenset[tuple[str, str]]:
+    """All that there are, by object and function."""
     try:
         text = (root / "proc/kallsyms").read_bytes()
     except OSError:
-        text = b""
-    found = {
-        (owner.decode() or VMLINUX, name.decode("utf-8", "replace"))
-        for name, owner in SYMBOL.findall(text)
-    }
-    return Code(frozenset(wanted & found), cold_only=True)
+        return frozenset()
+    return frozenset(
+        ((found[2] or VMLINUX.encode()).decode(), found[1].decode("utf-8", "replace"))
+        for line in _lines_with(b".cold", text)
+        if (found := SYMBOL.fullmatch(line))
+    )
+
+
+def _lines_with(word: bytes, text: bytes) -> Iterator[bytes]:
+    """The lines of some megabytes: an expression would look at each byte of all others, too."""
+    at = text.find(word)
+    while at != -1:
+        end = text.find(b"\n", at)
+        end = len(text) if end == -1 else end
+        yield text[text.rfind(b"\n", 0, at) + 1 : end]
+        at = text.find(word, end)
 
 
 def who(code: Code, root: Path = Path("/")) -> tuple[Blocker, ...]:
