@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,9 +19,8 @@ from livegraft.kernel.kallsyms import open_kallsyms
 from livegraft.kernel.kernel import Kernel
 from livegraft.kernel.symvers import read_symvers
 from livegraft.lab.boot import boot
-from livegraft.module.engine import build_engine
+from livegraft.lab.witnesses import ENGINE, witnesses
 from livegraft.module.inspect import inspect_module
-from livegraft.run import run
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parent / "demo/sample.patch"
@@ -151,27 +149,18 @@ def _measure(kernel: Kernel, rounds: int) -> dict[str, Any]:
         many = folder / "many.ko"
         fix = _many(kernel, folder / "many.patch")
         livegraft("build", fix, "-k", kernel.release, "-o", many)
-        modules = folder / "modules"
-        shutil.copytree(HERE / "modules", modules)
-        run(
-            [
-                *("make", "-C", kernel.headers, f"M={modules}", f"CC={kernel.compiler}"),
-                *(f"LGB_INCLUDE={HERE.parent / 'kmod/include'}", "modules"),
-            ]
-        )
+        named = inspect_module(patch).name
         files: dict[str, bytes | Path] = {
-            "/root/b/sample.ko": patch,
-            "/root/b/many.ko": many,
-            "/root/engine.ko": build_engine(kernel),
+            **witnesses(kernel),
+            f"/ko/{named}.ko": patch,
+            "/ko/livegraft_many.ko": many,
             **{f"/root/benchmarks/{name}": HERE / name for name in GUEST},
-            **{f"/root/b/{each.name}": each for each in modules.glob("*.ko")},
         }
         with boot(kernel.vmlinuz, kernel.modules, files=files, memory_mib=2048) as guest:
-            for module in ("/root/engine.ko", "/root/b/lgb_target.ko"):
+            for module in (ENGINE, "/ko/lgb_target.ko"):
                 guest.check(["insmod", module])
-            words = ["-m", "benchmarks.engine_guest", "/root/b", str(rounds), str(SLEEPERS)]
-            named = inspect_module(patch).name
-            result = guest.check(["python3", *words, named], timeout=3000)
+            words = ["-m", "benchmarks.engine_guest", str(rounds), str(SLEEPERS), named]
+            result = guest.check(["python3", *words], timeout=3000)
     document: dict[str, Any] = json.loads(result.stdout)
     return document
 

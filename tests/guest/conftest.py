@@ -11,6 +11,7 @@ import pytest
 from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.lab.witnesses import witnesses as all_witnesses
 from livegraft.module import engine as engine_module
 from livegraft.module.engine import build_engine
 from livegraft.run import run
@@ -51,43 +52,21 @@ def foreign_patch(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def witnesses(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kernel], dict[str, Path]]:
-    """Files for a guest that tries the engine, by their path there.
+def witnesses(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Kernel], dict[str, bytes | Path]]:
+    """Files for a guest that tries the engine, by their path there: those of
+    :mod:`livegraft.lab.witnesses`, and the engine with ``LG_TEST`` (engine_test.ko)."""
+    made: dict[str, dict[str, bytes | Path]] = {}
 
-    The engine, the same with ``LG_TEST`` (engine_test.ko), the modules of engine_modules/, and two
-    programs: the load (hammer), and what loads and unloads (lgc.py).
-    """
-    made: dict[str, dict[str, Path]] = {}
-
-    def make(kernel: Kernel) -> dict[str, Path]:
-        folder = tmp_path_factory.mktemp("witnesses")
-        build_modules(HERE / "engine_modules", folder / "lgc", kernel)
-        hammer = folder / "hammer"
-        source = HERE / "engine_modules/lgc_hammer.c"
-        run(
-            [
-                kernel.compiler,
-                "-static",
-                "-O2",
-                "-Wall",
-                "-Werror",
-                "-pthread",
-                source,
-                "-o",
-                hammer,
-            ]
-        )
+    def make(kernel: Kernel) -> dict[str, bytes | Path]:
         found = engine_module.sources()
         found["Kbuild"] += b"ccflags-y += -DLG_TEST\n"
-        (folder / "engine").mkdir()
-        files = {f"/ko/{path.name}": path for path in (folder / "lgc").glob("*.ko")}
-        files["/ko/livegraft_engine.ko"] = build_engine(kernel)
-        files["/ko/engine_test.ko"] = engine_module.make(folder / "engine", found, kernel)
-        files["/root/hammer"] = hammer
-        files["/root/lgc.py"] = HERE / "engine_driver.py"
-        return files
+        folder = tmp_path_factory.mktemp("engine_test")
+        engine_test = engine_module.make(folder, found, kernel)
+        return {**all_witnesses(kernel), "/ko/engine_test.ko": engine_test}
 
-    def kept(kernel: Kernel) -> dict[str, Path]:
+    def kept(kernel: Kernel) -> dict[str, bytes | Path]:
         if kernel.release not in made:
             made[kernel.release] = make(kernel)
         return made[kernel.release]

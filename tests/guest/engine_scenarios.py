@@ -17,7 +17,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.guest.engine_driver import ENGINE, Patch, counts, insert, load, remove, tell, unload
+from livegraft.lab.witness.driver import (
+    ENGINE,
+    Patch,
+    counts,
+    insert,
+    load,
+    remove,
+    tell,
+    unload,
+)
 
 ERESTARTSYS = 512
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")

@@ -14,6 +14,7 @@ from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
 from livegraft.lab.trial import FAULT
+from livegraft.lab.witnesses import package_files
 
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(1800)]
 
@@ -46,12 +47,11 @@ def faults(guest: Guest) -> list[str]:
 
 @pytest.fixture(scope="module", params=RELEASES)
 def guest(
-    request: pytest.FixtureRequest, witnesses: Callable[[Kernel], dict[str, Path]]
+    request: pytest.FixtureRequest, witnesses: Callable[[Kernel], dict[str, bytes | Path]]
 ) -> Iterator[Guest]:
     kernel = prepare(str(request.param))
     files: dict[str, bytes | Path] = {**witnesses(kernel)}
-    for name in ("engine_driver.py", "engine_scenarios.py"):
-        files[f"/root/tests/guest/{name}"] = HERE / name
+    files["/root/tests/guest/engine_scenarios.py"] = HERE / "engine_scenarios.py"
     with boot(kernel.vmlinuz, kernel.modules, files=files, timeout=180) as guest:
         for name in ("livegraft_engine", "lgc_target"):
             guest.check(["insmod", f"/ko/{name}.ko"])
@@ -93,7 +93,7 @@ def test_a_target_module_that_comes_and_goes(
     files: dict[str, bytes | Path] = {
         "/ko/ext4.ko": built,
         "/ko/engine.ko": engine(kernel),
-        "/root/tests/guest/engine_driver.py": HERE / "engine_driver.py",
+        **package_files(),
     }
     with boot(kernel.vmlinuz, kernel.modules, load=["loop"], files=files, timeout=180) as guest:
         guest.check(["insmod", "/ko/engine.ko"])
@@ -134,6 +134,6 @@ umount /mnt
 
 GO = """
 import sys
-from tests.guest.engine_driver import Patch, unload
+from livegraft.lab.witness.driver import Patch, unload
 unload(Patch("livegraft_ext4", sys.argv[1]))
 """

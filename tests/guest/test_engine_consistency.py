@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What each model promises, and no more: counted while user space does what it can.
 
-The functions of lgc_target (engine_modules/) record which versions of two others they have met. A
+The functions of lgc_target (``lab/witness``) record which versions of two others they have met. A
 payload that replaces all of them comes and goes under each model. The last run is the negative
 control: an engine made for it moves tasks without looking, and that has to be seen.
 
@@ -97,14 +97,15 @@ def run_cycles(guest: Guest, model: str, machine: Machine) -> Outcome:
     if machine.soak:
         load += " hotplug=1"
     way = HYBRID if model == CONTROL else model
-    words = ["python3", "-S", "/root/lgc.py", way, str(cycles), str(STALL), *load.split()]
+    words = ["python3", "-S", "-m", "livegraft.lab.witness.driver", way, str(cycles), str(STALL)]
+    words += load.split()
     result = guest.check(words, timeout=120 + 2 * cycles * STALL)
     return Outcome(**json.loads(result.stdout))
 
 
 @pytest.fixture(scope="module", params=machines())
 def outcomes(
-    request: pytest.FixtureRequest, witnesses: Callable[[Kernel], dict[str, Path]]
+    request: pytest.FixtureRequest, witnesses: Callable[[Kernel], dict[str, bytes | Path]]
 ) -> dict[str, Outcome]:
     machine: Machine = request.param
     kernel = prepare(machine.release)

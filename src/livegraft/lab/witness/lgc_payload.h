@@ -2,7 +2,8 @@
 /*
  * lgc_payload.h - a payload for lgc_target, written by hand: all functions, in LGC_VERSION
  *
- * Parameters beside "model": "kick" as in every payload, and "fail", the errno of pre_patch.
+ * Parameters beside "model": "kick" as in every payload, "fail", the errno of pre_patch, and
+ * "replace", for the kernel's own core: all older patches go in the same change.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/kprobes.h>
@@ -42,6 +43,9 @@ static struct delayed_work *transition_work;
 static char *model = "native";
 module_param(model, charp, 0444);
 
+static bool replace;
+module_param(replace, bool, 0444);
+
 static int kick_set(const char *text, const struct kernel_param *param)
 {
 	if (transition_work)
@@ -69,6 +73,7 @@ static int __init lgc_payload_init(void)
 {
 	if (!strcmp(model, "native"))
 		find_transition_work();
+	patch.replace = replace;
 	return lg_payload_start(&payload, model);
 }
 

@@ -8,18 +8,21 @@
  * Most of them rest most of the time: an emulated guest on a busy machine has little to give,
  * and what counts is how many are inside when a patch comes.
  *
- * It prints a line when all are there. Each process dies with its parent.
+ * It prints a line when all are there. Each process dies with its parent. What "waits" sees of
+ * signals is counted in /root/seen, an unsigned long: calls that ended with EINTR.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -30,8 +33,10 @@
 #include <unistd.h>
 
 #define FILE_NAME "/proc/lgc"
+#define SEEN_NAME "/root/seen"
 
 static const char *self;
+static unsigned long *seen;
 
 static void die(const char *what)
 {
@@ -133,6 +138,62 @@ static void cold_slumbers(void)
 	sleeper("d8000000");
 }
 
+/* For seconds asleep inside a function that is patched, no signal wakes it. */
+static void stays(void)
+{
+	int file = opened();
+
+	for (;;) {
+		tell(file, "c1500000");
+		rest(20000);
+	}
+}
+
+/* Inside, and does not leave. */
+static void never(void)
+{
+	sleeper("z0");
+}
+
+static int epoll_of(int file)
+{
+	static int epoll = -1;
+	struct epoll_event event = { .events = EPOLLIN };
+
+	if (epoll < 0) {
+		epoll = epoll_create1(0);
+		if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, file, &event))
+			die("epoll");
+	}
+	return epoll_wait(epoll, &event, 1, -1);
+}
+
+/*
+ * Asleep elsewhere, as most tasks of a machine are: in calls that start again after a signal, and
+ * in one that tells.
+ */
+static void waits(void)
+{
+	int pipes[2];
+	char byte;
+
+	if (pipe(pipes))
+		die("pipe");
+	for (;;) {
+		struct pollfd end = { .fd = pipes[0], .events = POLLIN };
+		int ret;
+
+		if (getpid() % 3 == 0)
+			ret = read(pipes[0], &byte, 1);
+		else if (getpid() % 3 == 1)
+			ret = epoll_of(pipes[0]);
+		else
+			ret = poll(&end, 1, -1);
+		if (ret < 0 && errno == EINTR)
+			__atomic_fetch_add(seen, 1, __ATOMIC_RELAXED);
+	}
+}
+
 static void *thread(void *unused)
 {
 	(void)unused;
@@ -163,6 +224,15 @@ static void yields(void)
 static void hog(void)
 {
 	yields();
+	for (;;)
+		asm volatile("");
+}
+
+/* The same with the priority that programs have. */
+static void computes(void)
+{
+	if (setpriority(PRIO_PROCESS, 0, 0))
+		die("setpriority");
 	for (;;)
 		asm volatile("");
 }
@@ -210,20 +280,33 @@ static void forks(void)
 	}
 }
 
+static void execute(void)
+{
+	pid_t child = fork();
+
+	if (child < 0)
+		die("fork");
+	if (!child) {
+		execl(self, self, "once", NULL);
+		die(self);
+	}
+	collect(child);
+}
+
 static void executes(void)
 {
 	for (;;) {
-		pid_t child = fork();
-
-		if (child < 0)
-			die("fork");
-		if (!child) {
-			execl(self, self, "once", NULL);
-			die(self);
-		}
-		collect(child);
+		execute();
 		rest(300000);
 	}
+}
+
+/* Tasks are born and die without a rest. */
+static void storms(void)
+{
+	yields();
+	for (;;)
+		execute();
 }
 
 static void once(void)
@@ -348,8 +431,20 @@ static const struct {
 	{ "cold", cold }, { "threads", threads }, { "hog", hog }, { "busy", busy },
 	{ "forks", forks }, { "exec", executes }, { "signals", signals }, { "stops", stops },
 	{ "uring", uring }, { "hotplug", hotplug }, { "slumbers", slumbers },
-	{ "cold-slumbers", cold_slumbers },
+	{ "cold-slumbers", cold_slumbers }, { "stays", stays }, { "never", never },
+	{ "waits", waits }, { "computes", computes }, { "storms", storms },
 };
+
+static void map_seen(void)
+{
+	int file = open(SEEN_NAME, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	if (file < 0 || ftruncate(file, sizeof(*seen)))
+		die(SEEN_NAME);
+	seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	if (seen == MAP_FAILED)
+		die(SEEN_NAME);
+}
 
 static void start(const char *name, int count)
 {
@@ -381,6 +476,7 @@ int main(int count, char **words)
 	self = words[0];
 	if (count == 2 && !strcmp(words[1], "once"))
 		once();
+	map_seen();
 	/* The kernel's threads and whoever loads patches go first. */
 	if (setpriority(PRIO_PROCESS, 0, 19))
 		die("setpriority");

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Inside a guest: load and unload the payloads of engine_modules/ by the kernel's own files.
+"""Inside a guest: load and unload the payloads of this folder by the kernel's own files.
 
 Not by livegraft's runtime, so that a defect there cannot hide one of the engine. Python's standard
-library only. ``python3 lgc.py MODEL CYCLES SECONDS KIND=COUNT...`` prints what was counted in so
-many cycles under that load (lgc_hammer.c).
+library only. ``-m livegraft.lab.witness.driver MODEL CYCLES SECONDS KIND=COUNT...`` prints what was
+counted in so many cycles under that load (lgc_hammer.c).
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def main(model: str, cycles: int, seconds: float, kinds: list[str]) -> None:
     with subprocess.Popen(["/root/hammer", *kinds], stdout=subprocess.PIPE) as hammer:
         try:
             if not hammer.stdout or hammer.stdout.readline() != b"ready\n":
-                sys.exit("the load did not start")
+                raise RuntimeError("the load did not start")
             tell("r0")
             times.extend(cycle(model, seconds) for _ in range(cycles))
             if model == "native":
@@ -189,8 +189,8 @@ def main(model: str, cycles: int, seconds: float, kinds: list[str]) -> None:
             ended = hammer.poll()
             hammer.kill()
     if ended is not None:
-        sys.exit(f"the load ended with status {ended}")
-    print(json.dumps({"times": times, "counts": counts(), "stalled": stalled}))
+        raise RuntimeError(f"the load ended with status {ended}")
+    json.dump({"times": times, "counts": counts(), "stalled": stalled}, sys.stdout)
 
 
 if __name__ == "__main__":
