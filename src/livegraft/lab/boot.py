@@ -19,7 +19,7 @@ from livegraft.lab.channel import Channel
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
 from livegraft.lab.guest import BOOT_SECONDS, Guest, lost
-from livegraft.lab.image import Image, archive, recipe
+from livegraft.lab.image import Image, archive, package_archive, recipe
 from livegraft.lab.modules import ModuleFolder, canonical
 from livegraft.lab.qemu import Accelerator, Firmware, Machine, Qemu
 from livegraft.progress import SILENT, Progress
@@ -40,6 +40,8 @@ def boot(
     cpus: int = 2,
     cpu: str = "max",
     firmware: Firmware | None = None,
+    shared: Path | None = None,
+    packages: Sequence[str] = (),
     timeout: float = BOOT_SECONDS,
     accelerator: Accelerator | None = None,
     cache: Cache | None = None,
@@ -58,6 +60,8 @@ def boot(
         cpus: number of processors.
         cpu: QEMU's model of them: what it lacks and is vulnerable to decides what the kernel does.
         firmware: UEFI firmware that starts the kernel, as it is on the disk.
+        shared: a folder that the guest may mount (9p, tag ``shared``).
+        packages: Debian packages whose files are in the guest besides; without what they need.
         timeout: seconds until the agent has to be up.
         accelerator: by default KVM if it works here (which is tried once), else emulation.
         cache: where images are kept.
@@ -73,10 +77,12 @@ def boot(
     channel_modules = folder.closure(CHANNEL_MODULES)
     wanted = [name for name in folder.closure(load) if name not in channel_modules]
     archives = _archives(Image(image), cache, progress)
+    if packages:
+        archives.append(package_archive(packages, cache, progress))
     kernel = startable(vmlinuz, cache) if firmware is None else vmlinuz
     if accelerator is None:
         accelerator = acceleration.best(vmlinuz, modules, cache, progress)
-    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline, firmware)
+    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline, firmware, shared)
     name = folder.folder.name
     with progress.step("boot guest"), _initial_files(archives) as stream:
         cpio = CpioWriter(stream)

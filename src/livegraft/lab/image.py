@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -114,6 +114,29 @@ def archive(image: Image, cache: Cache, progress: Progress = SILENT) -> Path:
                 _write(CpioWriter(stream), root, found, agent)
 
     return cache.file(f"lab/image/{image}-{key}.cpio", make, progress)
+
+
+def package_archive(names: Sequence[str], cache: Cache, progress: Progress = SILENT) -> Path:
+    """An archive of the files of some packages, for a guest with an image.
+
+    Raises:
+        KernelError: a package cannot be had (PackageMissing, NoNetwork).
+    """
+    found = Recipe(tuple(names), ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*"), None)
+    key = hashlib.sha256(repr((_LAYOUT, found)).encode()).hexdigest()[:16]
+
+    def make(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder, path.open("wb") as stream:
+            root = Path(folder, "root")
+            _unpack(found, root, cache, progress)
+            cpio = CpioWriter(stream)
+            for file in sorted(_files_below(root)):
+                name = str(file.relative_to(root))
+                if name not in _MERGED and found.takes(name):
+                    cpio.copy(name, file)
+            cpio.finish()
+
+    return cache.file(f"lab/packages/{key}.cpio", make, progress)
 
 
 def _resource(name: str) -> bytes:

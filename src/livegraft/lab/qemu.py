@@ -83,6 +83,7 @@ class Machine:
         cpu: QEMU's model of them.
         command_line: added to :data:`COMMAND_LINE`.
         firmware: starts the kernel, if it is not to be started directly.
+        shared: a folder that the guest may mount (9p), by the tag ``shared``.
     """
 
     kernel: Path
@@ -92,6 +93,7 @@ class Machine:
     cpu: str = "max"
     command_line: str = ""
     firmware: Firmware | None = None
+    shared: Path | None = None
 
     def arguments(self, initrd: int, console: int, channel: int) -> list[str]:
         """QEMU's arguments.
@@ -113,7 +115,17 @@ class Machine:
             *("-chardev", f"socket,id=channel,fd={channel}"),
             *("-device", "virtio-serial-pci"),
             *("-device", f"virtserialport,chardev=channel,name={PORT}"),
+            *(_sharing(self.shared) if self.shared else ()),
         ]
+
+
+def _sharing(folder: Path) -> list[str]:
+    # A comma separates options: one that belongs to a value is written twice.
+    path = os.fspath(folder).replace(",", ",,")
+    return [
+        *("-fsdev", f"local,id=shared,path={path},security_model=none"),
+        *("-device", "virtio-9p-pci,fsdev=shared,mount_tag=shared"),
+    ]
 
 
 class Qemu:
