@@ -126,3 +126,17 @@ def test_every_verb_and_option_is_in_it(shell: str, scripts: dict[str, Path]) ->
         for option in tree.own_options(command):
             long = option.flags[-1].removeprefix("--")
             assert long in text, f"{command.verb.name}: {option.flags}"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("lab ", {"models", "explain", "shell"}),
+        ("lab explain ", {"debs", "livegraft"}),
+        ("lab models --model ", {"hybrid", "stop", "task", "native"}),
+    ],
+)
+def test_bash_completes_what_to_do_and_then_a_folder(
+    words: str, offered: set[str], scripts: dict[str, Path], cache: Path
+) -> None:
+    assert bash(scripts, cache, *words.split(" ")) == offered

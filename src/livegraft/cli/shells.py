@@ -58,7 +58,7 @@ complete -o filenames -F _livegraft livegraft
 def _bash_verb(command: Command) -> str:
     flags = _flags(command.arguments)
     values = _bash_values(own_options(command), "            ")
-    positional = _bash_complete(positionals(command)[-1]) if positionals(command) else ":"
+    positional = _bash_positional(command)
     inner = f"            case $prev in\n{values}\n            esac\n" if values else ""
     return (
         f"        {command.verb.name})\n{inner}"
@@ -67,6 +67,18 @@ def _bash_verb(command: Command) -> str:
         f"                *) {positional} ;;\n"
         f"            esac ;;"
     )
+
+
+def _bash_positional(command: Command) -> str:
+    """What to offer where no option stands: a word for what to do comes right after the verb."""
+    every = positionals(command)
+    if not every:
+        return ":"
+    last = _bash_complete(every[-1])
+    if len(every) == 1 or every[0].kind is not Kind.CHOICE:
+        return last
+    first = _bash_complete(every[0])
+    return f"if [ $prev = {command.verb.name} ]; then {first}; else {last}; fi"
 
 
 def _bash_values(arguments: Sequence[Argument], indent: str) -> str:

@@ -32,6 +32,7 @@ MAKING = {
     "package": "put a live patch into a Debian package",
     "engine": "build the kernel module that the models beside native need",
     "try": "load a live patch in a virtual machine and run a script there",
+    "lab": "measure the consistency models side by side, or work in a virtual machine",
     "survey": "build and try live patches for all that differs between two kernel sources",
 }
 """Verbs that make something; they may import all of the package."""

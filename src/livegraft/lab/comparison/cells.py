@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One cell: a model under a load, in a guest of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from livegraft.errors import LivegraftError, LostGuest
+from livegraft.kernel.kernel import Kernel
+from livegraft.lab.boot import boot
+from livegraft.lab.comparison.scenarios import Scenario
+from livegraft.lab.guest import Guest
+from livegraft.lab.trial import FAULT
+from livegraft.lab.witness.measure import Request
+from livegraft.lab.witnesses import ENGINE
+
+OWN = "lgc_one"
+TARGET = "lgc_target"
+FUNCTIONS = tuple((TARGET, f"lgc_{name}") for name in ("f1", "f2", "caller", "cold", "doze"))
+"""What our own patch changes."""
+
+LIMIT_SECONDS = 10.0
+"""For one change; what has not ended by then is taken back and counts as not applied."""
+
+LOOKS, LOOK_SECONDS = 2, 1.5
+BOOT_SECONDS = 300.0
+ANSWER_SECONDS = 120.0
+"""What the guest may take besides its repetitions."""
+
+LOG_LINES = 40
+
+
+class Status(StrEnum):
+    """What became of a cell."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """The scenario could not run; `reason` and `log` say why."""
+    LOST = "lost"
+    """The guest hung or died; `log` is the end of its console."""
+    UNAVAILABLE = "unavailable"
+    """This kernel does not have the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The patch that is loaded where the scenario does not need one of our own.
+
+    Args:
+        name: of its module.
+        data: the module.
+        functions: object and name of each function that it changes.
+        targets: modules of the distribution that it changes.
+        digest: SHA-256 of the module, hexadecimal.
+    """
+
+    name: str
+    data: bytes
+    functions: tuple[tuple[str, str], ...]
+    targets: tuple[str, ...]
+    digest: str
+
+
+def request(scenario: Scenario, model: str, repeat: int, subject: Subject | None) -> Request:
+    """What a guest is asked for."""
+    own = subject is None or scenario.own
+    assert own or subject is not None
+    return Request(
+        model=model,
+        patch=scenario.patch or (OWN if own or subject is None else subject.name),
+        load=list(scenario.load),
+        settings=list(scenario.settings),
+        repeat=repeat,
+        limit=LIMIT_SECONDS,
+        functions=[
+            list(each) for each in (FUNCTIONS if own or subject is None else subject.functions)
+        ],
+        looks=LOOKS,
+        look_seconds=LOOK_SECONDS,
+        calls=scenario.calls,
+        counted=own and scenario.kind == "cycle" and not scenario.patch,
+        kind=scenario.kind,
+        target=scenario.target,
+        stack=scenario.stack,
+    )
+
+
+def measure(
+    kernel: Kernel,
+    files: Mapping[str, bytes | Path],
+    scenario: Scenario,
+    asked: Request,
+    subject: Subject | None,
+) -> dict[str, Any]:
+    """Boot a guest and measure a cell.
+
+    Args:
+        kernel: the prepared kernel.
+        files: of the guest (:func:`livegraft.lab.witnesses.witnesses`).
+        scenario: the load.
+        asked: what to ask for.
+        subject: the user's patch, if there is one.
+
+    Returns:
+        ``status``, ``reason``, ``log``, ``faults``, ``measured`` and ``seconds``. Whatever goes
+        wrong in the guest is told there, and is no exception.
+    """
+    began = time.monotonic()
+    found: dict[str, Any] = {"reason": "", "log": [], "faults": [], "measured": None}
+    targets = () if subject is None or scenario.own else subject.targets
+    more: dict[str, bytes | Path] = {}
+    if subject is not None:
+        more[f"/ko/{subject.name}.ko"] = subject.data
+    try:
+        with boot(
+            kernel.vmlinuz,
+            kernel.modules,
+            load=targets,
+            files={**files, **more},
+            memory_mib=scenario.memory,
+            timeout=BOOT_SECONDS,
+            cache=kernel.cache,
+        ) as guest:
+            found |= _measured(guest, asked)
+    except LostGuest as error:
+        log = error.console.splitlines()[-LOG_LINES:] if error.console else []
+        found |= {
+            "status": Status.LOST,
+            "reason": f"the guest was lost: {error.reason}",
+            "log": log,
+        }
+    except LivegraftError as error:
+        found |= {"status": Status.FAILED, "reason": f"{error.subject}: {error.problem}"}
+    return found | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _measured(guest: Guest, asked: Request) -> dict[str, Any]:
+    if asked.model != "native":
+        guest.check(["insmod", ENGINE], timeout=ANSWER_SECONDS)
+    guest.check(["insmod", f"/ko/{TARGET}.ko"])
+    guest.put("/root/request.json", json.dumps(asdict(asked)).encode())
+    words = ["python3", "-m", "livegraft.lab.witness.measure", "/root/request.json"]
+    # Twice a load and an unload, each of which may have to be taken back.
+    stacks = asked.stack * (asked.repeat if asked.kind == "replacing" else 1)
+    seconds = ANSWER_SECONDS + asked.repeat * 6 * asked.limit + stacks * asked.limit
+    done = guest.run(words, timeout=seconds)
+    messages = [each.text for each in guest.kernel_log()]
+    found: dict[str, Any] = {"faults": [text for text in messages if FAULT.search(text)]}
+    if done.status != 0 or done.timed_out:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        late = f"no answer after {seconds:.0f} s"
+        reason = late if done.timed_out else said[-1] if said else f"status {done.status}"
+        log = [*said[-LOG_LINES // 2 :], *messages[-LOG_LINES // 2 :]]
+        return found | {"status": Status.FAILED, "reason": reason, "log": log}
+    measured = json.loads(done.stdout)
+    if why := measured.get("unavailable"):
+        return found | {"status": Status.UNAVAILABLE, "reason": why}
+    if measured["stalled"]:
+        why = f"a change could not be taken back: {measured['stalled']}"
+        return found | {"status": Status.FAILED, "reason": why, "measured": measured}
+    return found | {"status": Status.DONE, "measured": measured}

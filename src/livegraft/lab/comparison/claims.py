@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The article's claims (claims.toml), each answered from what was measured."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy
+
+from livegraft.lab.comparison import figures
+from livegraft.lab.comparison.scenarios import scenarios
+from livegraft.lab.comparison.statistics import Estimate, difference, estimate, ratio
+from livegraft.module import engine
+
+Cell = Mapping[str, Any]
+PATCHED = ("syscall", "exit", "worker", "kthread", "softirq", "hardirq", "nmi")
+APART = ("apart", "apart-exit")
+COLD = ("cold",)
+LATE = ("late",)
+
+GUARANTEES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "hybrid": {"a patched caller": PATCHED, "a cold part": COLD},
+    "stop": {"a patched caller": PATCHED, "a cold part": COLD, "another thread": LATE},
+    "task": {"a patched caller": PATCHED, "a cold part": COLD, "an unpatched caller": APART},
+    "native": {"a patched caller": PATCHED},
+}
+"""Who never sees two versions under each model (docs/models.md), by what was counted."""
+
+SEERS = {
+    "a patched caller": PATCHED,
+    "a cold part": COLD,
+    "an unpatched caller": APART,
+    "another thread": LATE,
+}
+
+
+class Verdict(StrEnum):
+    """Whether a claim holds."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    OPEN = "cannot be told"
+    """The interval holds the threshold: more repetitions may tell."""
+    UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An entry of claims.toml, which says what each member is.
+
+    Args:
+        key: its name.
+    """
+
+    key: str
+    text: str
+    kind: str
+    models: tuple[str, ...]
+    scenarios: tuple[str, ...] = ()
+    decisive: str = ""
+    figure: str = ""
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """Of its figure."""
+        if self.figure == figures.CALL:
+            return "ns"
+        return figures.FIGURES[self.figure].unit if self.figure else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a claim on one kernel.
+
+    Args:
+        claim: the claim.
+        kernel: the release; empty if it has nothing to do with one.
+        verdict: whether it holds.
+        found: by how much, in words, the decisive one first.
+    """
+
+    claim: Claim
+    kernel: str
+    verdict: Verdict
+    found: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in the report."""
+        return {
+            "claim": self.claim.key,
+            "text": self.claim.text,
+            "kernel": self.kernel,
+            "verdict": self.verdict.value,
+            "found": list(self.found),
+        }
+
+
+@cache
+def claims() -> dict[str, Claim]:
+    """All claims, by key."""
+    text = resources.files(__package__).joinpath("claims.toml").read_text("utf-8")
+    found = {}
+    for key, table in tomllib.loads(text).items():
+        lists: dict[str, Any] = {
+            name: tuple(table.pop(name)) for name in ("models", "scenarios") if name in table
+        }
+        found[key] = Claim(key=key, **table, **lists)
+    return found
+
+
+def answers(kernels: Sequence[str], cells: Sequence[Cell]) -> list[Answer]:
+    """Every claim on every kernel."""
+    found = []
+    for claim in claims().values():
+        of = [""] if claim.kind == "source" else kernels
+        for kernel in of:
+            here = {
+                (each["scenario"], each["model"]): each
+                for each in cells
+                if each["kernel"] == kernel and each["measured"]
+            }
+            verdict, words = JUDGES[claim.kind](claim, here)
+            found.append(Answer(claim, kernel, verdict, tuple(words)))
+    return found
+
+
+Here = Mapping[tuple[str, str], Cell]
+Judged = tuple[Verdict, list[str]]
+
+
+def _against(claim: Claim, found: Estimate) -> Verdict:
+    """Whether all of an interval is on the right side of the threshold, or all on the wrong one."""
+    if claim.least is not None:
+        if found.low >= claim.least:
+            return Verdict.HOLDS
+        return Verdict.FAILS if found.high < claim.least else Verdict.OPEN
+    assert claim.most is not None
+    if found.high <= claim.most:
+        return Verdict.HOLDS
+    return Verdict.FAILS if found.low > claim.most else Verdict.OPEN
+
+
+def _values(here: Here, scenario: str, model: str, key: str) -> list[float]:
+    cell = here.get((scenario, model))
+    return figures.values(cell["measured"]).get(key, []) if cell else []
+
+
+def _compared(claim: Claim, here: Here) -> Judged:
+    """Two models by one figure: their difference, or their ratio."""
+    make = difference if claim.kind == "difference" else ratio
+    verdict, words = Verdict.UNMEASURED, []
+    for name in claim.scenarios:
+        own = [_values(here, name, model, claim.figure) for model in claim.models]
+        found = make(*own)
+        if found is None:
+            if name == claim.decisive and all((name, model) in here for model in claim.models):
+                verdict, said = _one_sided(claim, name, own)
+                words.append(said)
+            continue
+        if name == claim.decisive:
+            verdict = _against(claim, found)
+        of = [estimate(each) for each in own]
+        pair = ", ".join(
+            f"{model} {number(one, claim.unit)}"
+            for model, one in zip(claim.models, of, strict=True)
+            if one
+        )
+        words.append(f"{title(name)}: {pair}; {_by_how_much(claim, found)}")
+    return verdict, words or ["none of its scenarios was measured with both models"]
+
+
+def _by_how_much(claim: Claim, found: Estimate) -> str:
+    first, second = claim.models
+    if claim.kind == "difference":
+        return f"{first} {number(found, claim.unit)} more than {second}"
+    return f"{first} {number(found)} times that of {second}"
+
+
+def _one_sided(claim: Claim, name: str, own: list[list[float]]) -> tuple[Verdict, str]:
+    """One of the models never came to an end there."""
+    first, second = claim.models
+    ended = [model for model, each in zip(claim.models, own, strict=True) if each]
+    if ended == [first]:
+        return Verdict.HOLDS, f"{title(name)}: {second} never applied, {first} did"
+    if ended == [second]:
+        return Verdict.FAILS, f"{title(name)}: {first} never applied, {second} did"
+    return Verdict.OPEN, f"{title(name)}: neither applied"
+
+
+def _same(claim: Claim, here: Here) -> Judged:
+    """All models by one figure: none above the least by more than the threshold."""
+    name = claim.decisive
+    own = {model: _values(here, name, model, claim.figure) for model in claim.models}
+    own = {model: each for model, each in own.items() if each}
+    if len(own) < 2:
+        return Verdict.UNMEASURED, [f"{title(name)}: fewer than two models were measured"]
+    least = min(own, key=lambda model: float(numpy.median(own[model])))
+    verdicts, words = [], []
+    for model, each in own.items():
+        one, times = estimate(each), ratio(each, own[least])
+        assert one is not None
+        said = f"{title(name)}: {model} {number(one, claim.unit)}"
+        if times is not None and model != least:
+            verdicts.append(_against(claim, times))
+            said += f", {number(times)} times that of {least}"
+        words.append(said)
+    order = (Verdict.FAILS, Verdict.OPEN, Verdict.HOLDS)
+    return next((each for each in order if each in verdicts), Verdict.OPEN), words
+
+
+def _forecast(claim: Claim, here: Here) -> Judged:
+    """What the forecast of each model was wrong by, over all scenarios."""
+    errors: dict[str, list[float]] = {}
+    words = []
+    for model in claim.models:
+        every = []
+        for name in scenarios():
+            if cell := here.get((name, model)):
+                mistakes = figures.forecast_error(cell["measured"])
+                every += mistakes
+                if mistakes and float(numpy.mean(mistakes)) >= 0.01:
+                    words.append(f"{title(name)}: {model} {float(numpy.mean(mistakes)):.2f}")
+        errors[model] = every
+    if not all(errors.values()):
+        return Verdict.UNMEASURED, ["not both models were measured"]
+    one, other = (estimate(errors[model], numpy.mean) for model in claim.models)
+    assert one is not None and other is not None
+    first, second = claim.models
+    summary = (
+        f"mean square of the error (0 always right, 1 always wrong): {first} {number(one)},"
+        f" {second} {number(other)}"
+    )
+    if one.overlaps(other):
+        verdict = Verdict.OPEN
+    else:
+        verdict = Verdict.HOLDS if one.value > other.value else Verdict.FAILS
+    return verdict, [summary, *words]
+
+
+def _source(claim: Claim, here: Here) -> Judged:
+    """Lines of code, hooks and states of each model's own file."""
+    del here
+    found = engine.sources()
+    facts = {model: source_facts(found[f"{model}.c"].decode()) for model in claim.models}
+    first, second = (facts[model] for model in claim.models)
+    words = [
+        f"{model}.c: {lines} lines of code, {hooks} hooks, {states} variables of state"
+        for model, (lines, hooks, states) in facts.items()
+    ]
+    words.append(
+        "what the models share (redirection, stacks, the walk over all tasks) is not in it"
+    )
+    assert claim.least is not None
+    holds = first[0] >= claim.least * second[0] and first[1] >= second[1]
+    return (Verdict.HOLDS if holds else Verdict.FAILS), words
+
+
+def source_facts(text: str) -> tuple[int, int, int]:
+    """Lines without comments and empty ones, hooks into the engine (members of its ``lg_way`` that
+    are functions), and variables that are there beyond a call."""
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+    lines = [line for line in code.splitlines() if line.strip()]
+    hooks = re.findall(r"^\t\.(?:missing|begin|pass|end)\s*=", code, re.MULTILINE)
+    states = re.findall(r"^static (?!const\b)[\w ]+\w(?: = [^;()]+)?;", code, re.MULTILINE)
+    return len(lines), len(hooks), len(states)
+
+
+def _refused(claim: Claim, here: Here) -> Judged:
+    """Patches that one model takes and another refuses."""
+    patches: dict[str, set[str]] = {}
+    for (_, model), cell in here.items():
+        patches.setdefault(cell["patch"], set()).add(model)
+    both = [each for each, models in patches.items() if set(claim.models) <= models]
+    named = ", ".join(sorted(both)) or "none"
+    return Verdict.UNMEASURED, [
+        f"patches that both models took here: {named}. That says nothing of other fixes"
+    ]
+
+
+def _mixed(claim: Claim, here: Here) -> Judged:
+    """Mixed versions that were seen by those who never should."""
+    words = []
+    broken = False
+    for model in claim.models:
+        cells = [cell for (_, one), cell in here.items() if one == model]
+        counted = [cell["measured"]["counts"] for cell in cells if cell["measured"]["counts"]]
+        if not counted:
+            continue
+        seen = {who: _seen(counted, contexts) for who, contexts in SEERS.items()}
+        kept = GUARANTEES[model]
+        broken = broken or any(seen[who] for who in kept)
+        never = ", ".join(f"{who} {seen[who]}" for who in kept)
+        may = ", ".join(f"{who} {count}" for who, count in seen.items() if who not in kept)
+        calls = sum(sum(row[:-1]) for each in counted for row in each.values())
+        words.append(f"{model}: who never may: {never}; who may: {may or 'nobody'} ({calls} calls)")
+    if not words:
+        return Verdict.UNMEASURED, ["no scenario with functions that count was measured"]
+    return (Verdict.FAILS if broken else Verdict.HOLDS), words
+
+
+def _seen(counted: Sequence[Mapping[str, Sequence[int]]], contexts: Sequence[str]) -> int:
+    return sum(each[context][-1] for each in counted for context in contexts if context in each)
+
+
+JUDGES: Mapping[str, Callable[[Claim, Here], Judged]] = {
+    "difference": _compared,
+    "ratio": _compared,
+    "same": _same,
+    "forecast": _forecast,
+    "source": _source,
+    "refused": _refused,
+    "mixed": _mixed,
+}
+
+
+def title(name: str) -> str:
+    """A scenario as people read it."""
+    known = scenarios().get(name)
+    return known.title if known else name
+
+
+def number(found: Estimate, unit: str = "") -> str:
+    """A figure with its interval: ``4.2 ms [3.9, 4.6]``."""
+    value, low, high = (short(each) for each in (found.value, found.low, found.high))
+    return f"{value}{f' {unit}' if unit else ''} [{low}, {high}]"
+
+
+def short(value: float) -> str:
+    """A number with three digits that mean something."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

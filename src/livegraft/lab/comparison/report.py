@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a comparison has found, as a document and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from livegraft.lab.comparison import claims, figures, growth
+from livegraft.lab.comparison.scenarios import scenarios
+
+Document = Mapping[str, Any]
+Cell = Mapping[str, Any]
+
+COLUMNS = (
+    ("apply", "until all run the new code, ms"),
+    ("moving", "of that, tasks changing sides, ms"),
+    ("undo", "until all run the old code again, ms"),
+    ("gap-quiet", "longest pause of a task, no patch, ms"),
+    ("gap-apply", "loading, ms"),
+    ("gap-undo", "unloading, ms"),
+    ("tries", "looks at all stacks"),
+    ("signalled", "sleepers signalled"),
+    ("restarted", "system calls begun again"),
+    ("seen", "EINTR seen by programs"),
+    ("applied", "applied"),
+)
+"""The columns of the table: a figure, and what stands above it."""
+
+EMULATED = """\
+The guests ran in software emulation, which carries out a guest's processors in turn, up to 100 ms \
+each. Times are longer than on hardware, and a pause begins with up to one such turn, with a patch \
+or without; compare models with each other and with the figure without a patch, not with a clock. \
+Counts (signals, retries, mixed versions) do not depend on it, nor does the order of models."""
+
+NATIVELY = "The guests ran on this machine's own processors (KVM)."
+
+
+def document(
+    options: Mapping[str, Any],
+    cells: Sequence[Cell],
+    machine: Mapping[str, Any],
+    command: str,
+    version: str,
+) -> dict[str, Any]:
+    """The report's document (docs/schema/lab.json).
+
+    Args:
+        options: of the comparison.
+        cells: all that were measured.
+        machine: what the guests ran on.
+        command: that asks for the same report.
+        version: of livegraft.
+    """
+    known = scenarios()
+    named = [known[name] for name in options["scenarios"] if name in known]
+    return {
+        "command": command,
+        "version": version,
+        "machine": dict(machine),
+        "kernels": list(options["kernels"]),
+        "models": list(options["models"]),
+        "scenarios": [
+            {"name": one.name, "title": one.title, "about": one.about, "own": one.own}
+            for one in named
+        ],
+        "repeat": options["repeat"],
+        "patch": options["patch"][0] if options["patch"] else None,
+        "cells": [_cell(each) for each in cells],
+        "growth": [
+            each.as_json() for each in growth.growth(options["kernels"], options["models"], cells)
+        ],
+        "claims": [each.as_json() for each in claims.answers(options["kernels"], cells)],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    measured = cell["measured"]
+    return {
+        "kernel": cell["kernel"],
+        "scenario": cell["scenario"],
+        "model": cell["model"],
+        "patch": cell["patch"],
+        "status": cell["status"],
+        "reason": cell["reason"],
+        "log": list(cell["log"]),
+        "faults": list(cell["faults"]),
+        "seconds": cell["seconds"],
+        "tasks": measured["tasks"] if measured else None,
+        "figures": (
+            {key: one.as_json() for key, one in figures.estimates(measured).items()}
+            if measured
+            else {}
+        ),
+        "timeline": figures.timeline(measured) if measured else [],
+        "forecasts": measured["forecasts"] if measured else [],
+        "counts": measured["counts"] if measured else {},
+    }
+
+
+def markdown(found: Document) -> str:
+    """The report as Markdown."""
+    lines = [
+        "# Consistency models compared",
+        "",
+        f"Made by livegraft {found['version']}, {found['repeat']} repetitions of each cell, each in"
+        f" a guest of its own with {found['machine']['guest_processors']} processors, on"
+        f" {found['machine']['processors']} processors ({found['machine']['processor']}):",
+        "",
+        f"    {found['command']}",
+        "",
+        EMULATED if found["machine"]["emulated"] else NATIVELY,
+        "",
+        "Medians, in brackets their 95 % bootstrap intervals; applied: the mean.",
+    ]
+    for kernel in found["kernels"]:
+        lines += ["", f"## {kernel}", "", *_table(found, kernel)]
+    if found["growth"]:
+        lines += ["", "## Growth", "", *_growth(found)]
+    lines += ["", "## Scenarios", ""]
+    lines += [f"- **{each['title']}**: {each['about'].strip()}" for each in found["scenarios"]]
+    lines += ["", "## The claims", "", *_claims(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(found: Document, kernel: str) -> Iterator[str]:
+    yield "| scenario | model | " + " | ".join(title for _, title in COLUMNS) + " |"
+    yield "|---|---|" + "---|" * len(COLUMNS)
+    titles = {each["name"]: each["title"] for each in found["scenarios"]}
+    failed = []
+    for cell in found["cells"]:
+        if cell["kernel"] != kernel:
+            continue
+        own = [texts(cell["figures"].get(key)) for key, _ in COLUMNS]
+        if cell["status"] != "done":
+            own[-1] = cell["status"]
+            failed.append(f"- {titles[cell['scenario']]}, {cell['model']}: {cell['reason']}")
+        yield f"| {titles[cell['scenario']]} | {cell['model']} | {' | '.join(own)} |"
+    if failed:
+        yield from ("", *failed)
+
+
+def texts(figure: Mapping[str, float] | None) -> str:
+    """A figure with its interval, as a cell of a table."""
+    if figure is None:
+        return ""
+    value, low, high = (claims.short(figure[key]) for key in ("value", "low", "high"))
+    return value if value == low == high else f"{value} [{low}, {high}]"
+
+
+def growth_rows(found: Document) -> list[tuple[str, ...]]:
+    """A row for each fit, as texts: kernel, what of, by what, model, kind, exponent, figures."""
+    return [
+        (
+            each["kernel"],
+            figures.FIGURES[each["figure"]].title,
+            f"{each['family']} ({', '.join(map(str, each['sizes']))})",
+            each["model"],
+            each["growth"],
+            texts(each["exponent"]),
+            f"{claims.short(each['at_smallest'])} ms",
+            f"{claims.short(1000 * each['each'])} µs",
+        )
+        for each in found["growth"]
+    ]
+
+
+GROWTH = ("kernel", "what", "by", "model", "growth", "exponent", "at the smallest", "each more")
+
+
+def _growth(found: Document) -> Iterator[str]:
+    yield f"| {' | '.join(GROWTH)} |"
+    yield "|---" * len(GROWTH) + "|"
+    yield from (f"| {' | '.join(row)} |" for row in growth_rows(found))
+
+
+def _claims(found: Document) -> Iterator[str]:
+    for each in found["claims"]:
+        where = f" ({each['kernel']})" if each["kernel"] else ""
+        yield f"- **{each['claim']}, {each['verdict']}**{where}: {each['text']}"
+        yield from (f"  - {words}" for words in each["found"])

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``livegraft lab`` with real guests: a small comparison, what goes wrong in one, and the shell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.documents import validate
+from tests.releases import RELEASE
+
+from livegraft.kernel.kernel import Kernel
+from livegraft.lab.comparison import cells
+from livegraft.lab.comparison.scenarios import scenarios
+from livegraft.lab.package import PLACE
+from livegraft.lab.witnesses import witnesses
+
+pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(1200)]
+
+
+def lab(*words: str | Path, script: str = "") -> tuple[int, dict[str, Any], str]:
+    """Run the verb with ``--json``: exit code, document, and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "livegraft.cli.main", "lab", *map(str, words), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        input=script,
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    validate("lab", document)
+    return done.returncode, document, done.stderr
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("lab") / "report"
+    words = ["models", "-k", RELEASE, "--scenario", "kthread", "--repeat", "2", "-o", str(folder)]
+    words += ["--model", "hybrid", "--model", "stop"]
+    status, document, said = lab(*words)
+    assert status == 0, said
+    return words, document
+
+
+def test_two_models_are_measured(compared: tuple[list[str], dict[str, Any]]) -> None:
+    _, document = compared
+    assert [each["model"] for each in document["cells"]] == ["hybrid", "stop"]
+    for cell in document["cells"]:
+        figures = cell["figures"]
+        assert (cell["status"], figures["applied"]["value"], cell["faults"]) == ("done", 1, [])
+        for key in ("apply", "undo", "gap-quiet", "gap-apply", "gap-undo"):
+            assert figures[key]["n"] == 2
+            assert figures[key]["low"] > 0
+        old, new, _, mixed = cell["counts"]["kthread"]
+        assert old > 0 and new > 0 and mixed == 0
+        assert cell["timeline"][-1][1] == 1
+    hybrid, stop = (cell["figures"] for cell in document["cells"])
+    assert hybrid["held"]["value"] == 0 < stop["held"]["value"]
+    assert stop["tries"]["value"] >= 1
+
+
+def test_the_report_is_there(compared: tuple[list[str], dict[str, Any]]) -> None:
+    folder = Path(compared[1]["folder"])
+    assert {"report.html", "report.md", "report.json"} <= {each.name for each in folder.iterdir()}
+    validate("lab", json.loads((folder / "report.json").read_text("utf-8")))
+    assert list((folder / "plots").glob("*-consistency.svg"))
+
+
+def test_what_is_measured_is_kept(compared: tuple[list[str], dict[str, Any]]) -> None:
+    """A cell that is gone is measured again, the other one is not."""
+    words, document = compared
+    folder = Path(document["folder"])
+    gone = folder / "cells" / RELEASE / "kthread/stop.json"
+    other = gone.with_name("hybrid.json").read_bytes()
+    gone.unlink()
+    status, again, said = lab(*words)
+    assert status == 0
+    assert "1 of 2 cells are there already" in said
+    assert gone.with_name("hybrid.json").read_bytes() == other
+    assert again["cells"][0] == document["cells"][0]
+
+
+def test_explain(compared: tuple[list[str], dict[str, Any]]) -> None:
+    status, document, _ = lab("explain", compared[1]["folder"])
+    assert status == 0
+    found = {each["claim"]: each["verdict"] for each in document["claims"]}
+    assert found["C8"] == "holds"
+    assert found["C4"] == "not measured"
+
+
+def test_a_scenario_that_cannot_run(one_kernel: Kernel) -> None:
+    """It is named, with what the guest said."""
+    scenario = replace(scenarios()["idle"], load=("no-such-kind=1",), calls=False)
+    asked = cells.request(scenario, "hybrid", 1, None)
+    found = cells.measure(one_kernel, witnesses(one_kernel), scenario, asked, None)
+    assert found["status"] == "failed"
+    assert "the load does not start" in found["reason"]
+    assert any("no-such-kind" in line for line in found["log"])
+
+
+def test_a_guest_that_dies(one_kernel: Kernel) -> None:
+    """The cell says so, with the end of the guest's console."""
+    scenario = replace(scenarios()["idle"], calls=False)
+    crash = b"open('/proc/sysrq-trigger', 'w').write('c')\n"
+    files = {**witnesses(one_kernel), f"/{PLACE}/lab/witness/measure.py": crash}
+    asked = cells.request(scenario, "native", 1, None)
+    found = cells.measure(one_kernel, files, scenario, asked, None)
+    assert found["status"] == "lost"
+    assert "Kernel panic" in found["reason"]
+    assert any("sysrq" in line for line in found["log"])
+
+
+SCRIPT = """
+modprobe loop && test -e /sys/module/loop && echo loop is here
+modprobe no-such-module || echo refused
+livegraft models | head -1
+cat /mnt/shared/word
+echo back > /mnt/shared/answer
+exit 3
+"""
+
+
+def test_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("from outside\n")
+    status, document, said = lab("shell", "-k", RELEASE, "--share", tmp_path, script=SCRIPT)
+    assert (status, document["status"]) == (1, 3)
+    assert "loop is here" in said
+    assert "refused" in said and "has no such module" in said
+    assert "from outside" in said
+    assert (tmp_path / "answer").read_text() == "back\n"

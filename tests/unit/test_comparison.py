@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Statistics of a comparison, and how its claims are answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from tests.comparison import KERNEL, cell, change, document, kept, measured
+from tests.documents import validate
+
+from livegraft.errors import UsageError
+from livegraft.lab.comparison import claims, figures
+from livegraft.lab.comparison.claims import Verdict, answers, source_facts
+from livegraft.lab.comparison.conduct import read
+from livegraft.lab.comparison.scenarios import MODELS, chosen, models, scenarios
+from livegraft.lab.comparison.statistics import Growth, difference, estimate, fit, ratio
+
+RANDOM = numpy.random.default_rng(5)
+
+
+def verdicts(cells: list[dict[str, Any]]) -> dict[str, Verdict]:
+    return {each.claim.key: each.verdict for each in answers([KERNEL], cells)}
+
+
+def test_an_interval_holds_the_true_median_as_often_as_it_says() -> None:
+    """Of 200 samples of ten, 95 % should; the bootstrap of a median of ten is a little narrow."""
+    held = 0
+    for _ in range(200):
+        found = estimate(list(RANDOM.normal(100, 10, size=10)))
+        assert found is not None
+        held += found.low <= 100 <= found.high
+    assert 175 <= held <= 199
+
+
+def test_the_same_values_give_the_same_interval() -> None:
+    values = [1.0, 2.0, 4.0, 8.0]
+    assert estimate(values) == estimate(values)
+    assert estimate([]) is None
+
+
+def test_values_that_are_one_have_no_width() -> None:
+    found = estimate([3.0] * 10)
+    assert found is not None
+    assert (found.value, found.width, found.count) == (3.0, 0.0, 10)
+
+
+def test_samples_of_one_thing_overlap_and_of_two_do_not() -> None:
+    one, same, other = (estimate(list(RANDOM.normal(mean, 1, size=10))) for mean in (10, 10, 20))
+    assert one is not None and same is not None and other is not None
+    assert one.overlaps(same)
+    assert not one.overlaps(other)
+
+
+def test_ratio_and_difference() -> None:
+    double = ratio([20.0, 22.0, 21.0], [10.0, 11.0, 10.5])
+    more = difference([20.0, 22.0, 21.0], [10.0, 11.0, 10.5])
+    assert double is not None and more is not None
+    assert double.value == pytest.approx(2)
+    assert more.value == pytest.approx(10.5)
+    assert double.low <= 2 <= double.high
+    assert ratio([1.0], [0.0]) is None
+    assert difference([], [1.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("growth", "exponent"),
+    [
+        (Growth.CONSTANT, None),
+        (Growth.LINEAR, 1.0),
+        (Growth.WORSE, 2.0),
+    ],
+)
+def test_growth(growth: Growth, exponent: float | None) -> None:
+    sizes = [1, 10, 100, 500]
+    noise = [RANDOM.normal(1, 0.02, size=10) for _ in sizes]
+    samples = [
+        list((40 + (0 if exponent is None else 0.5 * (size - 1) ** exponent)) * own)
+        for size, own in zip(sizes, noise, strict=True)
+    ]
+    found = fit(sizes, samples)
+    assert found is not None
+    assert found.growth is growth
+    assert found.at_smallest == pytest.approx(40, rel=0.05)
+
+
+def test_growth_of_too_few_sizes() -> None:
+    assert fit([1, 2], [[1.0], [2.0]]) is None
+    assert fit([1, 2, 3], [[1.0], [], [3.0]]) is None
+
+
+def test_a_change_that_did_not_end_is_no_time() -> None:
+    answer = measured(repeat=4)
+    answer["repetitions"][0]["apply"] = change(10000, finished=False)
+    del answer["repetitions"][0]["undo"]
+    found = figures.values(answer)
+    assert (len(found["apply"]), len(found["undo"]), found["applied"]) == (3, 3, [0, 1, 1, 1])
+
+
+def test_a_forecast_that_was_wrong() -> None:
+    answer = measured(repeat=2)
+    assert figures.forecast_error(answer) == [0, 0, 0, 0]
+    answer["repetitions"][0]["apply"] = change(10000, finished=False)
+    answer["forecasts"] = [{"chance": 0.5, "median_ms": None, "horizon_ms": 1000.0}]
+    assert figures.forecast_error(answer) == [0.25, 0.25]
+
+
+def test_the_kernels_own_core_tells_no_times() -> None:
+    answer = measured()
+    for each in answer["repetitions"]:
+        for way in ("apply", "undo"):
+            each[way] |= {"times": {}, "counts": {}}
+    assert not {"moving", "tries", "signalled"} & figures.estimates(answer).keys()
+
+
+@pytest.mark.parametrize(
+    ("stop", "verdict"), [(20, Verdict.HOLDS), (1, Verdict.FAILS), (2, Verdict.OPEN)]
+)
+def test_the_pause_of_stop(stop: float, verdict: Verdict) -> None:
+    cells = [
+        cell("tasks-1000", "stop", measured(every=stop)),
+        cell("tasks-1000", "hybrid", measured(every=1)),
+    ]
+    assert verdicts(cells)["C1"] is verdict
+
+
+def test_a_model_that_never_applies() -> None:
+    never = measured()
+    for each in never["repetitions"]:
+        each["apply"] = change(10000, finished=False)
+        del each["undo"]
+    here, there = cell("sleeping", "hybrid", measured()), cell("sleeping", "stop", never)
+    assert verdicts([here, there])["C2"] is Verdict.HOLDS
+    here, there = cell("sleeping", "hybrid", never), cell("sleeping", "stop", measured())
+    assert verdicts([here, there])["C2"] is Verdict.FAILS
+
+
+def test_signals() -> None:
+    cells = [
+        cell("tasks-1000", "task", measured(signalled=900)),
+        cell("tasks-1000", "hybrid", measured()),
+    ]
+    assert verdicts(cells)["C4"] is Verdict.HOLDS
+    assert verdicts(cells[:1])["C4"] is Verdict.UNMEASURED
+
+
+def test_the_cost_of_a_call() -> None:
+    cells = [cell("idle", model, measured()) for model in MODELS]
+    assert verdicts(cells)["C7"] is Verdict.HOLDS
+    cells[-1]["measured"]["calls"]["patched"] = [170.0, 171.0, 172.0]
+    assert verdicts(cells)["C7"] is Verdict.FAILS
+
+
+@pytest.mark.parametrize(
+    ("model", "context"),
+    [("hybrid", "syscall"), ("hybrid", "cold"), ("stop", "late"), ("task", "apart")],
+)
+def test_a_guarantee_that_is_broken(model: str, context: str) -> None:
+    cells = [cell("called", each, kept(each)) for each in MODELS]
+    assert verdicts(cells)["C8"] is Verdict.HOLDS
+    cells[MODELS.index(model)]["measured"]["counts"][context][-1] = 1
+    assert verdicts(cells)["C8"] is Verdict.FAILS
+
+
+def test_what_a_model_does_not_guarantee() -> None:
+    cells = [cell("called", each, kept(each)) for each in MODELS]
+    cells[MODELS.index("native")]["measured"]["counts"]["cold"][-1] = 7
+    assert verdicts(cells)["C8"] is Verdict.HOLDS
+
+
+def test_lines_hooks_and_states_of_a_source() -> None:
+    text = """\
+/* A comment
+ * of two lines. */
+static bool side;
+static int state = -1;
+static const char *name(void)	// no variable
+{
+	return NULL;
+}
+
+const struct lg_way lg_some = {
+	.name		= "some",
+	.begin		= begin,
+	.pass		= pass,
+};
+"""
+    assert source_facts(text) == (11, 2, 2)
+
+
+def test_the_real_sources() -> None:
+    (answer,) = [each for each in answers([], []) if each.claim.key == "C5"]
+    assert answer.verdict is Verdict.HOLDS
+    assert answer.found[0].startswith("task.c: ")
+
+
+def test_every_claim_can_be_judged() -> None:
+    assert [*claims.claims()] == [f"C{number}" for number in range(1, 9)]
+    known = scenarios()
+    for claim in claims.claims().values():
+        assert claim.kind in claims.JUDGES
+        assert set(claim.models) <= set(MODELS)
+        assert {*claim.scenarios, *filter(None, [claim.decisive])} <= known.keys()
+        assert not claim.figure or claim.figure in {*figures.FIGURES, figures.CALL}
+
+
+def test_which_scenarios() -> None:
+    assert len(chosen([], False)) == 6
+    assert [each.name for each in chosen(["hogs", "idle"], False)] == ["idle", "hogs"]
+    assert chosen([], True) == list(scenarios().values())
+    with pytest.raises(UsageError, match="use one of idle"):
+        chosen(["asleep"], False)
+    with pytest.raises(UsageError, match="use one of hybrid"):
+        models(["kgraft"])
+
+
+def test_a_folder_without_a_comparison(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no comparison"):
+        read(tmp_path)
+
+
+def test_the_document() -> None:
+    found = document()
+    validate("lab", found)
+    assert json.loads(json.dumps(found)) == found
+    assert found["cells"][-1]["log"] == ["BUG: <b> & more"]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``livegraft lab``: what is wrong is told before any guest boots."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.comparison import KERNEL, cell, kept
+from tests.documents import validate
+
+from livegraft.cli import lab
+from livegraft.cli.main import main
+from livegraft.errors import Exit
+from livegraft.lab.comparison import conduct
+from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options
+from livegraft.lab.comparison.scenarios import MODELS, scenarios
+
+PAYLOAD = Path(__file__).parents[1] / "data/payload-abi1.ko"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit code and complaint of a command line that is wrong."""
+    code = main(["lab", *words, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    validate("lab", document)
+    error = document["error"]
+    return code, f"{error['object']}: {error['message']}; {error['remedy']}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["models"], "say -o DIR"),
+        (["models", "DIR"], "say -o DIR"),
+        (["models", "-o", "DIR", "--repeat", "0"], "has to be 1 or more"),
+        (
+            ["models", "-o", "DIR", "--scenario", "asleep"],
+            "asleep: is no scenario; use one of idle",
+        ),
+        (["models", "-o", "DIR", "--model", "kgraft"], "invalid choice"),
+        (["models", "-o", "DIR", "--all", "--scenario", "idle"], "leave --scenario or --all out"),
+        (["models", "-o", "/no/such/DIR"], "its folder does not exist; mkdir -p /no/such"),
+        (["models", "-o", __file__], "is no folder"),
+        (["models", "-o", "DIR", "--patch", "none.ko"], "none.ko: does not exist"),
+        (["models", "-o", "DIR", "--patch", __file__], "is not"),
+        (["explain"], "needs the folder of a report"),
+        (["explain", "/tmp"], "holds no comparison of models"),
+        (["shell", "-k", "a", "-k", "b"], "takes one kernel"),
+        (["shell", "--share", __file__], "is no folder"),
+    ],
+)
+def test_wrong(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, complaint = refused(capsys, *words)
+    assert code in (Exit.USAGE, Exit.FAILED)
+    assert said in complaint
+
+
+def test_a_patch_for_another_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["models", "-k", "6.1.0-1-amd64", "--patch", str(PAYLOAD), "-o", str(tmp_path / "out")]
+    code, complaint = refused(capsys, *words)
+    assert code == Exit.REFUSED
+    assert "not 6.1.0-1-amd64" in complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_explain_reads_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options((KERNEL,), MODELS, ("called",), 10)
+    (tmp_path / OPTIONS).write_text(json.dumps(options.as_json()))
+    for model in MODELS:
+        path = tmp_path / CELLS / KERNEL / "called" / f"{model}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(cell("called", model, kept(model))))
+    assert main(["lab", "explain", str(tmp_path)]) == Exit.DONE
+    said = capsys.readouterr().out
+    assert f"C8 holds on {KERNEL}: each model keeps what it guarantees" in said
+    assert "C1 not measured" in said
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was measured before is kept: a cell is whole or not there."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("livegraft.module.delivery.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        conduct.conduct(Options((), MODELS, (), 1), [], [], None, tmp_path)
+    assert [each for each in tmp_path.iterdir() if each.is_file()] == []
+
+
+def test_the_models_are_those_that_are_compared() -> None:
+    assert lab.COMPARED == MODELS
+    assert all(name in lab.VERB.description for name in scenarios() if "-" not in name)
