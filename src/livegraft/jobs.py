@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from livegraft.run import GRACE_SECONDS
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+AHEAD = 8
+"""As many jobs per thread are begun or wait before the first of their results is taken."""
 
 
 class Jobs:
@@ -69,9 +73,12 @@ class Jobs:
             wait(running, return_when=FIRST_COMPLETED)
 
     def _raise_failed(self) -> None:
-        for future in self._futures:
-            if future.done() and not future.cancelled() and (error := future.exception()):
+        done = [future for future in self._futures if future.done()]
+        for future in done:
+            if not future.cancelled() and (error := future.exception()):
                 raise error
+        # Those that ended well need no second look: there may be thousands.
+        self._futures = [future for future in self._futures if future not in done]
 
     def _register(self) -> None:
         self._threads.add(threading.get_native_id())
@@ -95,6 +102,42 @@ class Jobs:
                     os.killpg(child, signal.SIGTERM if patient else signal.SIGKILL)
                     asked.add(child)
             time.sleep(0.02)
+
+
+def in_order(
+    tasks: Iterable[Callable[[], T]],
+    workers: int | None = None,
+    advance: Callable[[], object] | None = None,
+) -> Generator[T]:
+    """Run tasks on all cores, as many at a time, and give their results in the tasks' order.
+
+    Only so many are begun that the results which wait to be taken are few. Whoever may leave early
+    closes the iterator (:func:`contextlib.closing`): what is running then is ended.
+
+    Args:
+        tasks: taken one after the other, as there is room.
+        workers: how many run at a time; by default one per core.
+        advance: called for each result.
+
+    Raises:
+        Exception: that of the first task to fail; the others are ended.
+    """
+    count = workers or os.cpu_count() or 2
+    waiting = deque[Future[T]]()
+
+    def first() -> T:
+        jobs.finish(waiting[0])
+        if advance is not None:
+            advance()
+        return waiting.popleft().result()
+
+    with Jobs(count) as jobs:
+        for task in tasks:
+            waiting.append(jobs.start(task))
+            if len(waiting) >= AHEAD * count:
+                yield first()
+        while waiting:
+            yield first()
 
 
 def _children(thread: int) -> list[int]:

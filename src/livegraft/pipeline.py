@@ -3,132 +3,47 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from functools import partial
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from livegraft.assessment import Assessment, Method, Outcome, Question, Verdict
 from livegraft.cache import Cache
-from livegraft.changeset import (
-    PATCH_SYMBOL,
-    VMLINUX,
-    ChangeSet,
-    Function,
-    Piece,
-)
-from livegraft.compare.comparison import Comparison
-from livegraft.compare.cut import Cut, cut
-from livegraft.compare.moved import compare_compiled
-from livegraft.compare.resolver import OfPatch
-from livegraft.elf import object as elf
-from livegraft.elf.object import ElfObject
-from livegraft.errors import (
-    CompileError,
-    NothingChanged,
-    NotPrepared,
-    ProofFailed,
-    Reason,
-    Refused,
-)
-from livegraft.extract.delivery import own_names
-from livegraft.extract.extraction import Extracted
+from livegraft.changeset import VMLINUX, ChangeSet
+from livegraft.errors import CompileError, NothingChanged, NotPrepared, Refused
 from livegraft.extract.folder import Folder
-from livegraft.extract.reasons import Why, explain_all
 from livegraft.extract.work import Extraction
-from livegraft.fix.compiled import Compiled, compile_touched
+from livegraft.fix.compiled import IN_A_BATCH, compile_touched, find_reached
 from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
-from livegraft.fix.kept import keep_objects
-from livegraft.fix.units import units_of
-from livegraft.kbuild.command import learn
-from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_side
+from livegraft.fix.kept import forget_objects
+from livegraft.fix.units import Touched, units_of
+from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.objects import Unit
-from livegraft.kbuild.placement import Placement
-from livegraft.kbuild.proof import prove
 from livegraft.kbuild.shadow import Shadow, shadow_of
-from livegraft.kbuild.unproved import place_unproved
-from livegraft.kernel import entrance
 from livegraft.kernel.image import open_image
 from livegraft.kernel.kernel import Kernel, open_prepared
 from livegraft.kernel.kernel import prepare as prepare_kernel
 from livegraft.kernel.modulefile import open_module
 from livegraft.kernel.packages import PackageSource
-from livegraft.kernel.references import Resolver
 from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
 from livegraft.kernel.symvers import read_symvers
-from livegraft.module import ibt
-from livegraft.module.advisory import UNNAMED, Advisory
 from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.delivery import write_module
 from livegraft.module.inspect import Inspection
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime.returning import NEEDED, cautions
-from livegraft.verdict.globals import defined_twice
-from livegraft.verdict.inlining import inlining
-from livegraft.verdict.judge import judge_all, judge_delivered
-from livegraft.verdict.marks import decisions_of, states_of
 
+FIRST_READERS = 32
+"""As many of the units that read a changed header are judged before all others are looked for."""
 
-class Method(StrEnum):
-    """How a patch is prepared."""
-
-    COMPARE = "compare"
-    """Two objects are compared, and what differs is cut out of one of them."""
-    EXTRACT = "extract"
-    """What differs is cut out of the source, and that is compiled."""
-    BOTH = "both"
-    """Both, which check each other."""
-
-
-BESIDE_CODE = frozenset(
-    (
-        *("data-changed", "data-size-changed", "enum-value-changed", "prototype-changed"),
-        "structure-layout",
-    )
-)
-"""Rules after which a unit's code can still be judged."""
-
-
-class Verdict(StrEnum):
-    """What a fix is to a running kernel."""
-
-    PATCHABLE = "patchable"
-    UNCHANGED = "unchanged"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a fix.
-
-    Args:
-        verdict: whether it can be applied live.
-        functions: what the patch would bring.
-        warnings: what the user should know although it is no reason to refuse.
-        reasons: why it is refused, all of them.
-        changes: what the module is made of; None unless patchable.
-        fix: the fix.
-        extracted: what was cut out of the source, if that was asked for.
-        second: with both methods, what extract's module is made of; `changes` is compare's then.
-        whys: by unit, why each function is in the set, if asked for; of extracted ones, see there.
-        advisory: what others call the fix; its module tells it.
-    """
-
-    verdict: Verdict
-    functions: tuple[Function, ...]
-    warnings: tuple[str, ...]
-    reasons: tuple[Reason, ...]
-    changes: ChangeSet | None
-    fix: Fix
-    extracted: tuple[Extracted, ...] = ()
-    second: ChangeSet | None = None
-    whys: Mapping[str, tuple[Why, ...]] = field(default_factory=dict)
-    advisory: Advisory = UNNAMED
+__all__ = ["Built", "Method", "Outcome", "Verdict", "build", "check", "make", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,60 +123,92 @@ def check(
     if folder is not None:
         folder.check_origin(fix.sha256, kernel.source_version)
     changes = fix.apply(kernel.source)
-    touched = units_of(changes, kernel, progress)
-    commands = learn(kernel, touched.units, progress)
+    touched = units_of(changes, kernel, progress, enough=FIRST_READERS)
     warnings = [f"{each.object}: {each.message}" for each in touched.ignored]
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
-    with tempfile.TemporaryDirectory(prefix="livegraft-units-") as objects:
+    if touched.refused and not touched.is_all:
+        raise Refused(", ".join(map(str, fixes)), touched.refused)
+    question = Question(fix, kernel, method, proof, why, keep)
+    extraction = Extraction(kernel, changes, folder, why, method is Method.BOTH, progress)
+    assessment = Assessment(question, extraction, touched.refused, warnings)
+    if keep is not None:
+        forget_objects(keep)
+    with (
+        tempfile.TemporaryDirectory(prefix="livegraft-units-") as objects,
+        shadow_of(kernel.source, changes) as shadow,
+    ):
         try:
-            with shadow_of(kernel.source, changes) as shadow:
-                compiled, exports = compile_touched(
-                    kernel, commands, shadow, Path(objects), progress
-                )
-                with progress.step("compare"):
-                    comparisons = _compare_all(kernel, compiled, shadow)
+            is_all = _assess(assessment, touched, shadow, Path(objects), progress)
         except CompileError as error:
             if touched.refused:  # it may be for a file that cannot be changed
                 raise Refused(", ".join(map(str, fixes)), touched.refused) from error
             raise
-        with progress.step("compile for the proof"):
-            plain = _compile_plain(kernel, compiled, comparisons)
-        reasons = [*touched.refused, *exports]
-        extracted: dict[str, Extracted] = {}
-        if method is not Method.COMPARE:
-            work = Extraction(kernel, changes, folder, why, method is Method.BOTH, progress)
-            extracted = _extract_all(work, compiled, comparisons, reasons)
-        if keep is not None:
-            keep_objects(plain, compiled, keep)
-        whys: dict[str, tuple[Why, ...]] = {}
-        if why and method is Method.COMPARE:
-            pairs = zip(compiled, comparisons, strict=True)
-            brought = [each for each in pairs if _is_brought(each[1])]
-            whys = explain_all(kernel, changes, brought, progress)
-
-    def conclude(taken: Method) -> Outcome:
-        parts = extracted if taken is Method.EXTRACT else {}
-        known = (list(reasons), list(warnings))
-        units = (kernel, compiled, comparisons)
-        return replace(_conclude(fix, *units, parts, taken, *known, proof, progress), whys=whys)
-
-    if method is not Method.BOTH:
-        return conclude(method)
-    return _joined(conclude(Method.COMPARE), conclude(Method.EXTRACT), extracted)
+    if not is_all:
+        assessment.note("not all units were looked at, for the fix is refused already")
+    return assessment.outcome(progress, is_all=is_all)
 
 
-def _joined(first: Outcome, second: Outcome, extracted: Mapping[str, Extracted]) -> Outcome:
-    """What both methods say of a fix: it has to be patchable by each."""
-    judged = first if first.verdict is not Verdict.PATCHABLE else second
-    return replace(
-        first,
-        verdict=judged.verdict,
-        reasons=judged.reasons,
-        warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
-        extracted=tuple(extracted.values()),
-        second=second.changes,
-    )
+def _assess(
+    assessment: Assessment, touched: Touched, shadow: Shadow, objects: Path, progress: Progress
+) -> bool:
+    """Assess the units of a fix until they speak against it.
+
+    Its own and a few that read its headers come first: if a structure lies differently in memory,
+    nobody waits for the thousand others.
+
+    Args:
+        touched: the first units.
+        objects: a folder for object files.
+
+    Returns:
+        Whether all units were looked at.
+    """
+    kernel = assessment.kernel
+    commands = learn(kernel, touched.units, progress)
+    if not _take_in(assessment, commands, shadow, objects / "first", progress):
+        return False
+    if touched.is_all:
+        return True
+    if assessment.is_refused():
+        return False
+    every = units_of(shadow.changes, kernel, progress, units_alone=True)
+    for each in every.ignored:
+        if each not in touched.ignored:
+            assessment.note(f"{each.object}: {each.message}")
+    others = learn(kernel, [unit for unit in every.units if unit not in commands], progress)
+    return _take_in(assessment, others, shadow, objects / "others", progress)
+
+
+def _take_in(
+    assessment: Assessment,
+    commands: Mapping[Unit, Command],
+    shadow: Shadow,
+    objects: Path,
+    progress: Progress,
+) -> bool:
+    """Assess units, some at a time; returns whether it were all: if one speaks against the fix,
+    those behind it are left out."""
+    reached = find_reached(assessment.kernel, commands, shadow, progress)
+    count = len(reached.commands)
+    is_long = count > max(reached.own, IN_A_BATCH)
+    # A line for each batch's steps would say little.
+    inner = progress.hidden() if is_long else progress
+    began = time.monotonic()
+    with ExitStack() as stack:
+        overall = stack.enter_context(progress.step("judge the units", count)) if is_long else None
+        batches = compile_touched(assessment.kernel, reached, shadow, objects, inner)
+        stack.enter_context(closing(batches))
+        for batch in batches:
+            assessment.add(batch, shadow, inner)
+            if overall is not None:
+                overall.advance(batch.count)
+                if overall.done == batch.count:
+                    seconds = (time.monotonic() - began) / batch.count * (os.cpu_count() or 2)
+                    progress.foretell(f"{count} units use what changes", count, seconds)
+            if batch.left and assessment.is_refused():
+                return False
+    return True
 
 
 def build(
@@ -332,127 +279,6 @@ def make(
     with progress.step("inspect"):
         inspection = write_module(module, output)
     return Built(outcome, output, len(module.data), inspection, second)
-
-
-def _compile_plain(
-    kernel: Kernel, compiled: Sequence[Compiled], comparisons: Sequence[Comparison]
-) -> dict[Unit, Object]:
-    """What has to be proved, as it was shipped; kept in the cache."""
-    pairs = zip(compiled, comparisons, strict=True)
-    brought = [each for each, comparison in pairs if _is_brought(comparison)]
-    objects = side_by_side(
-        partial(compile_original, kernel, each.command, Variant.PLAIN) for each in brought
-    )
-    return {each.unit: plain for each, plain in zip(brought, objects, strict=True)}
-
-
-def _extract_all(
-    work: Extraction,
-    compiled: Sequence[Compiled],
-    comparisons: Sequence[Comparison],
-    reasons: list[Reason],
-) -> dict[str, Extracted]:
-    """What is cut out of the source, by unit; nothing of a fix that is refused in any case.
-
-    Args:
-        reasons: why it is refused; what cannot be cut out is added.
-    """
-    pairs = list(zip(compiled, comparisons, strict=True))
-    if reasons or any(comparison.reasons for _, comparison in pairs):
-        return {}
-    extracted, found = work.run([pair for pair in pairs if _is_brought(pair[1])])
-    reasons += found
-    return extracted
-
-
-def _is_brought(comparison: Comparison) -> bool:
-    """Whether the patch would bring something of a unit.
-
-    What speaks against its data and types only does not keep us from looking at its code.
-    """
-    differs = bool(comparison.changed or comparison.new)
-    return differs and all(reason.rule in BESIDE_CODE for reason in comparison.reasons)
-
-
-def _compare_all(kernel: Kernel, compiled: Sequence[Compiled], shadow: Shadow) -> list[Comparison]:
-    facts = {each.unit.path: compare_compiled(kernel, each, shadow) for each in compiled}
-    return list(judge_all(facts).values())
-
-
-def _conclude(
-    fix: Fix,
-    kernel: Kernel,
-    compiled: Sequence[Compiled],
-    comparisons: Sequence[Comparison],
-    extracted: Mapping[str, Extracted],
-    method: Method,
-    reasons: list[Reason],
-    warnings: list[str],
-    proof: bool,
-    progress: Progress,
-) -> Outcome:
-    cuts: list[Cut] = []
-    for comparison in comparisons:
-        reasons += comparison.reasons
-    brought = frozenset({PATCH_SYMBOL}).union(*(each.new_globals for each in comparisons))
-    for each, comparison in zip(compiled, comparisons, strict=True):
-        warnings += comparison.warnings
-        if not _is_brought(comparison):
-            continue
-        taken = comparison
-        if each.unit.path in extracted:
-            taken = judge_delivered(extracted[each.unit.path].comparison, comparison.warnings)
-        plain = elf.read(compile_original(kernel, each.command, Variant.PLAIN).path)
-        try:
-            places = _places(kernel, each, plain, proof, progress)
-        except ProofFailed:
-            if reasons:
-                continue  # what is known already is worth more than nothing
-            raise
-        reasons += inlining(plain, comparison)
-        reasons += defined_twice(places, comparison)
-        with progress.step("cut"):
-            try:
-                own = own_names(comparison) if taken is not comparison else frozenset[str]()
-                resolver = OfPatch(Resolver(kernel, places, progress), brought, own)
-                cuts.append(cut(taken, each.unit.path, each.unit.object, resolver))
-            except Refused as refused:
-                reasons += refused.reasons
-    for made in cuts:
-        warnings += made.warnings
-    pieces = tuple(made.piece for made in cuts)
-    if kernel.config.enabled(entrance.SETTING):
-        entrances = entrance.Entrances(kernel, progress)
-        reasons += [reason for piece in pieces for reason in ibt.check_piece(piece, entrances)]
-    functions = tuple(function for piece in pieces for function in piece.functions)
-    if reasons:
-        kept = tuple(dict.fromkeys(reasons))
-        return Outcome(Verdict.REFUSED, functions, tuple(warnings), kept, None, fix)
-    if not any(function.symbol for function in functions) and not any(
-        piece.callbacks for piece in pieces
-    ):
-        return Outcome(Verdict.UNCHANGED, functions, tuple(warnings), (), None, fix)
-    warnings += _cautions(kernel, pieces, progress)
-    changes = ChangeSet(
-        method.value, pieces, tuple(warnings), states_of(comparisons), decisions_of(comparisons)
-    )
-    cut_out = tuple(extracted.values())
-    return Outcome(Verdict.PATCHABLE, functions, tuple(warnings), (), changes, fix, cut_out)
-
-
-def _cautions(kernel: Kernel, pieces: Iterable[Piece], progress: Progress) -> tuple[str, ...]:
-    """What the patch forbids the running kernel's modules."""
-    modules = sorted({each.owner for piece in pieces for each in piece.references} - {VMLINUX})
-    symbols = open_shipped(kernel, VMLINUX, progress).symbols
-    return cautions(modules) if modules and not symbols.places(NEEDED) else ()
-
-
-def _places(
-    kernel: Kernel, each: Compiled, plain: ElfObject, proof: bool, progress: Progress
-) -> Placement:
-    if proof:
-        return prove(kernel, each.unit.path, each.unit.object, plain, progress)
-    return place_unproved(kernel, each.unit.path, each.unit.object, plain, progress)
 
 
 def _build(

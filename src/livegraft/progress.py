@@ -7,9 +7,13 @@ Library code opens a step, advances it and closes it. What is shown of that is d
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+WORTH_TELLING = 90.0
+"""Seconds of work that is told of before it begins."""
 
 
 class Step:
@@ -55,8 +59,26 @@ class Progress:
     def finished(self, step: Step) -> None:
         """A step has ended, well or not."""
 
+    def hidden(self) -> Progress:
+        """Shows nothing, and adds to the same :attr:`timings`."""
+        silent = Progress()
+        silent.timings = self.timings
+        return silent
+
     def note(self, text: str) -> None:
         """Something that a person at the terminal wants to know once."""
+
+    def foretell(self, what: str, count: int, each: float) -> None:
+        """Say before long work begins how long it will take.
+
+        Args:
+            what: it is.
+            count: how many pieces it has, which are worked on by all cores.
+            each: seconds that one took alone.
+        """
+        seconds = count * each / (os.cpu_count() or 2)
+        if seconds > WORTH_TELLING:
+            self.note(f"{what}: about {seconds / 60:.0f} min")
 
 
 SILENT = Progress()

@@ -15,7 +15,7 @@ from livegraft.compare.comparison import Comparison, compare_objects
 from livegraft.elf import object as elf
 from livegraft.extract.clones import FLAG, parse_clones
 from livegraft.extract.reasons import Cause, Why, explain
-from livegraft.fix.compiled import compile_touched
+from livegraft.fix.compiled import compile_touched, find_reached
 from livegraft.fix.fix import Fix
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import learn
@@ -67,9 +67,10 @@ def explained(kernel: Kernel, edits: Edits, folder: Path) -> Iterator[list[Expla
     changes = Fix.load([write_fix(kernel, edits, folder)]).apply(kernel.source)
     commands = learn(kernel, units_of(changes, kernel).units)
     with shadow_of(kernel.source, changes) as shadow:
-        compiled, _ = compile_touched(kernel, commands, shadow, folder / "objects", SILENT)
+        reached = find_reached(kernel, commands, shadow, SILENT)
+        batches = compile_touched(kernel, reached, shadow, folder / "objects", SILENT)
         found = []
-        for each in compiled:
+        for each in next(batches).compiled:
             comparison = compare_objects(elf.read(each.before.path), elf.read(each.after))
             if comparison.changed_entities:
                 whys = explain(kernel, each, comparison, shadow)

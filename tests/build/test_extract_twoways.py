@@ -19,7 +19,7 @@ from livegraft.extract.extraction import Extracted, extract
 from livegraft.extract.folder import read_folder, write_folder
 from livegraft.extract.rebuilding import rebuilder
 from livegraft.extract.twoways import RULE, Class, Difference, Equal, compare_ways
-from livegraft.fix.compiled import Compiled, compile_touched
+from livegraft.fix.compiled import Compiled, compile_touched, find_reached
 from livegraft.fix.fix import Fix
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import learn
@@ -64,7 +64,9 @@ def prepared(kernel: Kernel, fix: Path, folder: Path) -> Iterator[Both]:
     changes = Fix.load([fix]).apply(kernel.source)
     commands = learn(kernel, units_of(changes, kernel).units)
     with shadow_of(kernel.source, changes) as shadow:
-        (compiled,), _ = compile_touched(kernel, commands, shadow, folder / "objects", SILENT)
+        reached = find_reached(kernel, commands, shadow, SILENT)
+        batches = compile_touched(kernel, reached, shadow, folder / "objects", SILENT)
+        (compiled,) = next(batches).compiled
         comparison = compare_objects(elf.read(compiled.before.path), elf.read(compiled.after))
         yield Both(kernel, compiled, judge(comparison), shadow)
 

@@ -10,18 +10,29 @@ from pathlib import Path
 import pytest
 
 from livegraft import pipeline
+from livegraft.fix import compiled, units
+from livegraft.fix.compiled import find_reached
 from livegraft.fix.fix import Fix
-from livegraft.fix.reach import is_reached
+from livegraft.fix.reach import Reach
 from livegraft.fix.units import units_of
-from livegraft.kbuild.command import learn
+from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import Variant, compile_original, compile_unit, side_by_side
 from livegraft.kbuild.shadow import shadow_of
 from livegraft.kernel.kernel import Kernel
 from livegraft.pipeline import Verdict
+from livegraft.progress import SILENT
 
 pytestmark = pytest.mark.build
 
 HEADER, USER, READER = "fs/ext4/mballoc.h", "fs/ext4/mballoc.c", "fs/ext4/super.c"
+EVERYWHERE = {
+    "fs/ext4/ext4_jbd2.h": (
+        "return jbd2_journal_extend(handle, nblocks, revoke);",
+        "return jbd2_journal_extend(handle, nblocks + 1, revoke);",
+    )
+}
+"""Of a function that three units use."""
+
 EDIT = {
     HEADER: (
         "return ext4_group_first_block_no(sb, fex->fe_group) +",
@@ -40,8 +51,9 @@ def test_only_what_uses_the_function_changes(
     }
     assert set(commands) > {USER, READER}
     with shadow_of(kernel.source, changes) as shadow:
-        assert is_reached(kernel, commands[USER], shadow)
-        assert not is_reached(kernel, commands[READER], shadow)
+        reach = Reach(kernel, shadow)
+        assert reach.reaches(commands[USER])
+        assert not reach.reaches(commands[READER])
         # What is not compiled would not differ.
         flags = Variant.SECTIONS.flags
         before, after = side_by_side(
@@ -62,3 +74,84 @@ def test_only_what_uses_the_function_changes(
     assert outcome.verdict is Verdict.PATCHABLE
     assert {each.unit for each in outcome.functions} == {USER}
     assert 0 < len(outcome.functions) < 12
+
+
+def test_batches_change_nothing(
+    kernel: Kernel,
+    fix_of: Callable[[Mapping[str, object]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two units at a time, each dropped when it is cut: the pieces are those of all at once."""
+    fix = fix_of(EVERYWHERE)
+    whole = pipeline.check([fix], kernel)
+    monkeypatch.setattr(pipeline, "FIRST_READERS", 2)
+    monkeypatch.setattr(units, "FEW_CANDIDATES", 2)
+    monkeypatch.setattr(pipeline, "IN_A_BATCH", 2)
+    monkeypatch.setattr(compiled, "IN_A_BATCH", 2)
+    some = pipeline.check([fix], kernel)
+    assert whole.changes is not None and some.changes is not None
+    assert {piece.unit: piece.data for piece in some.changes.pieces} == {
+        piece.unit: piece.data for piece in whole.changes.pieces
+    }
+    assert len(some.changes.pieces) == 3
+    assert set(some.functions) == set(whole.functions)
+
+
+def test_a_layout_is_refused_by_the_first_units(
+    kernel: Kernel,
+    fix_of: Callable[[Mapping[str, object]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others are not asked any more, and that is said."""
+    asked: list[str] = []
+    reaches = Reach.reaches
+
+    def ask(reach: Reach, command: Command) -> bool:
+        asked.append(command.source)
+        return reaches(reach, command)
+
+    monkeypatch.setattr(Reach, "reaches", ask)
+    monkeypatch.setattr(pipeline, "FIRST_READERS", 1)
+    monkeypatch.setattr(units, "FEW_CANDIDATES", 1)
+    member = "struct ext4_inode_info {\n"
+    body = "static inline int mb_test_bit(int bit, void *addr)\n{\n"
+    fix = fix_of(
+        {
+            "fs/ext4/ext4.h": (member, f"{member}\tlong more;\n"),
+            USER: (body, f"{body}\tbarrier();\n"),
+        }
+    )
+    outcome = pipeline.check([fix], kernel)
+    assert outcome.verdict is Verdict.REFUSED
+    found = {(reason.rule, reason.object) for reason in outcome.reasons}
+    assert ("structure-layout", "struct ext4_inode_info") in found, found
+    assert len(asked) == 1
+    assert any("not all units were looked at" in warning for warning in outcome.warnings)
+
+
+def test_a_declaration_that_nobody_uses_changes_nothing(
+    kernel: Kernel, fix_of: Callable[[Mapping[str, object]], Path]
+) -> None:
+    """A new function, a new macro and a new structure in a header, and one user of them."""
+    new = (
+        "#define LG_EIGHT 8\nstruct lg_number { int number; };\n"
+        "static inline int lg_eight(const struct lg_number *n)\n{\n\treturn n->number + LG_EIGHT;"
+        "\n}\n"
+    )
+    fix = fix_of(
+        {
+            HEADER: ("struct ext4_free_data {\n", f"{new}struct ext4_free_data {{\n"),
+            USER: (
+                "static inline int mb_test_bit(int bit, void *addr)\n{\n",
+                "static inline int mb_test_bit(int bit, void *addr)\n{\n"
+                "\tstruct lg_number number = { bit };\n\n\tbit = lg_eight(&number) - LG_EIGHT;\n",
+            ),
+        }
+    )
+    changes = Fix.load([fix]).apply(kernel.source)
+    commands = learn(kernel, units_of(changes, kernel).units)
+    with shadow_of(kernel.source, changes) as shadow:
+        reached = find_reached(kernel, commands, shadow, SILENT)
+    assert reached.variant is Variant.TYPES and len(commands) > 3
+    assert [unit.path for unit in reached.commands] == [USER]
+    assert pipeline.check([fix], kernel).verdict is not Verdict.REFUSED

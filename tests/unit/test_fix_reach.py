@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from livegraft.fix.reach import changed_bodies, reaches
+from livegraft.fix.reach import Parts, changed_bodies, differ, reaches
 
 HEADER = """\
 # 1 "/s/include/linux/a.h" 1
@@ -74,3 +74,95 @@ def test_changed_bodies_are_named() -> None:
     before = "static inline int f(int x)\n{ return x; }\nint g(void) { return 1; }\n"
     after = before.replace("return x", "return x + 1").replace("\nint g", "\n\n\nint g")
     assert changed_bodies(before, after + "int h(void) { return 2; }") == {"f", "h"}
+
+
+BEFORE = """
+struct sock { int family; struct sock *next; };
+enum kind { FIRST, SECOND };
+extern int known(struct sock *sk);
+static inline int family(const struct sock *sk) { return sk->family; }
+static inline int wrapped(const struct sock *sk) { return family(sk); }
+"""
+OTHER = "int f(int x) { return x; }\n"
+
+UNREACHED = {
+    "a new inline function": ("", "static inline int more(int x) { return x; }"),
+    "a new prototype": ("", "extern int more(int x);"),
+    "one with attributes": ("", "__attribute__((__cold__)) int more(int x) __attribute__((pure));"),
+    "a new structure": ("", "struct more { struct more *next; enum { ONE, TWO } kind; };"),
+    "a new type's name": ("", "typedef struct { int x; } more_t;"),
+    "a tag": ("", "struct more;"),
+    "a declared variable": ("", "extern int more;"),
+    "a member more": ("int family; ", "int family, more; "),
+    "another value": ("FIRST, SECOND", "FIRST = 3, SECOND"),
+    "another prototype": ("known(struct sock *sk)", "known(struct sock *sk, int more)"),
+    "another body": ("return family(sk)", "return family(sk) + 1"),
+    "nothing but lines": ("\nenum", "\n\n\nenum"),
+}
+
+
+def differs(old: str, new: str, rest: str, rest_before: str | None = None) -> bool:
+    after = BEFORE.replace(old, new, 1) if old else f"{BEFORE}{new}\n"
+    assert after != BEFORE
+    before = rest if rest_before is None else rest_before
+    return differ(Parts(BEFORE, before), Parts(after, rest))
+
+
+@pytest.mark.parametrize("case", UNREACHED)
+def test_a_unit_that_mentions_nothing_of_it_is_not_reached(case: str) -> None:
+    assert not differs(*UNREACHED[case], OTHER)
+
+
+USES = {
+    "a new inline function": "int g(void) { return more(1); }",
+    "a new prototype": "int g(void) { return more(1); }",
+    "one with attributes": "int g(void) { return more(1); }",
+    "a new structure": "int g(void) { return TWO; }",
+    "a new type's name": "more_t x;",
+    "a tag": "struct more *x;",
+    "a declared variable": "int g(void) { return more; }",
+    "a member more": "struct sock *g(void) { return 0; }",
+    "another value": "int g(void) { return SECOND; }",
+    "another prototype": "int g(void) { return known(0); }",
+    "another body": "int g(void) { return wrapped(0); }",
+}
+
+
+@pytest.mark.parametrize("case", USES)
+def test_a_unit_that_mentions_it_is_reached(case: str) -> None:
+    """The control of the test above."""
+    assert differs(*UNREACHED[case], OTHER + USES[case])
+
+
+def test_what_depends_on_it_counts_as_well() -> None:
+    """``known()`` takes a ``struct sock``: who calls it may depend on how that lies in memory."""
+    assert differs("int family; ", "int family, more; ", "int g(void) { return known(0); }")
+    assert differs("int family; ", "int family, more; ", "int g(void) { return wrapped(0); }")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", "int more;"),
+        ("", "static int more = 1;"),
+        ("", "extern int more, other;"),
+        ("", "int more(int x) { return x; }"),
+        ("", "static inline __attribute__((__used__)) int more(int x) { return x; }"),
+        ("", 'asm(".section more");'),
+        ("", "#pragma pack(1)"),
+        ("", "struct more { int x; } variable;"),
+        ("extern int known(struct sock *sk);\n", ""),
+    ],
+)
+def test_what_leaves_code_or_is_not_understood_reaches_all(old: str, new: str) -> None:
+    is_gone = not new
+    assert differs(old, new, OTHER) is not is_gone
+
+
+def test_a_macro_that_means_something_else_reaches_who_expands_it() -> None:
+    assert differs("", "struct more;", "int x = 2;", rest_before="int x = 1;")
+
+
+def test_another_order_reaches_all() -> None:
+    first, second = "struct a { int x; };\n", "extern int b(void);\n"
+    assert differ(Parts(first + second, OTHER), Parts(second + first, OTHER))

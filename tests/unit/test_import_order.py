@@ -23,6 +23,7 @@ ORDER = (
     ("extract",),
     ("verdict", "module"),
     ("runtime", "lab"),
+    ("assessment",),
     ("pipeline",),
     ("survey",),
     ("cli",),

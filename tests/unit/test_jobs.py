@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from livegraft.errors import RunFailed
-from livegraft.jobs import Jobs
+from livegraft.jobs import AHEAD, Jobs, in_order
 from livegraft.run import run
 
 
@@ -68,3 +71,46 @@ def test_an_interrupt_ends_them(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
     assert not _alive(marker)
     assert queued.cancelled() and not (tmp_path / "never").exists()
+
+
+def test_results_come_in_order_and_are_counted() -> None:
+    counted: list[int] = []
+    tasks = [partial(pow, 2, n) for n in range(40)]
+    found = list(in_order(tasks, 2, lambda: counted.append(1)))
+    assert found == [2**n for n in range(40)]
+    assert len(counted) == 40
+
+
+def test_few_are_begun_ahead() -> None:
+    begun = 0
+
+    def tasks() -> Iterator[partial[int]]:
+        nonlocal begun
+        for n in range(10_000):
+            begun += 1
+            yield partial(pow, n, 2)
+
+    with closing(in_order(tasks(), 2)) as results:
+        assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert begun <= 3 + AHEAD * 2
+
+
+def test_who_leaves_early_ends_what_runs(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    tasks = [partial(_wait_for, marker), partial(_sleeper, marker)]
+    with closing(in_order(tasks, 2)) as results:
+        next(results)
+    assert not _alive(marker)
+
+
+def test_a_failure_ends_those_in_order(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+
+    def fail() -> None:
+        _wait_for(marker)
+        run(["false"])
+
+    tasks: list[Callable[[], None]] = [partial(_sleeper, marker), fail]
+    with pytest.raises(RunFailed):
+        list(in_order(tasks, 2))
+    assert not _alive(marker)

@@ -41,7 +41,9 @@ class Cut:
     warnings: tuple[str, ...]
 
 
-def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> Cut:
+def cut(
+    comparison: Comparison, unit: str, object: str, resolver: Resolver, is_shared: bool = False
+) -> Cut:
     """Make a payload of a comparison.
 
     Args:
@@ -49,6 +51,7 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
         unit: the translation unit (``fs/ext4/mballoc.c``).
         object: the object that it is linked into: ``vmlinux`` or a module's name.
         resolver: finds symbols in the running kernel.
+        is_shared: whether it is linked into other objects as well, which have pieces of their own.
 
     Raises:
         ElfError: the objects are not for x86-64.
@@ -65,8 +68,10 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
     sites = Sites(comparison.patched, comparison.inclusion, references)
     piece = _Piece(comparison, unit, references, sites)
     piece.add_relocations()
-    functions = list(_functions(comparison, unit, object, resolver, references.reasons))
-    callbacks = tuple(_callbacks(comparison, unit))
+    prefix = f"lg_{plain_identifier(unit.removesuffix('.c'))}_"
+    prefix += f"{plain_identifier(object)}_" if is_shared else ""
+    functions = list(_functions(comparison, unit, object, resolver, prefix, references.reasons))
+    callbacks = tuple(_callbacks(comparison, prefix))
     piece.add_symbols(functions, callbacks)
     reasons = [
         *sites.reasons,
@@ -82,32 +87,36 @@ def cut(comparison: Comparison, unit: str, object: str, resolver: Resolver) -> C
 
 
 def _functions(
-    comparison: Comparison, unit: str, object: str, resolver: Resolver, reasons: list[Reason]
+    comparison: Comparison,
+    unit: str,
+    object: str,
+    resolver: Resolver,
+    prefix: str,
+    reasons: list[Reason],
 ) -> Iterator[Function]:
-    """What the payload brings; functions that are not found in the kernel are reasons."""
+    """What the payload brings; functions that are not found in the kernel are reasons.
+
+    Args:
+        prefix: of the global symbols by which the module finds the unit's functions.
+    """
     for entity in comparison.changed_entities:
         try:
             target = resolver.local(comparison.pairs.of_patched[entity].name)
         except Refused as refused:
             reasons += refused.reasons
             continue
-        yield Function(unit, target, State.CHANGED, _symbol(unit, entity))
+        yield Function(unit, target, State.CHANGED, prefix + identifier(entity.name))
     for entity in comparison.new_entities:
         yield Function(unit, Target(object, entity.name, 0), State.NEW)
     for entity in comparison.removed_entities:
         yield Function(unit, Target(object, entity.name, 0), State.REMOVED)
 
 
-def _callbacks(comparison: Comparison, unit: str) -> Iterator[Callback]:
+def _callbacks(comparison: Comparison, prefix: str) -> Iterator[Callback]:
     """The callbacks that the fix marks; each is a new function (rule ``mark-target``)."""
     for kind, function in comparison.marks.callbacks:
         assert isinstance(function, Entity)
-        yield Callback(kind, function.name, _symbol(unit, function))
-
-
-def _symbol(unit: str, function: Entity) -> str:
-    """The global symbol by which the module finds a function of the unit."""
-    return f"lg_{plain_identifier(unit.removesuffix('.c'))}_{identifier(function.name)}"
+        yield Callback(kind, function.name, prefix + identifier(function.name))
 
 
 def _short_branches(unit: Unit, inclusion: Inclusion) -> Iterator[Reason]:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Extracted:
         whys: why each function is in the set, if that was asked for.
         edited: whether the text was given, and is not as it was written.
         ways: how each function compares with that of the patched unit, if that was asked for.
+        changed: the functions of the unit that the fix changes, as the original object has them.
     """
 
     unit: str
@@ -56,6 +57,7 @@ class Extracted:
     whys: tuple[Why, ...] = ()
     edited: bool = False
     ways: tuple[Equal | Difference, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def beside(self) -> Mapping[str, bytes]:
@@ -136,7 +138,8 @@ def extract(
         with suppress(CompileError):  # one that is labelled, or hidden by a macro
             _compile_again(kernel, each, shadow, text, extracted.patched, called)
             extracted = deliver(comparison, elf.read(output), unit, is_once)
-    return Extracted(unit, each.unit.object, text.main, text.header, cut, extracted)
+    made = Extracted(unit, each.unit.object, text.main, text.header, cut, extracted)
+    return replace(made, changed=comparison.changed)
 
 
 def _original(kernel: KernelTree, unit: str) -> bytes:

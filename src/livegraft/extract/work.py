@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 from livegraft.compare.comparison import Comparison
 from livegraft.errors import Reason, Refused
 from livegraft.extract.edited import beyond
+from livegraft.extract.emission import Text
 from livegraft.extract.extraction import Extracted, extract
 from livegraft.extract.folder import Folder
 from livegraft.extract.reasons import explain
 from livegraft.extract.rebuilding import rebuilder
 from livegraft.extract.twoways import compare_ways, unknown
 from livegraft.fix.compiled import Compiled
+from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
 from livegraft.kbuild.target import KernelTree
 from livegraft.progress import Progress
@@ -43,9 +45,12 @@ class Extraction:
     both: bool
     progress: Progress
 
+    cut_out: dict[str, Extracted] = field(default_factory=dict)
+    """By path, what was cut out so far: of a unit that is in several objects once for all."""
+
     def run(
         self, units: Collection[tuple[Compiled, Comparison]]
-    ) -> tuple[dict[str, Extracted], list[Reason]]:
+    ) -> tuple[dict[Unit, Extracted], list[Reason]]:
         """Cut.
 
         Args:
@@ -56,11 +61,11 @@ class Extraction:
 
         Raises:
             CompileError: what was cut out, or edited, does not compile.
-            FixError: the folder's texts are not of these units.
+            FixError: the folder has no text for one of these units.
         """
         if self.folder is not None:
-            self.folder.check_units([each.unit.path for each, _ in units])
-        found: dict[str, Extracted] = {}
+            self.folder.check_units({*self.folder.texts, *(each.unit.path for each, _ in units)})
+        found: dict[Unit, Extracted] = {}
         reasons: list[Reason] = []
         step = self.progress.step("cut out of the source")
         with step, shadow_of(self.kernel.source, self.changes) as shadow:
@@ -70,15 +75,31 @@ class Extraction:
                 except Refused as refused:
                     reasons += refused.reasons
                     continue
-                found[each.unit.path] = made
+                found[each.unit] = made
                 reasons += unknown(each.unit.path, made.ways)
         return found, reasons
+
+    def check_folder(self, brought: Iterable[str]) -> None:
+        """Whether the folder is of the units that the fix brings something of.
+
+        Raises:
+            FixError: it has a text for another one.
+        """
+        if self.folder is not None:
+            self.folder.check_units(frozenset(brought))
 
     def _extract(self, each: Compiled, comparison: Comparison, shadow: Shadow) -> Extracted:
         unit = each.unit.path
         given = self.folder.texts[unit] if self.folder is not None else None
         is_edited = self.folder is not None and unit in self.folder.edited
+        first = self.cut_out.get(unit)
+        if first is not None and given is None:
+            given = Text(first.text, first.header)
         made = extract(self.kernel, each, comparison, shadow, given, is_edited)
+        if first is not None:
+            made = replace(made, slice=first.slice)
+            if made.patched != first.patched or comparison.changed != first.changed:
+                raise Refused(unit, [_otherwise(each.unit)])
         if is_edited:
             made = replace(made, edited=True)
             cut = extract(self.kernel, each, comparison, shadow)
@@ -92,4 +113,15 @@ class Extraction:
             again = rebuilder(self.kernel, each, comparison, shadow, made)
             with self.progress.step(COMPARING):
                 made = replace(made, ways=compare_ways(comparison, made.comparison, again))
+        self.cut_out.setdefault(unit, made)
         return made
+
+
+def _otherwise(unit: Unit) -> Reason:
+    """Why a text that was cut out for one object is none for another."""
+    return Reason(
+        "not-extracted",
+        unit.path,
+        f"is compiled otherwise for {unit.object} than for another object that it is linked into",
+        "prepare the patch with --method compare",
+    )

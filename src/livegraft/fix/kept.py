@@ -48,15 +48,21 @@ def kept_objects(folder: Path) -> list[KeptObjects]:
     ]
 
 
+def forget_objects(folder: Path) -> None:
+    """Forget what an earlier run kept in a folder."""
+    (folder / "objects.json").unlink(missing_ok=True)
+
+
 def keep_objects(plain: Mapping[Unit, Object], compiled: Sequence[Compiled], folder: Path) -> None:
-    """Keep the objects of what has to be proved.
+    """Keep the objects of what has to be proved, beside those that were kept there before.
 
     Args:
         plain: by unit, as it was shipped.
         compiled: the units, compiled for the comparison.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    listed = []
+    index = folder / "objects.json"
+    listed = json.loads(index.read_text("utf-8")) if index.is_file() else []
     for each in compiled:
         if each.unit in plain:
             present = [path for path in (each.after, each.extracted) if path.is_file()]
@@ -71,4 +77,4 @@ def keep_objects(plain: Mapping[Unit, Object], compiled: Sequence[Compiled], fol
                     "extracted": each.extracted.name if each.extracted in present else "",
                 }
             )
-    (folder / "objects.json").write_text(json.dumps(listed), "utf-8")
+    index.write_text(json.dumps(listed), "utf-8")

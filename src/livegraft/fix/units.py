@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,16 +16,14 @@ from livegraft.fix.kind import Kind, is_harmless, kind_of, reason_for
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import files_read, side_by_side
 from livegraft.kbuild.environment import environment_of
-from livegraft.kbuild.objects import Unit, shared_reason, units_among
+from livegraft.kbuild.objects import Unit, units_among
 from livegraft.kbuild.shadow import Changes
 from livegraft.kbuild.special import reasons_beside_units
 from livegraft.kbuild.target import KernelTree, tree_digest
 from livegraft.progress import SILENT, Progress
 
-UNIT_LIMIT = 64
-"""How many units a fix may touch: more take minutes to compile, and their users hours to patch."""
-
-_BATCH = 64
+FEW_CANDIDATES = 64
+"""As many units are asked at a time which files they read, if a few readers are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,13 @@ class Touched:
         units: the units to compile, by path.
         ignored: changed files that the running kernel does not contain, and why; worth a warning.
         refused: why the fix cannot be applied whatever its units say.
+        is_all: whether no other unit reads a changed file.
     """
 
     units: tuple[Unit, ...]
     ignored: tuple[Reason, ...]
     refused: tuple[Reason, ...] = ()
+    is_all: bool = True
 
 
 @dataclass(slots=True)
@@ -56,13 +57,19 @@ def units_of(
     changes: Changes,
     kernel: KernelTree,
     progress: Progress = SILENT,
-    limit: int = UNIT_LIMIT,
+    *,
+    enough: int | None = None,
+    units_alone: bool = False,
 ) -> Touched:
     """The units that are compiled from a changed file, or read one, in this kernel's configuration.
 
+    A unit that is linked into several objects is there once for each. How many read a header is
+    not limited: thousands take minutes to be asked, once, and are told of.
+
     Args:
         changes: what :meth:`livegraft.fix.fix.Fix.apply` returns.
-        limit: the number of units at which to give up.
+        enough: stop once so many units are found that read a changed file; None for all.
+        units_alone: do not look at what is made of changed headers beside units.
 
     Raises:
         Refused: there is no unit to look at: no changed file can be live patched, or none is in
@@ -73,14 +80,16 @@ def units_of(
     index = include_index(kernel, progress)
     _survey_files(survey, changes, kernel, index, progress)
     _check(survey, changes, required=False)
-    reached = _read_by_compiler(survey, changes, kernel, index, progress, limit)
-    survey.harmless += [_unread(path) for path in sorted(survey.included - reached)]
-    survey.fatal += reasons_beside_units(kernel, index.closure(survey.included), changes, progress)
-    survey.fatal += filter(None, map(shared_reason, survey.units.values()))
-    survey.units = {path: unit for path, unit in survey.units.items() if not unit.also_in}
+    reached = _read_by_compiler(survey, changes, kernel, index, progress, enough)
+    if reached is not None:
+        survey.harmless += [_unread(path) for path in sorted(survey.included - reached)]
+    if not units_alone:
+        includers = index.closure(survey.included)
+        survey.fatal += reasons_beside_units(kernel, includers, changes, progress)
     _check(survey, changes, required=True)
-    units = tuple(survey.units[path] for path in sorted(survey.units))
-    return Touched(units, tuple(survey.harmless), tuple(survey.fatal))
+    units = tuple(each for path in sorted(survey.units) for each in survey.units[path].each)
+    is_all = reached is not None
+    return Touched(units, tuple(survey.harmless), tuple(survey.fatal), is_all)
 
 
 def _survey_files(
@@ -124,30 +133,32 @@ def _read_by_compiler(
     kernel: KernelTree,
     index: IncludeIndex,
     progress: Progress,
-    limit: int,
-) -> set[str]:
-    """Add the units whose preprocessor reads a changed file; returns the files that are read."""
+    enough: int | None,
+) -> set[str] | None:
+    """Add the units whose preprocessor reads a changed file.
+
+    Returns:
+        The files that are read; None if not all units were asked, for there were enough.
+    """
     candidates = sorted(
         path
         for path in index.closure(survey.included)
         if path.endswith(".c") and path not in survey.units
     )
     reached = survey.included & survey.units.keys()
-    for at in range(0, len(candidates), _BATCH):
-        for unit, read in _files_read(kernel, candidates[at : at + _BATCH], progress).items():
+    own = len(survey.units)
+    step = len(candidates) or 1 if enough is None else FEW_CANDIDATES
+    for at in range(0, len(candidates), step):
+        if enough is not None and len(survey.units) - own >= enough:
+            return None
+        for unit, read in _files_read(kernel, candidates[at : at + step], progress).items():
             if touched := read & survey.included:
                 survey.units[unit.path] = unit
                 reached |= touched
-        if len(survey.units) > limit:
-            survey.fatal.append(_too_many(survey, limit))
-            survey.units = {
-                path: survey.units[path] for path in survey.units.keys() & changes.keys()
-            }
-            return survey.included
     # What a unit that is changed itself reads counts as well.
-    own = [path for path in survey.units if path in changes]
-    if survey.included - reached and own:
-        for read in _files_read(kernel, own, progress).values():
+    changed = [path for path in survey.units if path in changes]
+    if survey.included - reached and changed:
+        for read in _files_read(kernel, changed, progress).values():
             reached |= read & survey.included
     return reached
 
@@ -156,14 +167,19 @@ def _files_read(
     kernel: KernelTree, paths: Iterable[str], progress: Progress
 ) -> Mapping[Unit, frozenset[str]]:
     """The files of the source tree that units read, each asked of the compiler once and kept."""
-    commands = learn(kernel, units_among(kernel, paths, progress).values(), progress)
+    units = units_among(kernel, paths, progress).values()
+    commands = learn(kernel, units, progress)
     folder = f"kbuild/{tree_digest(kernel)}/read"
-    with progress.step("find out what units read", len(commands)):
-        read = side_by_side(
-            partial(_read_by, kernel, command, kernel.derived(f"{folder}/{unit.path}.json"))
-            for unit, command in commands.items()
-        )
-    return dict(zip(commands, read, strict=True))
+    names = {unit: kernel.derived(f"{folder}/{unit.path}.json") for unit in units}
+    unknown = [unit for unit, name in names.items() if not (kernel.cache.root / name).is_file()]
+    if unknown:
+        began = time.monotonic()
+        _read_by(kernel, commands[unknown[0]], names[unknown[0]])
+        what = f"{len(unknown)} units may read what the fix changes; to ask each, once per kernel"
+        progress.foretell(what, len(unknown), time.monotonic() - began)
+    with progress.step("find out what units read", len(names)) as step:
+        tasks = (partial(_read_by, kernel, commands[unit], name) for unit, name in names.items())
+        return dict(zip(names, side_by_side(tasks, advance=step.advance), strict=True))
 
 
 def _read_by(kernel: KernelTree, command: Command, name: str) -> frozenset[str]:
@@ -203,13 +219,4 @@ def _deleted(path: str) -> Reason:
         path,
         "is deleted, but this kernel is built from it",
         "boot a kernel with the fix",
-    )
-
-
-def _too_many(survey: _Survey, limit: int) -> Reason:
-    return Reason(
-        "too-many-units",
-        ", ".join(sorted(survey.included)),
-        f"is read by more than {limit} translation units",
-        "change the .c files that need it instead, or boot a kernel with the fix",
     )

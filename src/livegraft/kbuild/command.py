@@ -18,6 +18,9 @@ from livegraft.progress import SILENT, Progress
 
 _DEPFILE = "-Wp,-MMD,"
 _MODNAME = "-DKBUILD_MODNAME="
+AT_A_TIME = 500
+"""As many units are asked of kbuild in one run: their names have to fit into a command line."""
+
 _SHELL_TOKENS = frozenset(("&&", "||", "|", "&", ">", "<", "(", ")"))
 
 
@@ -52,13 +55,17 @@ def learn(
     """
     wanted = tuple(dict.fromkeys(units))
     folder = f"kbuild/{tree_digest(kernel)}/commands"
-    names = {unit: kernel.derived(f"{folder}/{unit.path}.json") for unit in wanted}
+    names = {unit: kernel.derived(f"{folder}/{unit.file_name}.json") for unit in wanted}
     unknown = [unit for unit in wanted if not (kernel.cache.root / names[unit]).is_file()]
     if unknown:
-        with progress.step("learn compiler commands"):
-            told = descend(kernel, [unit.target for unit in unknown], progress).commands
-            for unit in unknown:
-                _keep(kernel, names[unit], _told(unit, told))
+        with progress.step("learn compiler commands", len(unknown)) as step:
+            for at in range(0, len(unknown), AT_A_TIME):
+                some = unknown[at : at + AT_A_TIME]
+                goals = sorted({unit.target for unit in some})
+                told = descend(kernel, goals, progress).commands
+                for unit in some:
+                    _keep(kernel, names[unit], _told(unit, told))
+                    step.advance()
     return {unit: parse(_kept(kernel, names[unit])) for unit in wanted}
 
 

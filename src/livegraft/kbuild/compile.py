@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from livegraft.errors import BuildError, CacheError, CompileError, Reason, Refused, RunFailed
-from livegraft.jobs import Jobs
+from livegraft.jobs import in_order
 from livegraft.kbuild.command import Command
 from livegraft.kbuild.dependencies import Dependencies, parse_dependencies, read_dependencies
 from livegraft.kbuild.diagnostics import clean, first_error
@@ -66,6 +66,9 @@ _VARIABLES = (
 stand for, as in asm-generic/runtime-const.h: only vmlinux's own code is fixed up at boot, and a
 payload is a module. ``access_ok()`` has one, so that much of 6.12 does."""
 
+SAME_LINES = ("-U__LINE__", "-D__LINE__=1", "-Wno-builtin-macro-redefined")
+"""The same number for each ``__LINE__``: a fix that adds a line moves those behind it."""
+
 _SECTIONS = ("-ffunction-sections", "-fdata-sections", *_VARIABLES)
 
 # None of -g changes code (tests/build/test_kbuild_compile.py). -g0 saves a third of the time, and
@@ -73,10 +76,7 @@ _SECTIONS = ("-ffunction-sections", "-fdata-sections", *_VARIABLES)
 _FLAGS = {
     Variant.PLAIN: (),
     Variant.SECTIONS: (*_SECTIONS, "-g0"),
-    Variant.UNLINED: (
-        *(*_SECTIONS, "-g0"),
-        *("-U__LINE__", "-D__LINE__=1", "-Wno-builtin-macro-redefined"),
-    ),
+    Variant.UNLINED: (*_SECTIONS, "-g0", *SAME_LINES),
     Variant.TYPES: (*_SECTIONS, "-g", "-fno-var-tracking", "-fno-var-tracking-assignments"),
 }
 
@@ -232,15 +232,19 @@ def _preprocessed(
     return _through(shadow, command, attempt)
 
 
-def side_by_side(tasks: Iterable[Callable[[], T]], workers: int | None = None) -> list[T]:
+def side_by_side(
+    tasks: Iterable[Callable[[], T]],
+    workers: int | None = None,
+    advance: Callable[[], object] | None = None,
+) -> list[T]:
     """Run compiles on all cores, as many at a time; the results in the tasks' order.
 
     The first error ends those that are running, and is raised; so does an interrupt.
+
+    Args:
+        workers, advance: as :func:`livegraft.jobs.in_order` takes them.
     """
-    with Jobs(workers or os.cpu_count() or 2) as jobs:
-        futures = [jobs.start(task) for task in tasks]
-        jobs.finish(*futures)
-        return [future.result() for future in futures]
+    return list(in_order(tasks, workers, advance))
 
 
 def check_layout(command: Command) -> None:

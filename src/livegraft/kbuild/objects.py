@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from livegraft.changeset import VMLINUX
-from livegraft.errors import Reason
 from livegraft.kbuild.descent import Descent, descend, directory_goal
 from livegraft.kbuild.environment import environment_of
 from livegraft.kbuild.target import KernelTree, tree_digest
@@ -30,15 +30,33 @@ class Unit:
             vmlinux.
         target: the object file as kbuild spells it, relative to the build tree; with ``..`` where
             a directory builds another's files (``arch/x86/kvm/../../../virt/kvm/kvm_main.o``).
-        also_in: other objects that it is linked into as well. A live patch cannot tell their copies
-            apart, so such a unit is refused (:func:`shared_reason`).
+        copies: the same for the other objects that it is linked into as well: there is a copy of
+            each function in each.
+        is_shared: whether there are other objects.
     """
 
     path: str
     object: str
     module_path: str | None
     target: str
-    also_in: tuple[str, ...] = ()
+    copies: tuple[Unit, ...] = ()
+    is_shared: bool = False
+
+    @property
+    def each(self) -> tuple[Unit, ...]:
+        """The unit in each object that it is linked into, one by one."""
+        return (replace(self, copies=()), *self.copies)
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return f"{self.path} in {self.object}" if self.is_shared else self.path
+
+    @property
+    def file_name(self) -> str:
+        """What files about it are named after: ``fs/ext4/mballoc.c``, with its object if it is in
+        several."""
+        return f"{self.path}-{self.object}" if self.is_shared else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,7 @@ def units_among(
     if not wanted:
         return {}
     asked = hashlib.sha256("\0".join(wanted).encode()).hexdigest()[:16]
-    name = kernel.derived(f"kbuild/{tree_digest(kernel)}/units/{asked}.json")
+    name = kernel.derived(f"kbuild/{tree_digest(kernel)}/built/{asked}.json")
 
     def ask(path: Path) -> None:
         units = _ask(kernel, wanted, progress)
@@ -82,20 +100,11 @@ def units_among(
 
     with progress.step("ask kbuild what is built"):
         known = json.loads(kernel.cache.file(name, ask, progress).read_text())
-    units = (Unit(**fields | {"also_in": tuple(fields["also_in"])}) for fields in known)
-    return {unit.path: unit for unit in units}
+    return {unit.path: unit for unit in map(_kept, known)}
 
 
-def shared_reason(unit: Unit) -> Reason | None:
-    """Why a unit that is linked into several objects is refused; None if it is not."""
-    if not unit.also_in:
-        return None
-    return Reason(
-        "shared-unit",
-        unit.path,
-        f"is linked into several objects ({', '.join((unit.object, *unit.also_in))})",
-        "leave this file out of the fix: one object's copy cannot be told from the other's",
-    )
+def _kept(fields: dict[str, Any]) -> Unit:
+    return Unit(**fields | {"copies": tuple(map(_kept, fields["copies"]))})
 
 
 def is_shipped(kernel: KernelTree, module: str) -> bool:
@@ -183,7 +192,9 @@ def _unit(kernel: KernelTree, path: str, places: list[_Place]) -> Unit | None:
     ]
     if not units:
         return None
-    return replace(units[0], also_in=tuple(unit.object for unit in units[1:]))
+    if len(units) > 1:
+        units = [replace(unit, is_shared=True) for unit in units]
+    return replace(units[0], copies=tuple(units[1:]))
 
 
 def _linked(path: str, place: _Place) -> Unit:

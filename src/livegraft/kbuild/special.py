@@ -130,7 +130,7 @@ def _differs(kernel: KernelTree, job: _Job, shadow: Shadow) -> bool:
     if job.product is Product.ASSEMBLY:
         make = partial(preprocess, kernel, job.command)
         before, after = side_by_side([make, partial(make, shadow)])
-        return before != after
+        return _outside_markers(before) != _outside_markers(after)
     with tempfile.TemporaryDirectory(prefix="livegraft-special-") as folder:
         compiled = partial(_compiled, kernel, job)
         old, new = side_by_side(
@@ -140,6 +140,11 @@ def _differs(kernel: KernelTree, job: _Job, shadow: Shadow) -> bool:
             ]
         )
     return old != new
+
+
+def _outside_markers(text: str) -> list[str]:
+    """The lines of a preprocessed text, without those that say where it comes from."""
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("# ")]
 
 
 def _compiled(kernel: KernelTree, job: _Job, output: Path, shadow: Shadow | None) -> bytes:

@@ -18,7 +18,7 @@ from livegraft.changeset import (
 )
 from livegraft.elf import object as elf
 from livegraft.elf import writer
-from livegraft.elf.object import Binding, ElfObject
+from livegraft.elf.object import Binding, ElfObject, Symbol
 from livegraft.errors import ModuleError
 from livegraft.module.name import LONGEST, OWN
 
@@ -59,6 +59,7 @@ def make_linkable(changeset: ChangeSet, is_exported: Callable[[str], bool]) -> L
     if not redirects and not changeset.callbacks:
         raise ModuleError("change set", "redirects no function and has no callback", REPORT)
     parsed = [(piece, elf.parse(piece.data, piece.unit)) for piece in changeset.pieces]
+    _tell_copies_apart(parsed)
     known = {PATCH_SYMBOL, *_defined(parsed)}
     for piece, obj in parsed:
         _check_functions(piece, obj)
@@ -106,19 +107,45 @@ def _key(reference: Reference) -> tuple[str, str, str, int]:
     return (reference.owner, target.object, target.name, target.sympos)
 
 
+def _tell_copies_apart(parsed: list[tuple[Piece, ElfObject]]) -> None:
+    """What a unit in several objects newly defines is in the piece of each: those of an object
+    refer to its own.
+
+    Raises:
+        ModuleError: a piece of another object refers to one of several.
+    """
+    owners: dict[str, set[str]] = {}
+    units: dict[str, set[str]] = {}
+    for piece, symbol in _globals(parsed):
+        owners.setdefault(symbol.name, set()).add(piece.object)
+        units.setdefault(symbol.name, set()).add(piece.unit)
+    several = {name for name, found in owners.items() if len(found) > 1 == len(units[name])}
+    for piece, obj in parsed:
+        for symbol in obj.symbols[1:]:
+            if symbol.name not in several or symbol.binding == Binding.LOCAL:
+                continue
+            if piece.object not in owners[symbol.name]:
+                problem = f"is new in {', '.join(sorted(owners[symbol.name]))}, each its own"
+                raise ModuleError(symbol.name, f"{problem}; {piece.unit} needs one", REPORT)
+            symbol.name = f"{symbol.name}_{piece.object}"
+
+
+def _globals(parsed: list[tuple[Piece, ElfObject]]) -> Iterator[tuple[Piece, Symbol]]:
+    """The global symbols that pieces define."""
+    for piece, obj in parsed:
+        for symbol in obj.symbols[1:]:
+            if symbol.binding != Binding.LOCAL and not symbol.is_undefined:
+                yield piece, symbol
+
+
 def _defined(parsed: list[tuple[Piece, ElfObject]]) -> dict[str, str]:
     """Global symbols that the pieces define, and the unit of each."""
     found: dict[str, str] = {}
-    for piece, obj in parsed:
-        for symbol in obj.symbols[1:]:
-            if symbol.binding == Binding.LOCAL or symbol.is_undefined:
-                continue
-            if symbol.name in found:
-                other = found[symbol.name]
-                raise ModuleError(
-                    symbol.name, f"is in two pieces, {other} and {piece.unit}", REPORT
-                )
-            found[symbol.name] = piece.unit
+    for piece, symbol in _globals(parsed):
+        if symbol.name in found:
+            other = found[symbol.name]
+            raise ModuleError(symbol.name, f"is in two pieces, {other} and {piece.unit}", REPORT)
+        found[symbol.name] = piece.unit
     return found
 
 

@@ -35,6 +35,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     """It ended in something that is no answer: a defect of livegraft."""
+    UNFINISHED = "unfinished"
+    """The time that the survey gives to one fix did not suffice: nothing is known of it."""
     INAPPLICABLE = "inapplicable"
     """It does not apply to this kernel's source: a commit that needs an earlier one."""
     WRONG = "wrong"
@@ -84,7 +86,12 @@ def build(place: Workplace, candidate: Candidate) -> dict[str, Any]:
     """
     progress = Progress()
     began = time.monotonic()
-    found = refused(candidate.reasons) if candidate.reasons else _build(place, candidate, progress)
+    if candidate.unfinished:
+        found = unfinished(candidate.unfinished)
+    elif candidate.reasons:
+        found = refused(candidate.reasons)
+    else:
+        found = _build(place, candidate, progress)
     timings = {name: round(seconds, 3) for name, seconds in progress.timings.items()}
     return found | {"seconds": round(time.monotonic() - began, 3), "timings": timings}
 
@@ -131,6 +138,11 @@ def refused(reasons: tuple[Reason, ...] | list[Reason]) -> dict[str, Any]:
         "rules": sorted({reason.rule for reason in reasons}),
         "reasons": [reason.as_json() for reason in reasons],
     }
+
+
+def unfinished(why: str) -> dict[str, Any]:
+    """The members of a fix for which there was too little time."""
+    return {"outcome": Outcome.UNFINISHED, "error": why}
 
 
 def failed(error: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Candidate:
         note: why its files do not compile together, if they do not.
         reasons: why it is refused, if that was found out before anything had to be compiled: then
             it is not asked again.
+        unfinished: why the survey's time did not suffice to find out what belongs to it.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Candidate:
     subject: str = ""
     note: str = ""
     reasons: tuple[Reason, ...] = ()
+    unfinished: str = ""
 
     @property
     def name(self) -> str:
@@ -51,6 +53,7 @@ class Candidate:
             "subject": self.subject,
             "note": self.note,
             "reasons": [reason.as_json() for reason in self.reasons],
+            "unfinished": self.unfinished,
         }
 
     @classmethod
@@ -63,4 +66,5 @@ class Candidate:
             document["subject"],
             document["note"],
             tuple(map(Reason.from_json, document.get("reasons", ()))),
+            document.get("unfinished", ""),
         )

@@ -18,7 +18,7 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress, Step
 from livegraft.survey.bothways import SECOND, build_again
-from livegraft.survey.building import Outcome, Workplace, build, failed
+from livegraft.survey.building import Outcome, Workplace, build, failed, unfinished
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.commits import Commits
 from livegraft.survey.controls import control
@@ -31,7 +31,8 @@ from livegraft.survey.sources import Trees
 from livegraft.survey.workers import Failure, Task, Workers
 
 FIX_SECONDS = 1800.0
-"""For one fix, on a machine that does other things as well; 64 units take minutes."""
+"""For one fix, on a machine that does other things as well: a header that a thousand units read
+takes ten minutes, and a function that all of them use would take hours."""
 
 _LATER = {"controls", "both"}
 """Options that may be asked for when the rest is done."""
@@ -221,10 +222,17 @@ def _build(
             candidate = by_id[done.key]
             found = done.result
             if isinstance(found, Failure):
-                found = failed(found.problem) | {"trace": found.trace, "seconds": done.seconds}
+                found = _not_built(found) | {"seconds": done.seconds}
             results.add(candidate.as_json() | {"module": candidate.name} | found)
             step.advance()
             step.say(f"{candidate.id}: {found['outcome']}")
+
+
+def _not_built(failure: Failure) -> dict[str, Any]:
+    """What became of a fix that a worker could not bring to an end."""
+    if failure.timed_out:
+        return unfinished(failure.problem)
+    return failed(failure.problem) | {"trace": failure.trace}
 
 
 def _build_again(
@@ -246,7 +254,7 @@ def _build_again(
         for done in pool.run(tasks, FIX_SECONDS):
             found = done.result
             if isinstance(found, Failure):
-                found = failed(found.problem) | {"trace": found.trace, "seconds": done.seconds}
+                found = _not_built(found) | {"seconds": done.seconds}
             results.add(results[done.key] | {SECOND: found})
             step.advance()
             step.say(f"{done.key}: {found['outcome']}")

@@ -2,9 +2,9 @@
 """Which changed files a changed file needs to compile.
 
 The file is checked alone with its change (the compiler's syntax check: half a second). What the
-compiler does not know names the changed headers that it needs; then every unit that reads those is
-checked, and one that no longer compiles brings its own change. At last come the files that define
-functions which those headers newly declare.
+compiler does not know names the changed headers that it needs; then every unit that reads those,
+and uses what changes in them, is checked, and one that no longer compiles brings its own change. At
+last come the files that define functions which those headers newly declare.
 """
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 from livegraft.cache import Cache
+from livegraft.compare.moved import compare_compiled
 from livegraft.errors import CompileError, LivegraftError, Reason, Refused
 from livegraft.fix.bodies import body_only
+from livegraft.fix.compiled import compile_touched, find_reached
 from livegraft.fix.includes import IncludeIndex, include_index
 from livegraft.fix.outline import outline
+from livegraft.fix.reach import Reach
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
-from livegraft.kbuild.compile import compile_unit, files_read, side_by_side
+from livegraft.kbuild.compile import compile_unit, files_read
 from livegraft.kbuild.objects import Unit, units_among
-from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
+from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kernel.kernel import Kernel, open_prepared
+from livegraft.progress import SILENT
 from livegraft.survey.candidate import Candidate
 from livegraft.survey.sources import CALLED, HEADERS, Trees, likely_functions, names_in_headers
+from livegraft.verdict.judge import Judge
 
 ROUNDS = 12
 """Each brings at least one more file; the longest chain seen in an update has 4."""
@@ -48,9 +54,11 @@ _KEYWORDS = frozenset(
         )
     ).split()
 )
-_TOO_MANY = "too-many-units"
-_READ_BY_TOO_MANY: dict[frozenset[str], tuple[Reason, ...]] = {}
-"""Headers, and why a fix with them is refused whatever else is in it; of this process."""
+MANY = 64
+"""Units that read a header, from which on it is looked first whether the fix is refused anyway."""
+
+_FINE: dict[frozenset[str], set[Unit]] = {}
+"""By changed headers, units that compile with them; of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,32 +160,49 @@ class _Group:
             return _syntax(self._kernel, command, Path(folder, "unit.o"), shadow)
 
     def _check(self) -> list[tuple[Unit, str]]:
-        """The units that do not compile, each with the compiler's messages."""
+        """The units that do not compile, each with the compiler's messages.
+
+        Raises:
+            Refused: the fix is refused whatever else reads its headers.
+        """
         changes = self._trees.content(self.files)
-        commands = learn(self._kernel, self._units(changes))
+        commands = learn(self._kernel, units_of(changes, self._kernel).units)
+        own = {unit: each for unit, each in commands.items() if unit.path in changes}
+        fine = _FINE.setdefault(frozenset(p for p in self.files if p.endswith(HEADERS)), set())
         with (
             shadow_of(self._kernel.source, changes) as shadow,
             tempfile.TemporaryDirectory(prefix="livegraft-survey-") as folder,
         ):
-            tasks: list[Callable[[], str]] = [
-                partial(_syntax, self._kernel, command, Path(folder, f"{number}.o"), shadow)
-                for number, command in enumerate(commands.values())
-            ]
-            messages = side_by_side(tasks, 1)
-        return [(unit, text) for unit, text in zip(commands, messages, strict=True) if text]
+            output = Path(folder, "unit.o")
+            check = partial(_syntax, self._kernel, output=output, shadow=shadow)
+            errors = [(unit, text) for unit, each in own.items() if (text := check(each))]
+            others = [unit for unit in commands if unit not in own and unit not in fine]
+            if not errors and len(others) > MANY:
+                self._refuse_early(own, shadow, Path(folder))
+            reach = Reach(self._kernel, shadow)
+            for unit in others:
+                text = _unless_out_of_reach(reach, commands[unit], check)
+                if text:
+                    errors.append((unit, text))
+                else:
+                    fine.add(unit)
+        return errors
 
-    def _units(self, changes: Changes) -> tuple[Unit, ...]:
-        """The units to check; which headers are read by too many is found out once."""
-        headers = frozenset(path for path in self.files if path.endswith(HEADERS))
-        for known, reasons in _READ_BY_TOO_MANY.items():
-            if known <= headers:
-                raise Refused(self.files[0], reasons)
-        try:
-            return units_of(changes, self._kernel).units
-        except Refused as error:
-            if headers and all(each.rule == _TOO_MANY for each in error.reasons):
-                _READ_BY_TOO_MANY[headers] = error.reasons
-            raise
+    def _refuse_early(self, own: Mapping[Unit, Command], shadow: Shadow, folder: Path) -> None:
+        """Refuse a fix that its own units speak against: a structure lies differently in memory."""
+        reached = find_reached(self._kernel, own, shadow, SILENT)
+        judge = Judge()
+        with closing(compile_touched(self._kernel, reached, shadow, folder, SILENT)) as batches:
+            for batch in batches:
+                facts = {
+                    each.unit.name: compare_compiled(self._kernel, each, shadow)
+                    for each in batch.compiled
+                }
+                judged = judge.each(facts).values()
+                shared, _ = judge.together(is_all=True)
+                reasons = [*batch.exports, *shared, *(r for each in judged for r in each.reasons)]
+                if reasons:
+                    raise Refused(self.files[0], tuple(dict.fromkeys(reasons)))
 
     def _wanted(self, errors: Sequence[tuple[Unit, str]]) -> list[str]:
         """The changed files that can help against errors."""
@@ -269,6 +294,14 @@ def _new_functions(trees: Trees, path: str) -> frozenset[str]:
 
 def _exported(text: str) -> set[str]:
     return {each.name for each in outline(text).functions if not each.is_static}
+
+
+def _unless_out_of_reach(reach: Reach, command: Command, check: Callable[[Command], str]) -> str:
+    """What the compiler complains about in a unit that reads a changed header."""
+    try:
+        return check(command) if reach.reaches(command) else ""
+    except CompileError as error:
+        return error.problem
 
 
 def _syntax(kernel: Kernel, command: Command, output: Path, shadow: Shadow) -> str:

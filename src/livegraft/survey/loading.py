@@ -163,8 +163,7 @@ def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
             unit = _unit(kept, load.second, objects[kept.object], symbols, objects.values())
             units.setdefault(kept.object, []).append(unit)
     module = Module(load.module.read_bytes())
-    every = [unit for some in units.values() for unit in some]
-    relocations = module.judge(answer["values"], answer["sections"], objects, every)
+    relocations = module.judge(answer["values"], answer["sections"], objects, units)
     functions = module.judge_functions(answer["functions"], objects, units)
     verdicts = [*relocations, *functions]
     wrong = [each for each in verdicts if each.check is Check.WRONG]

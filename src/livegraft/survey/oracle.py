@@ -120,20 +120,29 @@ class Module:
         values: Sequence[str],
         sections: Mapping[str, int],
         objects: Mapping[str, Running],
-        units: Iterable[Unit],
+        units: Mapping[str, Sequence[Unit]],
     ) -> list[Verdict]:
         """Judge every relocation.
+
+        One that waits for a module belongs to a unit of that module: another module may hold a copy
+        of the same unit.
 
         Args:
             values: what was read at :meth:`places`, hexadecimal.
             sections: where the module's sections are.
             objects: the loaded objects that the module speaks of, vmlinux included.
-            units: the units of the fix.
+            units: the units of the fix by the object that they are linked into.
         """
-        known = list(units)
+        every = [unit for some in units.values() for unit in some]
         return [
-            self._judge(number, value, sections, objects, known)
-            for number, value in enumerate(values)
+            self._judge(
+                number,
+                value,
+                sections,
+                objects,
+                every if owner == "vmlinux" else list(units.get(owner, ())),
+            )
+            for (number, value), owner in zip(enumerate(values), self.elf.owners, strict=True)
         ]
 
     def judge_functions(

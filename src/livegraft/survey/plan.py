@@ -15,7 +15,7 @@ from livegraft.survey.journal import Journal
 from livegraft.survey.workers import Failure, Task, Workers
 
 GROUP_SECONDS = 1800.0
-"""For one file and all that it needs; 64 units that read a header take minutes."""
+"""For one file and all that it needs; a thousand units that read a header take minutes."""
 
 Seed = tuple[str, ...]
 """The files that a fix begins with."""
@@ -93,10 +93,14 @@ def _grow(
             if isinstance(found, Failure):
                 if found.trace:
                     raise LivegraftError(keys[done.key][0], found.problem, found.trace)
-                # Built alone, it will fail as well, and be counted.
+                # If it came to an end, it will fail when it is built as well, and be counted.
                 files = keys[done.key]
                 found = Candidate(
-                    files[0], files, body_only(*setting.trees.texts(files)), note=found.problem
+                    files[0],
+                    files,
+                    body_only(*setting.trees.texts(files)),
+                    note=found.problem,
+                    unfinished=found.problem if found.timed_out else "",
                 )
             grown.add({"seed": done.key, **found.as_json()})
             step.advance()

@@ -15,13 +15,13 @@ _NOT_KERNEL = frozenset(("Documentation", "LICENSES", "samples", "scripts", "too
 
 
 def all_units(kernel: Kernel, progress: Progress = SILENT) -> list[str]:
-    """The ``.c`` files that the configuration builds and that are linked into one object, sorted.
+    """The ``.c`` files that the configuration builds, sorted.
 
     Raises:
         BuildError: kbuild failed.
     """
     found = units_among(kernel, _sources(kernel), progress)
-    return sorted(path for path, unit in found.items() if not unit.also_in)
+    return sorted(found)
 
 
 def _sources(kernel: Kernel) -> Iterator[str]:

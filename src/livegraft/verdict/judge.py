@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from livegraft.compare.comparison import Comparison
+from livegraft.compare.marks import Marks
 from livegraft.errors import Reason
 from livegraft.verdict import data, functions, marks, objects, references
 from livegraft.verdict.remarks import remarks_on
+
+if TYPE_CHECKING:
+    from livegraft.verdict.types import TypesOfUnits
 
 Rule = Callable[[Comparison], Iterator[Reason]]
 
@@ -73,21 +78,51 @@ def judge_all(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
     Args:
         comparisons: by the units' names.
     """
-    shared, remarks = _type_reasons(comparisons)
-    shared = [*shared, *marks.state_conflict(comparisons)]
-    judged = {}
-    for unit, each in comparisons.items():
-        reasons = [reason for rule in RULES for reason in rule(each)]
-        judged[unit] = each.judged([*reasons, *shared], [*remarks_on(each), *remarks])
+    judge = Judge()
+    judged = judge.each(comparisons)
+    shared, remarks = judge.together(is_all=True)
+    for unit, each in judged.items():
+        judged[unit] = each.judged([*each.reasons, *shared], [*each.warnings, *remarks])
         shared, remarks = [], []
     return judged
 
 
-def _type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], list[str]]:
-    """What types give; who has no debug information does not wait for its readers (20 ms)."""
-    units = [unit for each in comparisons.values() for unit in (each.original, each.patched)]
-    if not any(unit.obj.has_debug_information for unit in units):
-        return [], []
-    from livegraft.verdict.types import type_reasons
+class Judge:
+    """Judges the units of a fix, some at a time; of each only what the others need is kept."""
 
-    return type_reasons(comparisons)
+    def __init__(self) -> None:
+        self._types: TypesOfUnits | None = None
+        self._states: dict[str, Marks] = {}
+
+    def each(self, comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+        """Comparisons with the reasons that each gives by itself.
+
+        Args:
+            comparisons: by the units' names.
+        """
+        self._note_types(comparisons)
+        self._states.update({u: each.marks for u, each in comparisons.items() if each.marks.states})
+        return {
+            unit: each.judged([reason for rule in RULES for reason in rule(each)], remarks_on(each))
+            for unit, each in comparisons.items()
+        }
+
+    def together(self, *, is_all: bool) -> tuple[list[Reason], list[str]]:
+        """The reasons and warnings that the units give together, as far as they were judged.
+
+        Args:
+            is_all: whether they all were: what was found nowhere is told then.
+        """
+        reasons, remarks = self._types.reasons(is_all=is_all) if self._types else ([], [])
+        return [*reasons, *marks.state_conflict(self._states)], remarks
+
+    def _note_types(self, comparisons: Mapping[str, Comparison]) -> None:
+        """What types give; who has no debug information does not wait for its readers (20 ms)."""
+        units = [unit for each in comparisons.values() for unit in (each.original, each.patched)]
+        if not any(unit.obj.has_debug_information for unit in units):
+            return
+        if self._types is None:
+            from livegraft.verdict.types import TypesOfUnits
+
+            self._types = TypesOfUnits()
+        self._types.add(comparisons)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from livegraft.compare import names
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import Entity
+from livegraft.compare.marks import Marks
 from livegraft.compare.unit import Unit
 from livegraft.errors import Reason
 
@@ -55,15 +56,15 @@ def _mark_target(
             yield Reason("mark-target", name, text, remedy)
 
 
-def state_conflict(comparisons: Mapping[str, Comparison]) -> Iterator[Reason]:
+def state_conflict(units: Mapping[str, Marks]) -> Iterator[Reason]:
     """A patch has one version of a state: ``LIVEGRAFT_STATE(1, 1)`` here, ``(1, 2)`` there.
 
     Args:
-        comparisons: by the units' names.
+        units: their marks, by their names.
     """
     versions: dict[int, tuple[int, str]] = {}
-    for unit, comparison in comparisons.items():
-        for state in comparison.marks.states:
+    for unit, found in units.items():
+        for state in found.states:
             version, other = versions.setdefault(state.id, (state.version, unit))
             if version != state.version:
                 text = f"has version {version} in {other} and {state.version} in {unit}"
@@ -71,16 +72,16 @@ def state_conflict(comparisons: Mapping[str, Comparison]) -> Iterator[Reason]:
                 yield Reason("state-conflict", f"state {state.id:#x}", text, remedy)
 
 
-def states_of(comparisons: Iterable[Comparison]) -> tuple[SystemState, ...]:
-    """The states that the units declare together."""
-    return tuple(sorted({state for each in comparisons for state in each.marks.states}))
+def states_of(marks: Iterable[Marks]) -> tuple[SystemState, ...]:
+    """The states that units declare together, by their marks."""
+    return tuple(sorted({state for each in marks for state in each.states}))
 
 
-def decisions_of(comparisons: Iterable[Comparison]) -> Decisions:
+def decisions_of(units: Iterable[Marks]) -> Decisions:
     """What the marks of all units say."""
     from livegraft.changeset import Decisions
 
-    marks = [comparison.marks for comparison in comparisons]
+    marks = list(units)
 
     def joined(listed: Iterable[Iterable[str]]) -> tuple[str, ...]:
         return tuple(sorted({each for some in listed for each in some}))

@@ -32,8 +32,44 @@ class _Found:
     units: list[str] = field(default_factory=list)
 
 
+class TypesOfUnits:
+    """What the units of a fix say of types, taken in some at a time; little of each is kept."""
+
+    def __init__(self) -> None:
+        self._declared: dict[str, Declared] = {}
+        self._accepted: frozenset[str] = frozenset()
+        self._is_known = False
+
+    def add(self, comparisons: Mapping[str, Comparison]) -> None:
+        """Take in what units say.
+
+        Args:
+            comparisons: by the units' names.
+
+        Raises:
+            ElfError: debug information is malformed.
+        """
+        for unit, each in comparisons.items():
+            self._declared[unit] = _declared(each)
+            self._accepted |= each.marks.accepted_layouts
+            self._is_known = self._is_known or types_of(each.patched) is not None
+
+    def reasons(self, *, is_all: bool) -> tuple[list[Reason], list[str]]:
+        """The reasons and warnings that types give, each once however many units see it.
+
+        Args:
+            is_all: whether all units were taken in.
+        """
+        declared = self._declared
+        reasons = [*_layout(declared, self._accepted), *_values(declared), *_prototype(declared)]
+        if self._is_known and is_all:
+            reasons += _accepted_in_vain(declared, self._accepted)
+        remarks = [remark for each in declared.values() for remark in each.remarks]
+        return reasons, list(dict.fromkeys(remarks))
+
+
 def type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], list[str]]:
-    """The reasons and warnings that types give, each once however many units see it.
+    """:class:`TypesOfUnits`, of units that are all there.
 
     Args:
         comparisons: by the units' names.
@@ -41,15 +77,9 @@ def type_reasons(comparisons: Mapping[str, Comparison]) -> tuple[list[Reason], l
     Raises:
         ElfError: debug information is malformed.
     """
-    declared = {unit: _declared(each) for unit, each in comparisons.items()}
-    accepted = frozenset[str]().union(
-        *(each.marks.accepted_layouts for each in comparisons.values())
-    )
-    reasons = [*_layout(declared, accepted), *_values(declared), *_prototype(declared)]
-    if any(types_of(each.patched) for each in comparisons.values()):
-        reasons += _accepted_in_vain(declared, accepted)
-    remarks = [remark for each in declared.values() for remark in each.remarks]
-    return reasons, list(dict.fromkeys(remarks))
+    found = TypesOfUnits()
+    found.add(comparisons)
+    return found.reasons(is_all=True)
 
 
 def _declared(comparison: Comparison) -> Declared:
