@@ -16,7 +16,7 @@ from livegraft.cli.main import main
 from livegraft.errors import Exit
 from livegraft.lab.comparison import conduct
 from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options
-from livegraft.lab.comparison.scenarios import MODELS, scenarios
+from livegraft.lab.comparison.scenarios import MODELS, Scenario, scenarios
 
 PAYLOAD = Path(__file__).parents[1] / "data/payload-abi1.ko"
 
@@ -89,6 +89,31 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="No space left"):
         conduct.conduct(Options((), MODELS, (), 1), [], [], None, tmp_path)
     assert [each for each in tmp_path.iterdir() if each.is_file()] == []
+
+
+def test_which_cells_are_kept(tmp_path: Path) -> None:
+    """Those that were measured as it is wanted now. A guest that was lost is no answer."""
+    scenario, other = scenarios()["called"], scenarios()["idle"]
+    options = Options((KERNEL,), MODELS, ("called",), 10)
+    path = tmp_path / "stop.json"
+
+    def kept_as(options: Options, scenario: Scenario) -> bool:
+        return conduct.kept(path, conduct.asked(options, scenario, "stop")) is not None
+
+    assert not kept_as(options, scenario)
+    found = cell("called", "stop", kept("stop"))
+    found["asked"] = conduct.asked(options, scenario, "stop")
+    path.write_text(json.dumps(found))
+    assert kept_as(options, scenario)
+    assert not kept_as(Options((KERNEL,), MODELS, ("called",), 11), scenario)
+    assert not kept_as(options, other)
+    # The scenario has functions of its own: the user's patch is not in it.
+    assert kept_as(Options((KERNEL,), MODELS, ("called",), 10, ("fix", "12ab")), scenario)
+    for status in ("lost", "failed"):
+        path.write_text(json.dumps(found | {"status": status}))
+        assert not kept_as(options, scenario)
+    path.write_text(path.read_text()[:100])
+    assert not kept_as(options, scenario)
 
 
 def test_the_models_are_those_that_are_compared() -> None:

@@ -83,9 +83,12 @@ def conduct(
         for scenario in scenarios
         for model in options.models
     ]
-    done = {_path(folder, *one): _kept(_path(folder, *one), options, one) for one in plan}
-    if kept := sum(cell is not None for cell in done.values()):
-        progress.note(f"{kept} of {len(plan)} cells are there already")
+    done = {
+        _path(folder, *one): kept(_path(folder, *one), asked(options, one[1], one[2]))
+        for one in plan
+    }
+    if there := sum(cell is not None for cell in done.values()):
+        progress.note(f"{there} of {len(plan)} cells are there already")
     wanted = [one for one in plan if done[_path(folder, *one)] is None]
     with progress.step("measure", len(wanted)) as step:
         for one in wanted:
@@ -128,17 +131,17 @@ def _path(folder: Path, kernel: Kernel, scenario: Scenario, model: str) -> Path:
     return folder / CELLS / kernel.release / scenario.name / f"{model}.json"
 
 
-def _kept(path: Path, options: Options, one: tuple[Kernel, Scenario, str]) -> Cell | None:
+def kept(path: Path, wanted: dict[str, Any]) -> Cell | None:
     """A cell that was measured already, as it is wanted now. A guest that was lost is no answer."""
     try:
         cell: Cell = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    fits = cell.get("asked") == _asked(options, one[1], one[2])
+    fits = cell.get("asked") == wanted
     return cell if fits and cell["status"] in (Status.DONE, Status.UNAVAILABLE) else None
 
 
-def _asked(options: Options, scenario: Scenario, model: str) -> dict[str, Any]:
+def asked(options: Options, scenario: Scenario, model: str) -> dict[str, Any]:
     """What decides whether a cell is the one that is wanted."""
     patch = [] if scenario.own else list(options.patch)
     return {
@@ -160,15 +163,15 @@ def _measured(
     subject: Subject | None,
     progress: Progress,
 ) -> Cell:
-    asked = cells.request(scenario, model, options.repeat, subject)
+    request = cells.request(scenario, model, options.repeat, subject)
     own = None if scenario.own else subject
-    found = cells.measure(kernel, witnesses(kernel, progress), scenario, asked, own)
+    found = cells.measure(kernel, witnesses(kernel, progress), scenario, request, own)
     return {
         "kernel": kernel.release,
         "scenario": scenario.name,
         "model": model,
-        "asked": _asked(options, scenario, model),
-        "patch": asked.patch,
+        "asked": asked(options, scenario, model),
+        "patch": request.patch,
         **found,
     }
 
