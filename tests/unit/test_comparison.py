@@ -147,6 +147,14 @@ def test_signals() -> None:
     assert verdicts(cells[:1])["C4"] is Verdict.UNMEASURED
 
 
+def test_a_scenario_that_does_not_decide() -> None:
+    cells = [cell("idle", model, measured(signalled=900)) for model in ("task", "hybrid")]
+    (answer,) = [each for each in answers([KERNEL], cells) if each.claim.key == "C4"]
+    assert answer.verdict is Verdict.UNMEASURED
+    assert answer.found[0].startswith("1,000 tasks, which decides, was not measured")
+    assert answer.found[1].startswith("idle: task 900 [900, 900]")
+
+
 def test_the_cost_of_a_call() -> None:
     cells = [cell("idle", model, measured()) for model in MODELS]
     assert verdicts(cells)["C7"] is Verdict.HOLDS

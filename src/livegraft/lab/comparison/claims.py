@@ -175,7 +175,11 @@ def _compared(claim: Claim, here: Here) -> Judged:
             if one
         )
         words.append(f"{title(name)}: {pair}; {_by_how_much(claim, found)}")
-    return verdict, words or ["none of its scenarios was measured with both models"]
+    if not all((claim.decisive, model) in here for model in claim.models):
+        words.insert(
+            0, f"{title(claim.decisive)}, which decides, was not measured with both models"
+        )
+    return verdict, words
 
 
 def _by_how_much(claim: Claim, found: Estimate) -> str:
