@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Builds the Debian packages into build/deb, from a copy of what git keeps or would keep, and lets lintian look at
-# them. VERSION=0.1.1 gives them another version. The same source makes the same bytes.
+# them. LIVEGRAFT_VERSION=0.1.1 gives them another version. The same source makes the same bytes.
 set -eu
 cd "$(dirname "$0")/.."
 umask 022
@@ -10,15 +10,17 @@ PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH LC_ALL=C.UTF-8
 unset PYTHONPATH PYTHONHOME MAKEFLAGS MFLAGS MAKELEVEL
 
-out=${OUT:-$PWD/build/deb}
-rm -rf "$out"
-mkdir -p "$out/livegraft"
+out=${LIVEGRAFT_OUT:-$PWD/build/deb}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+rm -rf "$out"/livegraft "$out"/livegraft*_*.deb "$out"/livegraft_*.changes "$out"/livegraft_*.buildinfo
+mkdir "$out/livegraft"
 git ls-files -z --cached --others --exclude-standard --deduplicate |
 	xargs -0 cp -P --parents -t "$out/livegraft" --
 cd "$out/livegraft"
-if [ -n "${VERSION:-}" ]; then
-	sed -i "1s/(.*)/($VERSION)/" debian/changelog
-	sed -i "s/^version = .*/version = \"$VERSION\"/" pyproject.toml
+if [ -n "${LIVEGRAFT_VERSION:-}" ]; then
+	sed -i "1s/(.*)/($LIVEGRAFT_VERSION)/" debian/changelog
+	sed -i "s/^version = .*/version = \"$LIVEGRAFT_VERSION\"/" pyproject.toml
 fi
 dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || {
 	tail -n 30 ../build.log >&2

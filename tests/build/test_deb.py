@@ -29,7 +29,7 @@ def make(out: Path, **environment: str) -> dict[str, Path]:
     """Build the packages; lintian has looked at them. By name."""
     done = subprocess.run(
         [ROOT / "setup/make-deb.sh"],
-        env=os.environ | {"OUT": str(out)} | environment,
+        env=os.environ | {"LIVEGRAFT_OUT": str(out)} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -62,10 +62,22 @@ def test_the_runtime_is_small_and_needs_little(packages: dict[str, Path]) -> Non
     assert set(packages) == {"livegraft", "livegraft-runtime"}
     runtime = packages["livegraft-runtime"]
     assert runtime.stat().st_size <= LARGEST
-    assert field(runtime, "Depends") == {"openssl", "python3:any"}
+    assert field(runtime, "Depends") == {"openssl", "python3 (>= 3.11)", "python3:any"}
     assert field(runtime, "Recommends") | field(runtime, "Pre-Depends") == set()
     (version,) = field(runtime, "Version")
     assert f"livegraft-runtime (= {version})" in field(packages["livegraft"], "Depends")
+
+
+def test_debian_has_all_that_they_need(packages: dict[str, Path], tmp_path: Path) -> None:
+    """On a machine that has nothing yet, by the archive that apt knows here."""
+    status = tmp_path / "status"
+    status.touch()
+    options = ("-o", f"Dir::State::status={status}", "-o", "APT::Install-Recommends=false")
+    done = run(["apt-get", "--simulate", *options, "install", *packages.values()]).stdout
+    assert "Conf livegraft (" in done
+    alone = run(["apt-get", "--simulate", *options, "install", packages["livegraft-runtime"]])
+    assert "Conf livegraft-runtime (" in alone.stdout
+    assert "numpy" not in alone.stdout
 
 
 def test_the_runtime_s_files(packages: dict[str, Path]) -> None:

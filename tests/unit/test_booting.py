@@ -436,6 +436,6 @@ def test_the_units_agree_with_the_code() -> None:
     unit = (UNITS / "livegraft-boot.service").read_text()
     assert f"ConditionDirectoryNotEmpty=/{installed.PLACE}" in unit
     assert f"ConditionKernelCommandLine=!{switches.PARAMETER}=off" in unit
-    assert "ExecStart=/usr/bin/livegraft boot\n" in unit
+    assert "ExecStart=/usr/bin/livegraft boot --quiet\n" in unit
     assert "ExecStop=/usr/bin/livegraft boot --settle\n" in unit
     assert "ReadWritePaths=/var/lib/livegraft /run\n" in unit

@@ -91,7 +91,7 @@ def boot(
             _add_file(cpio, path, data)
         cpio.finish()
         stream.flush()
-        started = _start(name, machine, stream.fileno(), timeout)
+        started = start(name, machine, stream.fileno(), timeout)
     try:
         _require_inserted(started.report, load)
         inserted = (*channel_modules, *wanted)
@@ -101,7 +101,7 @@ def boot(
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class Started:
     """A guest that is up: its process, the channel, the agent's report, and how long it took."""
 
     qemu: Qemu
@@ -115,8 +115,18 @@ class _Started:
         self.qemu.close()
 
 
-def _start(name: str, machine: Machine, initrd: int, timeout: float) -> _Started:
-    """Start a guest and wait for its agent."""
+def start(name: str, machine: Machine, initrd: int, timeout: float) -> Started:
+    """Start a guest and wait for its agent.
+
+    Args:
+        name: of its kernel, for errors.
+        machine: the machine.
+        initrd: descriptor of the initial file system.
+        timeout: seconds until the agent has to be up.
+
+    Raises:
+        LostGuest: it did not come up.
+    """
     began = time.monotonic()
     qemu = Qemu(machine, initrd)
     try:
@@ -125,7 +135,7 @@ def _start(name: str, machine: Machine, initrd: int, timeout: float) -> _Started
         if report is None:
             late = f"it was not up after {timeout:g} s"
             raise lost(name, qemu, late if channel.connected else "it ended early")
-        return _Started(qemu, channel, report, time.monotonic() - began)
+        return Started(qemu, channel, report, time.monotonic() - began)
     except BaseException:
         qemu.end()
         qemu.channel.close()

@@ -308,6 +308,10 @@ class Guest:
         if not alive:
             self._lost(f"it hangs: no answer within {_ALIVE_SECONDS:g} s")
 
+    def ended(self, seconds: float) -> bool:
+        """Whether its machine goes down by itself within `seconds`."""
+        return self._qemu.wait(seconds) is not None
+
     def end(self) -> None:
         """End it at once. Its console can still be read."""
         self._qemu.end()

@@ -100,7 +100,7 @@ def archive(image: Image, cache: Cache, progress: Progress = SILENT) -> Path:
         RunFailed: the agent does not compile.
     """
     found = recipe(image)
-    key = hashlib.sha256(repr((_LAYOUT, found, _agent_sources())).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((_LAYOUT, found, agent_sources())).encode()).hexdigest()[:16]
 
     def make(path: Path) -> None:
         with progress.step(f"guest image {image}"), tempfile.TemporaryDirectory() as folder:
@@ -109,7 +109,7 @@ def archive(image: Image, cache: Cache, progress: Progress = SILENT) -> Path:
             if found.python:
                 _compile_library(root, found)
             agent = Path(folder, "agent")
-            _compile_agent(agent)
+            compile_agent(agent)
             with path.open("wb") as stream:
                 _write(CpioWriter(stream), root, found, agent)
 
@@ -143,7 +143,8 @@ def _resource(name: str) -> bytes:
     return resources.files(__package__).joinpath(name).read_bytes()
 
 
-def _agent_sources() -> list[tuple[str, bytes]]:
+def agent_sources() -> list[tuple[str, bytes]]:
+    """The agent's files, by name."""
     folder = resources.files(__package__).joinpath("agent")
     return sorted((each.name, each.read_bytes()) for each in folder.iterdir())
 
@@ -200,13 +201,19 @@ def _compile_library(root: Path, found: Recipe) -> None:
     )
 
 
-def _compile_agent(target: Path) -> None:
+def compile_agent(target: Path) -> None:
+    """Compile the agent.
+
+    Raises:
+        CommandMissing: there is no compiler.
+        RunFailed: it does not compile.
+    """
     compiler = next(filter(shutil.which, ("cc", "gcc", "gcc-12", "gcc-14")), None)
     if compiler is None:
         raise CommandMissing("cc", "is not installed", "apt-get install gcc libc6-dev")
     folder = target.with_suffix(".src")
     folder.mkdir()
-    for name, source in _agent_sources():
+    for name, source in agent_sources():
         (folder / name).write_bytes(source)
     run([compiler, "-O2", "-static", "-s", "-o", target, *sorted(folder.glob("*.c"))])
 

@@ -84,6 +84,7 @@ class Machine:
         command_line: added to :data:`COMMAND_LINE`.
         firmware: starts the kernel, if it is not to be started directly.
         shared: a folder that the guest may mount (9p), by the tag ``shared``.
+        disk: a raw image of the disk /dev/vda, which is written to.
     """
 
     kernel: Path
@@ -94,6 +95,7 @@ class Machine:
     command_line: str = ""
     firmware: Firmware | None = None
     shared: Path | None = None
+    disk: Path | None = None
 
     def arguments(self, initrd: int, console: int, channel: int) -> list[str]:
         """QEMU's arguments.
@@ -105,6 +107,7 @@ class Machine:
         """
         return [
             *(self.firmware.arguments() if self.firmware else ()),
+            *(("-drive", f"file={self.disk},if=virtio,format=raw") if self.disk else ()),
             *("-accel", self.accelerator, "-machine", "pc", "-cpu", self.cpu),
             *("-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),

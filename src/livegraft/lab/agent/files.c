@@ -91,6 +91,6 @@ int be_a_job(int argc, char **argv)
 		return get_file(argv[2]);
 	if (argc == 4 && !strcmp(argv[1], "insert"))
 		return insert_module(argv[2], argv[3]) ? complain(argv[2]) : 0;
-	fprintf(stderr, "usage: %s put MODE PATH | get PATH | insert PATH PARAMETERS\n", argv[0]);
+	fprintf(stderr, "usage: %s serve | put MODE PATH | get PATH | insert PATH PARAMETERS\n", argv[0]);
 	return 2;
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The guest's init: make a Linux system, then do what the host says. */
+/*
+ * The guest's init: make a Linux system, then do what the host says. As "/init serve", a service of a
+ * system that has another init, it only does what the host says.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -138,19 +141,23 @@ static void serve(int signals)
 
 int main(int argc, char **argv)
 {
+	int is_init = getpid() == 1;
 	char *report = NULL;
 	size_t report_len = 0;
 	sigset_t mask;
 	FILE *stream;
 	int signals;
 
-	if (getpid() != 1)
+	if (!is_init && (argc != 2 || strcmp(argv[1], "serve")))
 		return be_a_job(argc, argv);
-	mount_all();
 	stream = open_memstream(&report, &report_len);
-	insert_all(CHANNEL_LIST, stderr);
+	if (is_init) {
+		mount_all();
+		insert_all(CHANNEL_LIST, stderr);
+	}
 	open_port();
-	insert_all(LOAD_LIST, stream);
+	if (is_init)
+		insert_all(LOAD_LIST, stream);
 	fclose(stream);
 
 	sigemptyset(&mask);
@@ -163,10 +170,12 @@ int main(int argc, char **argv)
 	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
 	setenv("HOME", "/root", 1);
 	setenv("LANG", "C.UTF-8", 1);
-	setenv("PYTHONPATH", "/usr/lib/livegraft", 1);
 	if (chdir("/root"))
 		die("/root");
-	sethostname("guest", 5);
+	if (is_init) {
+		setenv("PYTHONPATH", "/usr/lib/livegraft", 1);
+		sethostname("guest", 5);
+	}
 	send_frame(0, 'R', report, report_len);
 	serve(signals);
 }

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Debian packages on a machine with systemd: from a signed repository to a stock kernel again.
+
+docs/administration.md goes the same way, with what the commands print here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import repository, system_guest
+from tests.build.test_deb import make
+from tests.documents import validate
+from tests.keys import Person, person
+from tests.repository import KEYRING, PLACE, SOURCES, publish
+
+from livegraft.kernel.kernel import Kernel
+from livegraft.lab.guest import Guest, Result
+from livegraft.lab.trial import FAULT
+
+pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.soak, pytest.mark.timeout(3600)]
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = "livegraft.sample=1"
+"""What demo/sample.patch adds to /proc/cmdline."""
+
+NEXT = "0.1.1"
+"""A later version of the runtime."""
+
+LISTED = """
+import hashlib, json, os, stat, sys
+found = {}
+def walk(folder):
+    for each in os.scandir(folder):
+        path, status = each.path, each.stat(follow_symlinks=False)
+        if path.startswith(("/proc", "/sys", "/dev", "/run", "/tmp", "/srv", "/lost+found")):
+            continue
+        what = [oct(status.st_mode), status.st_uid, status.st_gid]
+        if each.is_symlink():
+            what.append(os.readlink(path))
+        elif each.is_dir():
+            walk(path)
+        else:
+            what += [status.st_size]
+            if path.startswith(("/etc", "/var")) or "livegraft" in path:
+                what += [hashlib.sha256(open(path, "rb").read()).hexdigest()]
+        found[path] = what
+walk("/")
+json.dump(found, sys.stdout)
+"""
+"""All files of the machine but those that it forgets; what they hold where that is of a package."""
+
+WORKING = (
+    "/etc/mtab",
+    "/root/",
+    "/var/cache/apt/",
+    "/var/cache/ldconfig/",
+    "/var/lib/apt/",
+    "/var/lib/dbus/",
+    "/var/lib/dpkg/",
+    "/var/lib/systemd/",
+    "/var/log/",
+    "/var/tmp/",
+)
+"""Where dpkg, apt and systemd write by themselves; there no file may be called after livegraft."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a site has: a patch, who vouches for it, and its repository, now and later."""
+
+    author: Person
+    patch: Path
+    repository: dict[str, bytes]
+    later: dict[str, bytes]
+    forged: dict[str, bytes]
+    key: bytes
+
+
+def command(*words: str | Path) -> Any:
+    """Run the command here: its document."""
+    done = subprocess.run(
+        [sys.executable, "-m", "livegraft.cli.main", *words, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    author = person(folder, "author")
+    fix, patch = ROOT / "demo/sample.patch", folder / "livegraft_sample.ko"
+    options = ("--fixes", "CVE-2026-12345", "--sign", author.key, author.cert)
+    command("build", fix, "-k", one_kernel.release, "-o", patch, *options)
+    made = Path(command("package", patch, "-o", folder)["path"])
+    first, later = make(folder / "first"), make(folder / "later", LIVEGRAFT_VERSION=NEXT)
+    with repository.signer() as signer, repository.signer() as stranger:
+        yield Site(
+            author,
+            patch,
+            publish(folder / "r1", [*first.values(), made], signer),
+            publish(folder / "r2", [*first.values(), *later.values(), made], signer),
+            publish(folder / "r3", [*first.values(), made], stranger),
+            signer.public(),
+        )
+
+
+def offer(guest: Guest, files: dict[str, bytes]) -> None:
+    """Put a repository where the machine finds it."""
+    guest.check(["rm", "-rf", PLACE])
+    for name, data in files.items():
+        guest.put(f"{PLACE}/{name}", data)
+
+
+def said(guest: Guest, *words: str, status: int = 0) -> str:
+    """What a command prints; it is shown when the test is run with -s."""
+    result: Result = guest.run(words, timeout=300)
+    text = (result.stdout + result.stderr).decode()
+    print(f"\n# {' '.join(words)}   [{result.seconds:.1f} s]\n{text}", end="")
+    assert result.status == status, text
+    return text
+
+
+def document(guest: Guest, *words: str) -> Any:
+    """The document of a verb of the machine's own command."""
+    found = json.loads(said(guest, "livegraft", *words, "--json"))
+    validate(words[0], found)
+    return found
+
+
+def files(guest: Guest) -> dict[str, Sequence[object]]:
+    """The machine's files."""
+    found: dict[str, Sequence[object]] = json.loads(guest.python(LISTED, timeout=300).stdout)
+    assert len(found) > 5000
+    return found
+
+
+def differences(
+    before: dict[str, Sequence[object]], after: dict[str, Sequence[object]]
+) -> set[str]:
+    """What is not as it was; where dpkg, apt and systemd write, only what is ours."""
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    return {
+        path
+        for path in changed
+        if "livegraft" in path
+        or not any(path.startswith(each) or f"{path}/" == each for each in WORKING)
+    }
+
+
+def is_live(guest: Guest) -> bool:
+    """Whether the new code runs."""
+    return SAMPLE in guest.get("/proc/cmdline").decode()
+
+
+def come_up(guest: Guest) -> None:
+    """Wait until systemd has started all that it starts by itself."""
+    assert guest.run(["systemctl", "is-system-running", "--wait"], timeout=300).text == "running"
+    print(f"\nup; the agent was there after {guest.boot_seconds:.1f} s")
+
+
+def is_well(guest: Guest) -> None:
+    """Nothing is wrong with the kernel, nor with a unit."""
+    assert not [each for each in guest.kernel_log() if FAULT.search(each.text)]
+    assert said(guest, "systemctl", "list-units", "--failed", "--no-legend") == ""
+
+
+def first_boot(guest: Guest, site: Site) -> dict[str, Sequence[object]]:
+    """Install the runtime, trust the author, install the patch: it is live. The files of before."""
+    come_up(guest)
+    guest.put(KEYRING, site.key)
+    guest.put("/etc/apt/sources.list.d/site.sources", SOURCES.encode())
+    # Somebody else's signature on the repository: apt has nothing of it.
+    offer(guest, site.forged)
+    assert "NO_PUBKEY" in said(guest, "apt-get", "update", status=100)
+    offer(guest, site.repository)
+    said(guest, "apt-get", "update")
+    before = files(guest)
+
+    said(guest, "apt-get", "install", "-y", "livegraft-runtime")
+    enabled = said(guest, "systemctl", "is-enabled", "livegraft-boot.service")
+    assert enabled == "enabled\n"
+    assert document(guest, "list")["patches"] == []
+    assert "apt-get install livegraft" in said(guest, "livegraft", "build", "x", status=1)
+    assert differences(before, files(guest)) != set()
+
+    package = next(name for name in site.repository if name.startswith("livegraft-patch-"))
+    name = package.partition("_")[0]
+    guest.put("/etc/livegraft/livegraft.conf", b"[livegraft]\nrequire_signature = yes\n")
+    # Not yet trusted: apt says so, and nothing is loaded.
+    assert "by nobody whom this machine trusts" in said(
+        guest, "apt-get", "install", "-y", name, status=100
+    )
+    assert not is_live(guest)
+    guest.put("/etc/livegraft/trusted.d/author.pem", site.author.cert)
+    said(guest, "apt-get", "install", "-y", name)
+    assert is_live(guest)
+    (patch,) = document(guest, "list")["patches"]
+    assert (patch["name"], patch["state"]) == ("livegraft_sample", "loaded")
+    is_well(guest)
+    return before
+
+
+def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -> None:
+    """The fix is live; it is looked at, the runtime is upgraded, and all of it is removed."""
+    come_up(guest)
+    assert is_live(guest)
+    assert said(guest, "systemctl", "is-active", "livegraft-boot.service") == "active\n"
+    journal = said(guest, "journalctl", "-b", "-u", "livegraft-boot.service", "-o", "cat")
+    assert "livegraft_sample: loaded, model native" in journal
+    (patch,) = document(guest, "status")["patches"]
+    assert (patch["name"], patch["state"], patch["cves"]) == (
+        "livegraft_sample",
+        "enabled",
+        ["CVE-2026-12345"],
+    )
+    said(guest, "livegraft", "status")
+    assert "LIVEGRAFT OK" in said(guest, "livegraft", "status", "--check")
+    assert 'cve="CVE-2026-12345"' in said(guest, "livegraft", "metrics")
+    assert "livegraft_sample" in said(guest, "livegraft", "history")
+
+    offer(guest, site.later)
+    said(guest, "apt-get", "update")
+    done = document(guest, "history")["entries"]
+    said(guest, "apt-get", "install", "-y", "livegraft-runtime")
+    assert said(guest, "livegraft", "--version") == f"livegraft {NEXT}\n"
+    # Its configuration was changed, and stays; the patch, too, and the unit was left alone.
+    assert b"require_signature = yes" in guest.get("/etc/livegraft/livegraft.conf")
+    assert is_live(guest)
+    assert document(guest, "history")["entries"] == done
+    assert said(guest, "systemctl", "is-active", "livegraft-boot.service") == "active\n"
+
+    package = f"livegraft-patch-sample-{guest.name}"
+    said(guest, "apt-get", "remove", "-y", package)
+    assert not is_live(guest)
+    assert document(guest, "status")["patches"] == []
+    assert document(guest, "list")["patches"] == []
+    assert guest.run(["dpkg", "-s", package]).status == 1
+    is_well(guest)
+    said(guest, "apt-get", "purge", "-y", "livegraft-runtime")
+    assert differences(before, files(guest)) == set()
+    is_well(guest)
+
+
+def test_from_a_repository_to_a_stock_kernel_again(
+    one_kernel: Kernel, site: Site, tmp_path: Path
+) -> None:
+    disk, initrd = system_guest.image(one_kernel)
+    own = system_guest.copied(disk, tmp_path / "disk")
+    with system_guest.booted(one_kernel, own, initrd) as guest:
+        before = first_boot(guest, site)
+        system_guest.goes_down(guest)
+    with system_guest.booted(one_kernel, own, initrd) as guest:
+        second_boot(guest, before, site)
+        system_guest.goes_down(guest)
+    with system_guest.booted(one_kernel, own, initrd) as guest:
+        come_up(guest)
+        assert not is_live(guest)
+        is_well(guest)
+    own.unlink()
