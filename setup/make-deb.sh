@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Builds the Debian packages into build/deb, from a copy of what git keeps or would keep, and lets lintian look at
-# them. LIVEGRAFT_VERSION=0.1.1 gives them another version. The same source makes the same bytes.
+# them. LIVEGRAFT_OUT names another folder. The same source makes the same bytes.
 set -eu
 cd "$(dirname "$0")/.."
 umask 022
@@ -18,10 +18,6 @@ mkdir "$out/livegraft"
 git ls-files -z --cached --others --exclude-standard --deduplicate |
 	xargs -0 cp -P --parents -t "$out/livegraft" --
 cd "$out/livegraft"
-if [ -n "${LIVEGRAFT_VERSION:-}" ]; then
-	sed -i "1s/(.*)/($LIVEGRAFT_VERSION)/" debian/changelog
-	sed -i "s/^version = .*/version = \"$LIVEGRAFT_VERSION\"/" pyproject.toml
-fi
 dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || {
 	tail -n 30 ../build.log >&2
 	echo "make deb: the whole output is in $out/build.log" >&2

@@ -7,6 +7,7 @@ docs/administration.md goes the same way, with what the commands print here.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from tests.repository import KEYRING, PLACE, SOURCES, publish
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.guest import Guest, Result
 from livegraft.lab.trial import FAULT
+from livegraft.run import run
 
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -33,6 +35,9 @@ SAMPLE = "livegraft.sample=1"
 
 NEXT = "0.1.1"
 """A later version of the runtime."""
+
+APT_SECONDS = 900.0
+"""An emulated machine takes its time over maintainers' scripts: a minute, if nothing else runs."""
 
 LISTED = """
 import hashlib, json, os, stat, sys
@@ -96,6 +101,17 @@ def command(*words: str | Path) -> Any:
     return json.loads(done.stdout)
 
 
+def made_later(package: Path, folder: Path) -> Path:
+    """The runtime's package with the version NEXT, everywhere that it is told."""
+    run(["dpkg-deb", "--raw-extract", package, folder])
+    (metadata,) = folder.glob("usr/lib/python3/dist-packages/*.dist-info/METADATA")
+    for path in (folder / "DEBIAN/control", metadata):
+        path.write_text(re.sub("(?m)^Version: .*", f"Version: {NEXT}", path.read_text()))
+    made = folder.with_suffix(".deb")
+    run(["dpkg-deb", "--root-owner-group", "--build", folder, made])
+    return made
+
+
 @pytest.fixture(scope="module")
 def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
@@ -104,13 +120,14 @@ def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     options = ("--fixes", "CVE-2026-12345", "--sign", author.key, author.cert)
     command("build", fix, "-k", one_kernel.release, "-o", patch, *options)
     made = Path(command("package", patch, "-o", folder)["path"])
-    first, later = make(folder / "first"), make(folder / "later", LIVEGRAFT_VERSION=NEXT)
+    first = make(folder / "first")
+    later = made_later(first["livegraft-runtime"], folder / "later")
     with repository.signer() as signer, repository.signer() as stranger:
         yield Site(
             author,
             patch,
             publish(folder / "r1", [*first.values(), made], signer),
-            publish(folder / "r2", [*first.values(), *later.values(), made], signer),
+            publish(folder / "r2", [*first.values(), later, made], signer),
             publish(folder / "r3", [*first.values(), made], stranger),
             signer.public(),
         )
@@ -125,7 +142,7 @@ def offer(guest: Guest, files: dict[str, bytes]) -> None:
 
 def said(guest: Guest, *words: str, status: int = 0) -> str:
     """What a command prints; it is shown when the test is run with -s."""
-    result: Result = guest.run(words, timeout=300)
+    result: Result = guest.run(words, timeout=APT_SECONDS)
     text = (result.stdout + result.stderr).decode()
     print(f"\n# {' '.join(words)}   [{result.seconds:.1f} s]\n{text}", end="")
     assert result.status == status, text
@@ -157,6 +174,16 @@ def differences(
         if "livegraft" in path
         or not any(path.startswith(each) or f"{path}/" == each for each in WORKING)
     }
+
+
+def test_what_is_left_is_seen() -> None:
+    """The check of what a purge leaves can fail."""
+    before: dict[str, Sequence[object]] = {"/etc/passwd": ["0o100644"], "/var/log/x": [1]}
+    assert differences(before, before | {"/var/log/x": [2], "/var/lib/apt/y": [1]}) == set()
+    left = ("/etc/livegraft", "/usr/bin/x", "/var/lib/dpkg/info/livegraft-runtime.list")
+    for path in left:
+        assert differences(before, before | {path: [1]}) == {path}
+    assert differences(before, {}) == {"/etc/passwd"}
 
 
 def is_live(guest: Guest) -> bool:
@@ -191,9 +218,7 @@ def first_boot(guest: Guest, site: Site) -> dict[str, Sequence[object]]:
     said(guest, "apt-get", "install", "-y", "livegraft-runtime")
     enabled = said(guest, "systemctl", "is-enabled", "livegraft-boot.service")
     assert enabled == "enabled\n"
-    assert document(guest, "list")["patches"] == []
     assert "apt-get install livegraft" in said(guest, "livegraft", "build", "x", status=1)
-    assert differences(before, files(guest)) != set()
 
     package = next(name for name in site.repository if name.startswith("livegraft-patch-"))
     name = package.partition("_")[0]
@@ -263,9 +288,4 @@ def test_from_a_repository_to_a_stock_kernel_again(
         system_guest.goes_down(guest)
     with system_guest.booted(one_kernel, own, initrd) as guest:
         second_boot(guest, before, site)
-        system_guest.goes_down(guest)
-    with system_guest.booted(one_kernel, own, initrd) as guest:
-        come_up(guest)
-        assert not is_live(guest)
-        is_well(guest)
     own.unlink()
