@@ -102,7 +102,7 @@ def booted(
         f"ko/{path.name}": path.read_bytes() for path in folder.glob("*.ko")
     }
     files |= dict(more or {})
-    with boot(kernel.vmlinuz, kernel.modules, files=files, cmdline=cmdline) as guest:
+    with boot(kernel.vmlinuz, kernel.modules, files=files, cmdline=cmdline, timeout=180) as guest:
         kernel_id = guest.python(
             "from livegraft.runtime.identity import kernel_build_id; print(kernel_build_id())"
         ).text

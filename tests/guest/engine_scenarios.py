@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,7 @@ from livegraft.lab.witness.driver import (
 )
 
 ERESTARTSYS = 512
+MANY = 100
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
 OPTIONS = ENGINE / "options"
 
@@ -193,6 +195,45 @@ def a_signal_restarts_a_call(model: str) -> None:
         dozer.asleep()
         assert int(patch.read("restarted")) >= 1
         assert dozer.woken() == 1
+    unload(patch)
+
+
+def all_asleep(function: str) -> None:
+    """Wait until MANY threads of this process sleep inside a function."""
+    end = time.monotonic() + 30
+    while True:
+        stacks = [each / "stack" for each in Path("/proc/self/task").iterdir()]
+        asleep = sum(f" {function}+" in each.read_text() for each in stacks)
+        if asleep == MANY:
+            return
+        assert time.monotonic() < end, f"{asleep} sleep in {function}"
+        time.sleep(0.02)
+
+
+def a_signal_restarts_many_calls(model: str) -> None:
+    """More than `blockers` names: each is signalled, and no call is back in the old function when
+    the last one leaves it."""
+    returned: list[int] = []
+
+    def doze() -> None:
+        file = os.open("/proc/lgc", os.O_RDWR)
+        returned.append(_libc.write(file, b"z512", 4) - 1)
+        os.close(file)
+
+    threads = [threading.Thread(target=doze, daemon=True) for _ in range(MANY)]
+    for each in threads:
+        each.start()
+    all_asleep("lgc_doze")
+    assert insert("lgc_one", model=model) == ""
+    patch = Patch("lgc_one", model)
+    patch.write("signal", "1")
+    patch.settled(20)
+    assert int(patch.read("signalled")) >= MANY
+    all_asleep("new_doze")
+    tell("k0")
+    for each in threads:
+        each.join()
+    assert returned == [1] * MANY
     unload(patch)
 
 

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The engine's changes when things do not go by themselves (engine_scenarios.py says what)."""
+"""The engine's changes when things do not go by themselves (engine_scenarios.py says what), and
+beside BPF programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.guest.bpf_program import TYPES, function_type
+from tests.live import PAYLOAD, booted, left_clean, loaded, patched_by, verb
 from tests.releases import RELEASE, RELEASES
 
 from livegraft import pipeline
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
-from livegraft.lab.guest import Guest
+from livegraft.lab.guest import BackgroundJob, Guest
 from livegraft.lab.trial import FAULT
 from livegraft.lab.witnesses import package_files
+from livegraft.runtime.trusting import UNSIGNED
 
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(1800)]
 
@@ -30,6 +37,7 @@ SCENARIOS = (
     "a_task_that_sleeps_on",
     "a_signal_ends_a_call",
     "a_signal_restarts_a_call",
+    "a_signal_restarts_many_calls",
     "a_process_that_is_stopped",
     "two_patches",
     "a_patch_that_replaces",
@@ -47,16 +55,18 @@ def faults(guest: Guest) -> list[str]:
 
 @pytest.fixture(scope="module", params=RELEASES)
 def guest(
-    request: pytest.FixtureRequest, witnesses: Callable[[Kernel], dict[str, bytes | Path]]
+    request: pytest.FixtureRequest,
+    witnesses: Callable[[Kernel], dict[str, bytes | Path]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Guest]:
     kernel = prepare(str(request.param))
     files: dict[str, bytes | Path] = {**witnesses(kernel)}
-    files["/root/tests/guest/engine_scenarios.py"] = HERE / "engine_scenarios.py"
-    with boot(kernel.vmlinuz, kernel.modules, files=files, timeout=180) as guest:
+    for name in ("engine_scenarios.py", "bpf_program.py"):
+        files[f"/root/tests/guest/{name}"] = HERE / name
+    with booted(kernel, tmp_path_factory.mktemp("modules"), files) as guest:
         for name in ("livegraft_engine", "lgc_target"):
             guest.check(["insmod", f"/ko/{name}.ko"])
         yield guest
-        assert faults(guest) == []
 
 
 def scenario(guest: Guest, name: str, model: str) -> None:
@@ -72,6 +82,106 @@ def scenario(guest: Guest, name: str, model: str) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str, model: str, guest: Guest) -> None:
     scenario(guest, name, model)
+
+
+# -- beside BPF programs ------------------------------------------------------------------------
+
+SHOW = "cmdline_proc_show"
+SHARED = f"{SHOW} is redirected by a BPF program as well"
+
+FOLLOWING = """
+from livegraft import runtime
+for event in runtime.events("lgt_payload"):
+    print(event.state, *(each.owner for each in event.redirections), sep=", ", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def bpf(guest: Guest) -> tuple[str, ...]:
+    """The command that has a BPF program on what shows /proc/cmdline; its kind is to be added."""
+    number = function_type(guest.get(TYPES), SHOW)
+    return ("python3", "-m", "tests.guest.bpf_program", str(number))
+
+
+@contextmanager
+def attached(guest: Guest, bpf: Sequence[str], kind: str) -> Iterator[str]:
+    """A BPF program; the file that counts its runs."""
+    job = guest.start([*bpf, kind])
+    try:
+        said(job, b"\n")
+        enabled = guest.get("/sys/kernel/tracing/enabled_functions").decode()
+        assert re.search(rf"^{SHOW} \(.*\n?\tdirect-->bpf_trampoline_", enabled, re.M)
+        yield job.output().decode().strip()
+    finally:
+        job.kill()
+        job.wait()
+
+
+def said(job: BackgroundJob, words: bytes) -> None:
+    """Wait until a job has printed a line that ends so."""
+    end = time.monotonic() + 60
+    while words not in job.output():
+        assert job.running, job.wait()
+        assert time.monotonic() < end, job.output()
+        time.sleep(0.1)
+
+
+def runs(guest: Guest, place: str) -> int:
+    return int(guest.check(["grep", "run_cnt", place]).text.split()[1])
+
+
+def shown_beside(guest: Guest, place: str) -> str:
+    """Who /proc/cmdline is by; the program has run for that, too."""
+    before = runs(guest, place)
+    found = patched_by(guest)
+    assert runs(guest, place) == before + 1
+    return found
+
+
+@pytest.mark.parametrize("way", [("native",), ("hybrid", "--no-direct")], ids=" ".join)
+def test_what_shares_with_bpf(way: tuple[str, ...], guest: Guest, bpf: Sequence[str]) -> None:
+    """Whichever is there first: both are in force, and who follows the patch is told."""
+    with attached(guest, bpf, "fentry") as place:
+        status, document = verb(guest, "load", PAYLOAD, "--model", *way)
+        assert status == 0, document
+        assert document["warnings"] == [UNSIGNED, SHARED]
+        assert shown_beside(guest, place) == "lgt_payload"
+    assert patched_by(guest) == "lgt_payload"
+    follower = guest.start(["python3", "-c", FOLLOWING])
+    said(follower, b"enabled\n")
+    with attached(guest, bpf, "fexit") as place:
+        assert shown_beside(guest, place) == "lgt_payload"
+    with attached(guest, bpf, "fentry") as place:
+        assert shown_beside(guest, place) == "lgt_payload"
+        said(follower, b"enabled, a BPF program\n")
+        (patch,) = verb(guest, "status")[1]["patches"]
+        assert [each["kind"] for each in patch["redirections"]] == ["bpf"]
+        assert patch["warnings"] == [SHARED]
+        assert verb(guest, "unload", "lgt_payload")[0] == 0
+        assert shown_beside(guest, place) != "lgt_payload"
+    assert follower.wait().text.splitlines()[-1] == "unloaded"
+    left_clean(guest)
+
+
+def test_direct_calls_are_not_shared_with_bpf(guest: Guest, bpf: Sequence[str]) -> None:
+    """Whoever is second is refused, and has changed nothing."""
+    with attached(guest, bpf, "fentry") as place:
+        status, document = verb(guest, "load", PAYLOAD, "--model", "hybrid")
+        assert status == 1
+        assert f"{SHOW} is redirected by a BPF program" in document["error"]["message"]
+        assert "--no-direct" in document["error"]["remedy"]
+        for model in MODELS:  # the engine, asked by itself
+            raw = guest.run(["insmod", PAYLOAD, f"model={model}"])
+            assert b"Device or resource busy" in raw.stderr
+        assert loaded(guest) == {}
+        assert shown_beside(guest, place) != "lgt_payload"
+    assert verb(guest, "load", PAYLOAD, "--model", "hybrid")[0] == 0
+    assert guest.run([*bpf, "fentry"]).stderr == b"EBUSY\n"
+    assert patched_by(guest) == "lgt_payload"
+    (patch,) = verb(guest, "status")[1]["patches"]
+    assert (patch["state"], patch["direct"], patch["redirections"]) == ("enabled", True, [])
+    assert verb(guest, "unload", "lgt_payload")[0] == 0
+    left_clean(guest)
 
 
 @pytest.mark.parametrize("model", ["hybrid", "task"])
