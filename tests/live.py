@@ -2,7 +2,8 @@
 """A guest with the runtime, and with modules that are built by hand.
 
 The modules of guest/runtime_modules/ are not built by livegraft, so that a defect of the builder
-cannot hide one of the runtime. ``lgt_payload`` is a payload for vmlinux and ``lgt_target``.
+cannot hide one of the runtime. ``lgt_payload`` is a payload for vmlinux and ``lgt_target``, and
+``lgt_newer`` is another for the same functions.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 FIX = "a5" * 32
 TARGET = "/sys/module/lgt_target/parameters"
 PAYLOAD = "/ko/lgt_payload.ko"
+NEWER = "/ko/lgt_newer.ko"
 
 RUNTIME = ("python3", "-m", "livegraft.runtime")
 
@@ -41,7 +43,7 @@ def with_manifest(module: Path, kernel_id: str, target_id: str, release: str) ->
 
     manifest = {
         "format": 1,
-        "name": "lgt_payload",
+        "name": module.stem,
         "kernel": {"release": release, "build_id": kernel_id, "source_version": "by hand"},
         "objects": [
             {
@@ -106,13 +108,15 @@ def booted(
         kernel_id = guest.python(
             "from livegraft.runtime.identity import kernel_build_id; print(kernel_build_id())"
         ).text
-        payload = folder / "lgt_payload.ko"
-        for name, ids in {
-            "lgt_payload": (kernel_id, target_id),
-            "other_kernel": ("00" * 20, target_id),
-            "other_target": (kernel_id, "00" * 20),
-        }.items():
-            guest.put(f"/ko/{name}.ko", with_manifest(payload, *ids, kernel.release))
+        wrong = "00" * 20
+        for name, module, ids in (
+            ("lgt_payload", "lgt_payload", (kernel_id, target_id)),
+            ("lgt_newer", "lgt_newer", (kernel_id, target_id)),
+            ("other_kernel", "lgt_payload", (wrong, target_id)),
+            ("other_target", "lgt_payload", (kernel_id, wrong)),
+        ):
+            payload = with_manifest(folder / f"{module}.ko", *ids, kernel.release)
+            guest.put(f"/ko/{name}.ko", payload)
         guest.check(["insmod", "/ko/lgt_target.ko"])
         yield guest
         assert not [each for each in guest.kernel_log() if FAULT.search(each.text)]

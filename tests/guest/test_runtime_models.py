@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.live import (
+    NEWER,
     PAYLOAD,
     RUNTIME,
     TARGET,
@@ -310,6 +311,23 @@ def test_whole_life(with_engine: Guest, model: str) -> None:
     undone = unload(guest)
     assert undone["model"] == model
     assert undone["unloadable_ms"] >= undone["wait_ms"] >= undone["transition_ms"] > 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_newer_patch_replaces_the_older(with_engine: Guest, model: str) -> None:
+    """In one change, and for good: the older one's module stays, but nothing of it is in force."""
+    guest = with_engine
+    load(guest, model)
+    status, document = verb(guest, "load", NEWER, "--model", model, "--replace")
+    assert status == 0, document
+    assert document["state"] == "enabled"
+    assert (answer(guest), patched_by(guest)) == ("3", "lgt_newer")
+    assert loaded(guest) == {"lgt_newer": "enabled", "lgt_payload": "disabled"}
+    assert guest.run(["test", "-e", f"{ENGINE}/lgt_payload"]).status == 1
+    for name, left in (("lgt_payload", "3"), ("lgt_newer", "1")):
+        status, document = verb(guest, "unload", name)
+        assert (status, answer(guest)) == (0, left), document
+    left_clean(guest)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -3,7 +3,8 @@
  * A payload written by hand, against the header that every payload includes. It patches vmlinux
  * (/proc/cmdline says so) and lgt_target (answer 2, and the function that sleeps).
  *
- * Built a second time with LGT_FOREIGN it is a livepatch module that livegraft knows nothing of.
+ * Built a second time with LGT_ANSWER it is another one for the same functions, and a third time
+ * with LGT_FOREIGN a livepatch module that livegraft knows nothing of.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 #include <linux/kprobes.h>
@@ -15,6 +16,10 @@
 
 #include "livegraft_abi.h"
 
+#ifndef LGT_ANSWER
+#define LGT_ANSWER 2
+#endif
+
 static int new_cmdline_proc_show(struct seq_file *m, void *v)
 {
 	seq_printf(m, "%s was here\n", THIS_MODULE->name);
@@ -24,7 +29,7 @@ static int new_cmdline_proc_show(struct seq_file *m, void *v)
 static noinline __noclone int new_answer(void)
 {
 	asm volatile("");
-	return 2;
+	return LGT_ANSWER;
 }
 
 static noinline __noclone void new_doze(wait_queue_head_t *queue, bool *over)
