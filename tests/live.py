@@ -85,6 +85,7 @@ def booted(
     folder: Path,
     more: Mapping[str, bytes | Path] | None = None,
     cmdline: str = "",
+    disk: Path | None = None,
 ) -> Iterator[Guest]:
     """A guest with the modules in /ko, and lgt_target loaded; nothing may be wrong at its end.
 
@@ -93,6 +94,7 @@ def booted(
         folder: a new one, where the modules are built; or that of another guest, for the same ones.
         more: other files for it.
         cmdline: added to the kernel's command line.
+        disk: what is on its disk, if it has one.
     """
     folder = folder / "lgt"
     if not folder.exists():
@@ -104,7 +106,8 @@ def booted(
         f"ko/{path.name}": path.read_bytes() for path in folder.glob("*.ko")
     }
     files |= dict(more or {})
-    with boot(kernel.vmlinuz, kernel.modules, files=files, cmdline=cmdline, timeout=180) as guest:
+    options: dict[str, Any] = {"cmdline": cmdline, "disk": disk, "timeout": 180}
+    with boot(kernel.vmlinuz, kernel.modules, files=files, **options) as guest:
         kernel_id = guest.python(
             "from livegraft.runtime.identity import kernel_build_id; print(kernel_build_id())"
         ).text

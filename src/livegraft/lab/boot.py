@@ -42,6 +42,7 @@ def boot(
     firmware: Firmware | None = None,
     shared: Path | None = None,
     packages: Sequence[str] = (),
+    disk: Path | None = None,
     timeout: float = BOOT_SECONDS,
     accelerator: Accelerator | None = None,
     cache: Cache | None = None,
@@ -62,6 +63,7 @@ def boot(
         firmware: UEFI firmware that starts the kernel, as it is on the disk.
         shared: a folder that the guest may mount (9p, tag ``shared``).
         packages: Debian packages whose files are in the guest besides; without what they need.
+        disk: a raw image of the disk ``/dev/vda``, there once ``virtio_blk`` is inserted.
         timeout: seconds until the agent has to be up.
         accelerator: by default KVM if it works here (which is tried once), else emulation.
         cache: where images are kept.
@@ -82,7 +84,7 @@ def boot(
     kernel = startable(vmlinuz, cache) if firmware is None else vmlinuz
     if accelerator is None:
         accelerator = acceleration.best(vmlinuz, modules, cache, progress)
-    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline, firmware, shared)
+    machine = Machine(kernel, accelerator, memory_mib, cpus, cpu, cmdline, firmware, shared, disk)
     name = folder.folder.name
     with progress.step("boot guest"), _initial_files(archives) as stream:
         cpio = CpioWriter(stream)
