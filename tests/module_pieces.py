@@ -22,6 +22,7 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.kernel.modulefile import open_module
 from livegraft.kernel.symbols import KernelSymbols, SymbolTable
 from livegraft.kernel.symvers import read_symvers
+from livegraft.module.advisory import Advisory
 from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module
 from livegraft.module.manifest import Identity, Provenance
 from livegraft.run import run
@@ -36,6 +37,7 @@ PROVENANCE = Provenance(
     proof=True,
     compiler="gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0",
     version="0.1.0",
+    advisory=Advisory(("CVE-2026-1234", "CVE-2026-12345")),
 )
 
 
