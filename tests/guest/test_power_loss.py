@@ -130,9 +130,9 @@ def machine(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Mac
     return Machine(one_kernel, folder, disk)
 
 
-def ready(guest: Guest, operation: str) -> tuple[BackgroundJob, dict[str, Any]]:
+def ready(guest: Guest, operation: str, before: str = "") -> tuple[BackgroundJob, dict[str, Any]]:
     """The job that begins an operation when it is fed, and what it has found before."""
-    job = guest.start(["python3", "-c", IN_GUEST, operation])
+    job = guest.start(["python3", "-c", before + IN_GUEST, operation])
     come_to(job, b"ready\n")
     found: dict[str, Any] = json.loads(job.output().split(b"\n")[0])
     return job, found
@@ -185,3 +185,35 @@ def test_the_power_fails(machine: Machine) -> None:
     if LOSSES >= 40:
         assert during >= LOSSES / 2, f"only {during} came in between"
         assert len(seen["install"]) > 1 and len(seen["uninstall"]) > 1, seen
+
+
+IN_PLACE = """
+import os, time
+from livegraft.runtime import durable
+from livegraft.runtime import installing as keeping
+
+def put(store, release, name, files, root):
+    durable.make_folder(store, release)
+    folder = root / keeping.PLACE / release / name
+    folder.mkdir()
+    for each, data in files.items():
+        (folder / each).write_bytes(data[:1000])
+        os.sync()
+        print("half", flush=True)
+        time.sleep(1000)
+
+keeping._put = put
+"""
+
+
+def test_a_loss_can_be_seen(machine: Machine) -> None:
+    """The control: written in place, a patch is half there."""
+    with machine.on() as guest:
+        job, _ = ready(guest, "install", IN_PLACE)
+        job.feed(b"\n")
+        come_to(job, b"half\n")
+    with machine.on() as guest:
+        _, found = ready(guest, "install")
+        assert found["states"] == {"lgt_payload": "damaged"}
+        with pytest.raises(AssertionError):
+            require_whole(found, "install")
