@@ -45,6 +45,20 @@ FIRMWARE = Firmware(
 OWNER = Path("/usr/share/ovmf/PkKek-1-snakeoil.key")
 """The key of this firmware's owner (its passphrase is snakeoil), whose certificate is in ``db``."""
 
+JOURNAL = """
+import pathlib, socket
+place = pathlib.Path("/run/systemd/journal/socket")
+place.parent.mkdir(parents=True)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+    server.bind(str(place))
+    while True:
+        print(server.recv(65536).decode(), "END", flush=True)
+"""
+"""Prints the records that the machine's journal would get."""
+
+TOLD = {"FILE_SHA256", "MANIFEST_SHA256", "FIX_SHA256", "SIGNER"}
+"""Fields of a record that say what was loaded, and whose word that was."""
+
 
 def livegraft(*words: str | Path, **variables: str) -> dict[str, Any]:
     """Run a verb that has to succeed: its document."""
@@ -147,7 +161,10 @@ def test_what_somebody_has_changed(
         assert is_on(guest)
         said = [each.text for each in guest.kernel_log()]
         assert any("module verification failed" in each for each in said)
-        assert verb(guest, "unload", MODULE)[0] == 0
+        with recorded(guest) as records:
+            assert verb(guest, "unload", MODULE)[0] == 0
+        # Nobody has looked at that file.
+        assert [each.partition("=")[0] for each in records[0]] == ["FIX_SHA256"]
 
         refused(guest, "sample.ko", "nobody whom this machine trusts")
         trust(guest, author)
@@ -174,15 +191,35 @@ def _unsigned(guest: Guest) -> None:
     refused(guest, "unsigned.ko", "is not signed, which is required here")
 
 
+@contextmanager
+def recorded(guest: Guest) -> Iterator[list[set[str]]]:
+    """The records that the block has left: their fields that say what was loaded."""
+    found: list[set[str]] = []
+    journal = guest.start(["python3", "-c", JOURNAL])
+    guest.check(["sh", "-c", "until [ -S /run/systemd/journal/socket ]; do sleep 0.1; done"])
+    yield found
+    for text in journal.output().decode().split(" END\n")[:-1]:
+        lines = {each.removeprefix("LIVEGRAFT_") for each in text.splitlines()}
+        found.append({each for each in lines if each.partition("=")[0] in TOLD})
+    journal.kill()
+    journal.wait()
+    guest.check(["rm", "-r", "/run/systemd"])
+
+
 def _two_signers(guest: Guest, reviewer: Person, content: bytes) -> None:
     guest.put(CONFIGURATION, b"[livegraft]\nrequired_signers = author, reviewer\n")
     refused(guest, "sample.ko", "no signature of 'reviewer'")
     guest.put("/root/sample.ko.reviewer.p7s", reviewer.sign(content))
     refused(guest, "sample.ko", "nobody whom")
     trust(guest, reviewer)
-    status, document = verb(guest, "load", "/root/sample.ko")
+    with recorded(guest) as records:
+        status, document = verb(guest, "load", "/root/sample.ko")
+        assert verb(guest, "unload", MODULE)[0] == 0
     assert (status, [each["name"] for each in document["signers"]]) == (0, ["author", "reviewer"])
-    assert verb(guest, "unload", MODULE)[0] == 0
+    loaded, unloaded = records
+    assert unloaded == loaded
+    assert {each.partition("=")[0] for each in loaded} == TOLD
+    assert len(loaded) == len(TOLD) + 1  # two signers
 
 
 def _clock(guest: Guest) -> None:
