@@ -34,6 +34,7 @@ static void mount_all(void)
 			die(table[i][1]);
 	}
 	chmod("/tmp", 01777);
+	chmod("/run", 0755);	/* what is kept there is believed */
 	mkdir("/dev/shm", 01777);
 	mkdir("/dev/pts", 0755);
 	mount("devpts", "/dev/pts", "devpts", 0, NULL);
