@@ -77,13 +77,9 @@ def build(kernel: Kernel, progress: Progress = SILENT) -> Path:
 
 def _sources() -> dict[str, bytes]:
     root = files(__package__) / FOLDER
-    found = {one.name: one.read_bytes() for one in root.iterdir() if one.name[-3:] != ".py"}
+    sources = (one for one in root.iterdir() if one.name.endswith((".c", ".h", "Kbuild")))
     header = files("livegraft.module").joinpath(engine.FOLDER, "include/livegraft_abi.h")
-    return {
-        name: data
-        for name, data in (found | {"livegraft_abi.h": header.read_bytes()}).items()
-        if name.endswith((".c", ".h")) or name == "Kbuild"
-    }
+    return {one.name: one.read_bytes() for one in (*sources, header)}
 
 
 def _build(sources: dict[str, bytes], kernel: Kernel, progress: Progress, folder: Path) -> None:
