@@ -30,7 +30,7 @@ def setting(kernel: Kernel, folder: Path, edits: Mapping[str, tuple[str, str]]) 
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text.replace(old, new, 1), "utf-8")
     trees = Trees(kernel.source, folder, tuple(sorted(edits)))
-    return Setting(kernel.release, kernel.cache.root, trees)
+    return Setting(kernel.release, kernel.cache.root, trees, 1800)
 
 
 def test_a_file_is_joined_with_what_it_needs(kernel: Kernel, tmp_path: Path) -> None:

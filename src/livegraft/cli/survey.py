@@ -59,6 +59,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="'both' cuts each patch out of the source as well, loads that too, and compares each "
         "function (default: %(default)s)",
     )
+    parser.add_argument(
+        "--limit",
+        metavar="SECONDS",
+        type=_positive,
+        default=1800,
+        help="for each fix, and once more for what belongs to it; one that takes longer, a header "
+        "that a thousand units read, is 'unfinished' (default: %(default)s)",
+    )
     target.add_packages(parser)
 
 
@@ -87,6 +95,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         "" if arguments.git is None else str(arguments.git),
         arguments.controls,
         arguments.method == "both",
+        arguments.limit,
     )
     findings = conduct(
         options,

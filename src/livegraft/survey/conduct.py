@@ -30,11 +30,11 @@ from livegraft.survey.plan import plan, shuffled
 from livegraft.survey.sources import Trees
 from livegraft.survey.workers import Failure, Task, Workers
 
-FIX_SECONDS = 1800.0
-"""For one fix, on a machine that does other things as well: a header that a thousand units read
-takes ten minutes, and a function that all of them use would take hours."""
+LIMIT = 1800
+"""Seconds for one fix, on a machine that does other things as well: a header that a thousand units
+read takes ten minutes, and a function that all of them use would take hours."""
 
-_LATER = {"controls", "both"}
+_LATER = {"controls", "both", "limit"}
 """Options that may be asked for when the rest is done."""
 
 LOAD_SECONDS = 1800.0
@@ -57,6 +57,7 @@ class Options:
         repository: a git repository that `old` and `new` are commits of; empty for packages.
         controls: how many units to try for false changes.
         both: whether to prepare each patch in both ways.
+        limit: seconds for one fix, and as many for what belongs to it.
     """
 
     old: str
@@ -68,6 +69,7 @@ class Options:
     repository: str = ""
     controls: int = 0
     both: bool = False
+    limit: int = LIMIT
 
     @property
     def command(self) -> str:
@@ -80,6 +82,7 @@ class Options:
         words += ["--git", self.repository] if self.repository else []
         words += ["--controls", str(self.controls)] if self.controls else []
         words += ["--method", "both"] if self.both else []
+        words += ["--limit", str(self.limit)] if self.limit != LIMIT else []
         return " ".join(words)
 
 
@@ -134,10 +137,10 @@ def conduct(
     with Workers(workers) as pool:
         candidates = _planned(options, kernel, opened, folder, pool, progress)
         _write_fixes(place, opened, candidates)
-        _build(place, candidates, results, pool, progress)
+        _build(place, candidates, results, pool, options.limit, progress)
         _load(place, _loads(place, candidates, results), results, pool, progress)
         if options.both:
-            _build_again(place, candidates, results, pool, progress)
+            _build_again(place, candidates, results, pool, options.limit, progress)
             again = _loads(place, candidates, results, second=True)
             _load(place, again, results, pool, progress)
         _control(options, kernel, controls, pool, progress)
@@ -181,7 +184,7 @@ def _planned(
         candidates = sources.candidates(kernel, options.sample, options.seed, progress)
     else:
         candidates = plan(
-            Setting(kernel.release, kernel.cache.root, sources),
+            Setting(kernel.release, kernel.cache.root, sources, options.limit),
             pool,
             Journal(folder / "grouping.jsonl", "seed"),
             sample=options.sample,
@@ -213,12 +216,13 @@ def _build(
     candidates: Sequence[Candidate],
     results: Journal,
     pool: Workers,
+    limit: int,
     progress: Progress,
 ) -> None:
     by_id = {each.id: each for each in candidates if each.id not in results}
     tasks = (Task(each.id, build, (place, each)) for each in by_id.values())
     with progress.step("build", len(by_id)) as step:
-        for done in pool.run(tasks, FIX_SECONDS):
+        for done in pool.run(tasks, limit):
             candidate = by_id[done.key]
             found = done.result
             if isinstance(found, Failure):
@@ -240,6 +244,7 @@ def _build_again(
     candidates: Sequence[Candidate],
     results: Journal,
     pool: Workers,
+    limit: int,
     progress: Progress,
 ) -> None:
     """Cut what was built out of the source as well."""
@@ -251,7 +256,7 @@ def _build_again(
     }
     tasks = (Task(each.id, build_again, (place, each)) for each in by_id.values())
     with progress.step("cut out of the source", len(by_id)) as step:
-        for done in pool.run(tasks, FIX_SECONDS):
+        for done in pool.run(tasks, limit):
             found = done.result
             if isinstance(found, Failure):
                 found = _not_built(found) | {"seconds": done.seconds}
@@ -346,7 +351,7 @@ def _control(
     left = [path for path in chosen if path not in controls]
     tasks = (Task(path, control, (kernel.release, kernel.cache.root, path)) for path in left)
     with progress.step("look for false changes", len(left)) as step:
-        for done in pool.run(tasks, FIX_SECONDS):
+        for done in pool.run(tasks, options.limit):
             found = done.result
             if isinstance(found, Failure):
                 found = {"id": done.key, "changed": {"failed": [found.problem]}}

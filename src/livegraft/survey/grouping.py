@@ -69,11 +69,13 @@ class Setting:
         release: the kernel.
         cache_root: where it is prepared.
         trees: the two sources.
+        limit: seconds for one file and all that it needs.
     """
 
     release: str
     cache_root: Path
     trees: Trees
+    limit: float
 
     def kernel(self) -> Kernel:
         """The kernel, opened."""

@@ -14,9 +14,6 @@ from livegraft.survey.grouping import Setting, changed_units, grow
 from livegraft.survey.journal import Journal
 from livegraft.survey.workers import Failure, Task, Workers
 
-GROUP_SECONDS = 1800.0
-"""For one file and all that it needs; a thousand units that read a header take minutes."""
-
 Seed = tuple[str, ...]
 """The files that a fix begins with."""
 
@@ -88,7 +85,7 @@ def _grow(
     unknown = [key for key in keys if key not in grown]
     tasks = (Task(key, grow, (setting, keys[key], built)) for key in unknown)
     with progress.step("see what compiles alone", len(unknown)) as step:
-        for done in workers.run(tasks, GROUP_SECONDS):
+        for done in workers.run(tasks, setting.limit):
             found = done.result
             if isinstance(found, Failure):
                 if found.trace:
