@@ -241,7 +241,7 @@ def test_an_earlier_version_of_a_state_is_refused(guest: Guest) -> None:
 def test_what_was_built_says_what_it_does(built: dict[str, Built]) -> None:
     documents: dict[str, Any] = {name: one.inspection.as_json() for name, one in built.items()}
     for document in documents.values():
-        validate("inspect", document | {"signatures": []})  # which the verb adds
+        validate("inspect", document | {"signatures": [], "compared": True})  # the verb adds them
     kinds = ["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
     (vmlinux, _) = documents["together"]["objects"]
     callbacks = [(each["kind"], each["name"]) for each in vmlinux["callbacks"]]
