@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import StrEnum
-from importlib.resources import files
 from pathlib import Path
 
 from livegraft.errors import ModuleError, UsageError
 from livegraft.module.delivery import write_whole
 from livegraft.module.glue import mark
 from livegraft.module.inspect import Inspection
+from livegraft.module.template import rendered
 from livegraft.run import run
 
 RUNTIME = "livegraft-runtime"
@@ -210,17 +210,7 @@ def _epoch() -> int:
 
 
 def _render(template: str, values: Mapping[str, object]) -> bytes:
-    import jinja2
-
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    text = (files("livegraft.module") / "debian" / f"{template}.in").read_text("utf-8")
-    return environment.from_string(text).render(values).encode()
+    return rendered(f"debian/{template}.in", values).encode()
 
 
 def _packed(content: Mapping[str, bytes], control: Mapping[str, bytes]) -> bytes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from livegraft.changeset import VMLINUX, CallbackKind, ChangeSet, Reference, State, Target
 from livegraft.errors import ModuleError
+from livegraft.module.template import rendered
 
 TEMPLATE = "payload.c.in"
 MARK_FORMAT = 1
@@ -77,28 +77,19 @@ def render(
         resolves: it applies relocations to ``vmlinux`` itself.
         cves: CVE ids of what it fixes.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    template = (files("livegraft.module") / TEMPLATE).read_text("utf-8")
-    return environment.from_string(template).render(
-        name=name,
-        description=description,
-        version=version,
-        mark=mark(fix_sha256),
-        fixes=" ".join(cves),
-        namespaces=namespaces,
-        objects=redirected(changeset),
-        has_callbacks=bool(changeset.callbacks),
-        states=changeset.states,
-        resolves=resolves,
-    )
+    values = {
+        "name": name,
+        "description": description,
+        "version": version,
+        "mark": mark(fix_sha256),
+        "fixes": " ".join(cves),
+        "namespaces": namespaces,
+        "objects": redirected(changeset),
+        "has_callbacks": bool(changeset.callbacks),
+        "states": changeset.states,
+        "resolves": resolves,
+    }
+    return rendered(TEMPLATE, values)
 
 
 def redirected(changeset: ChangeSet) -> tuple[RedirectedObject, ...]:
