@@ -11,6 +11,7 @@ from pathlib import Path
 from livegraft.cli import target
 from livegraft.cli.verb import Answer, Context, Verb
 from livegraft.errors import Exit, UsageError
+from livegraft.runtime.arguments import add_model, add_replace
 from livegraft.runtime.model import ModelName
 
 
@@ -32,17 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="when a machine that installs the package loads the patch: at once and at each boot "
         "(now, the default), or at each boot from the next one on (boot)",
     )
-    parser.add_argument(
-        "--model",
-        choices=[each.value for each in ModelName],
-        default=ModelName.NATIVE.value,
-        help="how the system stays consistent (default: %(default)s, the kernel's own core)",
-    )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="undo every older patch of the engine in the same change (not for native)",
-    )
+    add_model(parser)
+    add_replace(parser)
     parser.add_argument(
         "--package-version",
         metavar="VERSION",

@@ -23,11 +23,11 @@ from livegraft.runtime import (
     switches,
     wording,
 )
+from livegraft.runtime.arguments import add_model, add_replace
 from livegraft.runtime.checking import Health
 from livegraft.runtime.forecasting import SECONDS, forecast
 from livegraft.runtime.history import history
 from livegraft.runtime.loading import TIMEOUT, load
-from livegraft.runtime.model import ModelName
 from livegraft.runtime.offers import engine_version, models
 from livegraft.runtime.stall import FORCE_FLAG, OnStall
 from livegraft.runtime.state import status, wait
@@ -128,22 +128,13 @@ def text(verb: str, document: Mapping[str, Any]) -> str:
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("patch", metavar="PATCH.ko", type=Path, help="the live patch")
-    parser.add_argument(
-        "--model",
-        choices=[each.value for each in ModelName],
-        default=ModelName.NATIVE.value,
-        help="how the system stays consistent (default: %(default)s, the kernel's own core)",
-    )
+    add_model(parser)
     parser.add_argument(
         "--foreign",
         action="store_true",
         help="accept a live patch that livegraft did not build; its identity cannot be checked",
     )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="undo every older patch of the engine in the same change (not for native)",
-    )
+    add_replace(parser)
     parser.add_argument(
         "--no-direct",
         action="store_true",

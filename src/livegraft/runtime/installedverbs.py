@@ -11,10 +11,10 @@ from typing import Any
 from livegraft.errors import UsageError
 from livegraft.progress import Progress
 from livegraft.runtime import booting, switches
+from livegraft.runtime.arguments import add_model, add_replace
 from livegraft.runtime.installed import installed, running_release
 from livegraft.runtime.installing import Kept, enable_again, install, uninstall
 from livegraft.runtime.loading import TIMEOUT
-from livegraft.runtime.model import ModelName
 
 HELP = {
     "install": "keep a live patch, to be loaded at each boot of its kernel",
@@ -44,17 +44,8 @@ def _add_install(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="try an installed one again, though the machine crashed soon after it was loaded",
     )
-    parser.add_argument(
-        "--model",
-        choices=[each.value for each in ModelName],
-        default=ModelName.NATIVE.value,
-        help="how the system stays consistent (default: %(default)s, the kernel's own core)",
-    )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="undo every older patch of the engine in the same change (not for native)",
-    )
+    add_model(parser)
+    add_replace(parser)
     parser.add_argument(
         "--order",
         type=int,
