@@ -68,23 +68,19 @@ class Subject:
 
 
 def request(scenario: Scenario, model: str, repeat: int, subject: Subject | None) -> Request:
-    """What a guest is asked for."""
-    own = subject is None or scenario.own
-    assert own or subject is not None
+    """What a guest is asked for; `subject` is the user's patch, if the scenario takes it."""
     return Request(
         model=model,
-        patch=scenario.patch or (OWN if own or subject is None else subject.name),
+        patch=scenario.patch or (subject.name if subject else OWN),
         load=list(scenario.load),
         settings=list(scenario.settings),
         repeat=repeat,
         limit=LIMIT_SECONDS,
-        functions=[
-            list(each) for each in (FUNCTIONS if own or subject is None else subject.functions)
-        ],
+        functions=[list(each) for each in (subject.functions if subject else FUNCTIONS)],
         looks=LOOKS,
         look_seconds=LOOK_SECONDS,
         calls=scenario.calls,
-        counted=own and scenario.kind == "cycle" and not scenario.patch,
+        counted=subject is None and scenario.kind == "cycle" and not scenario.patch,
         kind=scenario.kind,
         target=scenario.target,
         stack=scenario.stack,
@@ -105,7 +101,7 @@ def measure(
         files: of the guest (:func:`livegraft.lab.witnesses.witnesses`).
         scenario: the load.
         asked: what to ask for.
-        subject: the user's patch, if there is one.
+        subject: the user's patch, if the scenario takes it.
 
     Returns:
         ``status``, ``reason``, ``log``, ``faults``, ``measured`` and ``seconds``. Whatever goes
@@ -113,16 +109,13 @@ def measure(
     """
     began = time.monotonic()
     found: dict[str, Any] = {"reason": "", "log": [], "faults": [], "measured": None}
-    targets = () if subject is None or scenario.own else subject.targets
-    more: dict[str, bytes | Path] = {}
-    if subject is not None:
-        more[f"/ko/{subject.name}.ko"] = subject.data
+    theirs = {f"/ko/{subject.name}.ko": subject.data} if subject else {}
     try:
         with boot(
             kernel.vmlinuz,
             kernel.modules,
-            load=targets,
-            files={**files, **more},
+            load=subject.targets if subject else (),
+            files={**files, **theirs},
             memory_mib=scenario.memory,
             timeout=BOOT_SECONDS,
             cache=kernel.cache,

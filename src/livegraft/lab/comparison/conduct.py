@@ -163,9 +163,9 @@ def _measured(
     subject: Subject | None,
     progress: Progress,
 ) -> Cell:
-    request = cells.request(scenario, model, options.repeat, subject)
-    own = None if scenario.own else subject
-    found = cells.measure(kernel, witnesses(kernel, progress), scenario, request, own)
+    theirs = None if scenario.own else subject
+    request = cells.request(scenario, model, options.repeat, theirs)
+    found = cells.measure(kernel, witnesses(kernel, progress), scenario, request, theirs)
     return {
         "kernel": kernel.release,
         "scenario": scenario.name,
