@@ -78,6 +78,25 @@ class Patch:
         self.model = model
         self.folder = (NATIVE if model == "native" else ENGINE) / name
 
+    def insert(self, **parameters: object) -> None:
+        """Give it to the kernel.
+
+        Args:
+            parameters: of the module, beside the model.
+
+        Raises:
+            OSError: the kernel does not take it.
+        """
+        failed = insert(self.name, model=self.model, **parameters)
+        if failed:
+            said = f"the kernel does not take {self.name}: {failed}"
+            raise OSError(getattr(errno, failed), said)
+
+    def kick(self) -> None:
+        """Have the kernel's own core look at all tasks now."""
+        with suppress(OSError):
+            Path(f"/sys/module/{self.name}/parameters/kick").write_text("1")
+
     def read(self, name: str) -> str:
         """A file of its directory."""
         return (self.folder / name).read_text().strip()
@@ -107,8 +126,7 @@ class Patch:
         began = time.monotonic()
         while self.changing:
             if self.model == "native":
-                with suppress(OSError):
-                    Path(f"/sys/module/{self.name}/parameters/kick").write_text("1")
+                self.kick()
             if time.monotonic() - began > seconds:
                 raise Stalled(self._in_the_way())
             time.sleep(0.02 if self.model == "native" else 0.001)
@@ -134,10 +152,8 @@ class Patch:
 
 def load(name: str, model: str, seconds: float = 60) -> Patch:
     """Insert a payload and wait until it is in force."""
-    failed = insert(name, model=model)
-    if failed:
-        raise OSError(getattr(errno, failed), failed, name)
     patch = Patch(name, model)
+    patch.insert()
     patch.settled(seconds)
     return patch
 

@@ -150,8 +150,7 @@ class Follower:
                 return change
             if self.patch.model == "native" and now - kicked > KICK_SECONDS:
                 kicked = now
-                with suppress(OSError):
-                    Path(f"/sys/module/{self.patch.name}/parameters/kick").write_text("1")
+                self.patch.kick()
             if now >= self._next_look:
                 self._note()
             time.sleep(0.002 if self.patch.model == "native" else 0.0005)
@@ -207,9 +206,7 @@ def apply(patch: Patch, limit: float, **parameters: object) -> Change:
         OSError: the kernel does not take it.
     """
     follower = Follower(patch, "1", limit)
-    failed = insert(patch.name, model=patch.model, **parameters)
-    if failed:
-        raise OSError(failed, f"the kernel does not take {patch.name}: {failed}")
+    patch.insert(**parameters)
     return follower.follow()
 
 
@@ -248,8 +245,7 @@ def _taken_back(patch: Patch) -> None:
 def reversed_cycle(request: Request) -> dict[str, Change]:
     """Load, and undo while a task is in the way."""
     patch = Patch(request.patch, request.model)
-    if failed := insert(patch.name, model=patch.model):
-        raise OSError(failed, f"the kernel does not take {patch.name}: {failed}")
+    patch.insert()
     time.sleep(REVERSE_SECONDS)
     under_way = patch.changing
     undone = undo(patch, request.limit)
