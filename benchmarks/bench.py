@@ -25,6 +25,7 @@ from benchmarks.calls import calls
 from benchmarks.comparing import comparing
 from benchmarks.engine import KERNELS, engine
 from benchmarks.measure import Cost, Figure, livegraft
+from benchmarks.sampled import sampled
 from livegraft import pipeline
 from livegraft.cache import Cache
 from livegraft.kernel.kernel import Kernel
@@ -143,13 +144,14 @@ def _median_timings(costs: list[Cost]) -> dict[str, float]:
 
 
 def parts(
-    plot: Path, releases: Sequence[str] = KERNELS
+    plot: Path, releases: Sequence[str] = KERNELS, surveys: Sequence[Path] = ()
 ) -> dict[str, Callable[[Kernel, int], Iterator[Figure]]]:
     """What there is to measure, in order.
 
     Args:
         plot: where the plot of the comparison goes.
         releases: the kernels of those parts that measure several.
+        surveys: folders of surveys whose fixes are built.
     """
     return {
         "build": build,
@@ -161,6 +163,7 @@ def parts(
         "boot": partial(added, releases=releases),
         "engine": partial(engine, releases=releases),
         "cold": cold,
+        **{f"survey-{each.name}": partial(sampled, survey=each) for each in surveys},
     }
 
 
@@ -177,8 +180,16 @@ def main() -> int:
     parser.add_argument(
         "--plot", type=Path, default=PLOT, help="the plot of the comparison (default: %(default)s)"
     )
+    parser.add_argument(
+        "--survey",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="build the fixes of this survey too (part survey-DIR's-name); may be given again",
+    )
     arguments = parser.parse_args()
-    available = parts(arguments.plot, arguments.kernel)
+    available = parts(arguments.plot, arguments.kernel, arguments.survey)
     chosen = arguments.only.split(",") if arguments.only else list(available)
     kernel = pipeline.prepare(RELEASE, cache=Cache())
     figures = []

@@ -15,6 +15,7 @@ _LITERAL = re.compile(r"""\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""")
 _TAGGED = frozenset(("struct", "union", "enum"))
 _ASSEMBLY = frozenset(("asm", "__asm", "__asm__"))
 _ATTRIBUTE = frozenset(("__attribute__", "__attribute"))
+_INLINE = ("inline", "__inline", "__inline__", "__always_inline")
 _NO_NAMES = frozenset(("typeof", "__typeof", "__typeof__", "_Alignas"))
 
 
@@ -97,7 +98,11 @@ def items_of(text: Outline) -> Iterator[Item]:
 def _vanishes(head: Sequence[str]) -> bool:
     """Whether nothing is left of a function where nobody calls it."""
     words = {word for text in head for word in _WORD.findall(text)}
-    return {"static", "inline"} <= words and words.isdisjoint(("__used__", "used"))
+    return (
+        "static" in words
+        and not words.isdisjoint(_INLINE)
+        and words.isdisjoint(("__used__", "used"))
+    )
 
 
 def _without_attributes(words: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -151,22 +151,24 @@ def _read_by_compiler(
     for at in range(0, len(candidates), step):
         if enough is not None and len(survey.units) - own >= enough:
             return None
-        for unit, read in _files_read(kernel, candidates[at : at + step], progress).items():
-            if touched := read & survey.included:
+        asked = candidates[at : at + step]
+        for unit, touched in _read_among(kernel, asked, survey.included, progress).items():
+            if touched:
                 survey.units[unit.path] = unit
                 reached |= touched
     # What a unit that is changed itself reads counts as well.
     changed = [path for path in survey.units if path in changes]
     if survey.included - reached and changed:
-        for read in _files_read(kernel, changed, progress).values():
-            reached |= read & survey.included
+        for touched in _read_among(kernel, changed, survey.included, progress).values():
+            reached |= touched
     return reached
 
 
-def _files_read(
-    kernel: KernelTree, paths: Iterable[str], progress: Progress
+def _read_among(
+    kernel: KernelTree, paths: Iterable[str], files: Set[str], progress: Progress
 ) -> Mapping[Unit, frozenset[str]]:
-    """The files of the source tree that units read, each asked of the compiler once and kept."""
+    """Which of some files of the source tree units read: each is asked of the compiler once, and
+    all that it reads is kept."""
     units = units_among(kernel, paths, progress).values()
     commands = learn(kernel, units, progress)
     folder = f"kbuild/{tree_digest(kernel)}/read"
@@ -174,19 +176,21 @@ def _files_read(
     unknown = [unit for unit, name in names.items() if not (kernel.cache.root / name).is_file()]
     if unknown:
         began = time.monotonic()
-        _read_by(kernel, commands[unknown[0]], names[unknown[0]])
+        _read_by(kernel, commands[unknown[0]], names[unknown[0]], files)
         what = f"{len(unknown)} units may read what the fix changes; to ask each, once per kernel"
         progress.foretell(what, len(unknown), time.monotonic() - began)
     with progress.step("find out what units read", len(names)) as step:
-        tasks = (partial(_read_by, kernel, commands[unit], name) for unit, name in names.items())
+        tasks = (
+            partial(_read_by, kernel, commands[unit], name, files) for unit, name in names.items()
+        )
         return dict(zip(names, side_by_side(tasks, advance=step.advance), strict=True))
 
 
-def _read_by(kernel: KernelTree, command: Command, name: str) -> frozenset[str]:
+def _read_by(kernel: KernelTree, command: Command, name: str, files: Set[str]) -> frozenset[str]:
     def ask(path: Path) -> None:
         path.write_text(json.dumps(sorted(files_read(kernel, command).within(kernel.source))))
 
-    return frozenset(json.loads(kernel.cache.file(name, ask).read_text()))
+    return frozenset(json.loads(kernel.cache.file(name, ask).read_text())) & files
 
 
 def _check(survey: _Survey, changes: Changes, required: bool) -> None:
