@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +77,50 @@ def test_workers_do_tasks_and_outlive_what_goes_wrong() -> None:
     assert isinstance(error, Failure) and error.problem == "ValueError: what?" and error.trace
     assert isinstance(late, Failure) and late.timed_out
     assert isinstance(death, Failure) and "3" in death.problem
+
+
+ORPHANED = """
+import sys
+from pathlib import Path
+from tests.unit.test_survey_parts import hang_and_tell
+from livegraft.survey.workers import Task, Workers
+if __name__ == "__main__":
+    with Workers(1) as workers:
+        list(workers.run([Task("hang", hang_and_tell, (Path(sys.argv[1]),))], timeout=600))
+"""
+
+
+def hang_and_tell(path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(str(os.getpid()))
+    partial.rename(path)
+    hang()
+
+
+def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    """Even if that was killed, and could end nobody."""
+    script, told = tmp_path / "parent.py", tmp_path / "pid"
+    script.write_text(ORPHANED)
+    places = os.pathsep.join(each for each in sys.path if each)
+    parent = subprocess.Popen(
+        [sys.executable, script, told], env={**os.environ, "PYTHONPATH": places}
+    )
+    try:
+        wait_for(told.is_file)
+        worker = Path("/proc", told.read_text())
+        assert worker.is_dir()
+        parent.kill()
+        parent.wait()
+        wait_for(lambda: not worker.is_dir())
+    finally:
+        parent.kill()
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_sample_depends_on_its_seed_alone() -> None:

@@ -57,8 +57,9 @@ _KEYWORDS = frozenset(
 MANY = 64
 """Units that read a header, from which on it is looked first whether the fix is refused anyway."""
 
-_FINE: dict[frozenset[str], set[Unit]] = {}
-"""By changed headers, units that compile with them; of this process."""
+_FINE: dict[frozenset[str], set[tuple[Unit, bool]]] = {}
+"""By changed headers, units that compile with them, and whether with their own change; of this
+process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +178,23 @@ class _Group:
         ):
             output = Path(folder, "unit.o")
             check = partial(_syntax, self._kernel, output=output, shadow=shadow)
-            errors = [(unit, text) for unit, each in own.items() if (text := check(each))]
-            others = [unit for unit in commands if unit not in own and unit not in fine]
+            reach = Reach(self._kernel, shadow)
+            errors: list[tuple[Unit, str]] = []
+
+            def look(units: Iterable[Unit], *, is_own: bool) -> None:
+                for unit in units:
+                    # To check takes less time than to see whether the object can differ.
+                    is_asked = is_own or reach.mentions(commands[unit])
+                    if is_asked and (text := check(commands[unit])):
+                        errors.append((unit, text))
+                    else:
+                        fine.add((unit, is_own))
+
+            look([unit for unit in own if (unit, True) not in fine], is_own=True)
+            others = [unit for unit in commands if unit not in own and (unit, False) not in fine]
             if not errors and len(others) > MANY:
                 self._refuse_early(own, shadow, Path(folder))
-            reach = Reach(self._kernel, shadow)
-            for unit in others:
-                # To check takes less time than to see whether the object can differ.
-                if reach.mentions(commands[unit]) and (text := check(commands[unit])):
-                    errors.append((unit, text))
-                else:
-                    fine.add(unit)
+            look(others, is_own=False)
         return errors
 
     def _refuse_early(self, own: Mapping[Unit, Command], shadow: Shadow, folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -187,6 +188,7 @@ def _serve(connection: Connection) -> None:
     # Ctrl-C reaches the whole terminal; the first process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         while True:
             work, arguments = connection.recv()
@@ -197,6 +199,14 @@ def _serve(connection: Connection) -> None:
                 trace = "".join(traceback.format_exception(error))
                 result = Failure(problem, trace, kind=type(error).__name__)
             connection.send(result)
+
+
+def _end_with_parent() -> None:
+    """End this process as its parent would have, once that is gone: it may have been killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
