@@ -29,6 +29,7 @@ from livegraft.extract.work import Extraction
 from livegraft.fix.compiled import Batch, Compiled
 from livegraft.fix.fix import Fix
 from livegraft.fix.kept import keep_objects
+from livegraft.kbuild.command import Command
 from livegraft.kbuild.compile import Object, Variant, compile_original, side_by_side
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.placement import Placement
@@ -169,6 +170,16 @@ class Assessment:
         self._extracted: dict[Unit, Extracted] = {}
         self._whys: dict[str, tuple[Why, ...]] = {}
 
+    def begin(self, commands: Mapping[Unit, Command], shadow: Shadow) -> None:
+        """What can be done of units before they are compiled.
+
+        Args:
+            commands: how they are compiled.
+            shadow: the source with the fix.
+        """
+        if self._question.method is not Method.COMPARE:
+            self._extraction.begin(commands, shadow)
+
     def add(self, batch: Batch, shadow: Shadow, progress: Progress) -> None:
         """Take in some units.
 
@@ -193,7 +204,7 @@ class Assessment:
             self._warnings += found.warnings
             self._marks.append(found.marks)
             self._new_globals |= found.new_globals
-        extracted = self._extract(brought)
+        extracted = self._extract(brought, shadow)
         if self._question.keep is not None:
             keep_objects(plain, compiled, self._question.keep)
         if self._question.why and self._question.method is Method.COMPARE:
@@ -232,11 +243,13 @@ class Assessment:
         shared, remarks = self._judge.together(is_all=is_all)
         return [*self._reasons, *shared], [*self._warnings, *remarks]
 
-    def _extract(self, brought: Sequence[tuple[Compiled, Comparison]]) -> dict[Unit, Extracted]:
+    def _extract(
+        self, brought: Sequence[tuple[Compiled, Comparison]], shadow: Shadow
+    ) -> dict[Unit, Extracted]:
         """What is cut out of the source; nothing of a fix that is refused in any case."""
         if self._question.method is Method.COMPARE or self._known(is_all=False)[0]:
             return {}
-        extracted, found = self._extraction.run(brought)
+        extracted, found = self._extraction.run(brought, shadow)
         self._reasons += found
         self._extracted |= extracted
         return extracted

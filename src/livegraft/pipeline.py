@@ -16,6 +16,7 @@ from livegraft.assessment import Assessment, Method, Outcome, Question, Verdict
 from livegraft.cache import Cache
 from livegraft.changeset import VMLINUX, ChangeSet
 from livegraft.errors import CompileError, NothingChanged, NotPrepared, Refused
+from livegraft.extract.ahead import Ahead
 from livegraft.extract.folder import Folder
 from livegraft.extract.work import Extraction
 from livegraft.fix.compiled import IN_A_BATCH, compile_touched, find_reached
@@ -23,6 +24,7 @@ from livegraft.fix.fix import Fix
 from livegraft.fix.includes import include_index
 from livegraft.fix.kept import forget_objects
 from livegraft.fix.units import Touched, units_of
+from livegraft.jobs import Jobs
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.objects import Unit
 from livegraft.kbuild.shadow import Shadow, shadow_of
@@ -130,14 +132,16 @@ def check(
     if touched.refused and not touched.is_all:
         raise Refused(", ".join(map(str, fixes)), touched.refused)
     question = Question(fix, kernel, method, proof, why, keep)
-    extraction = Extraction(kernel, changes, folder, why, method is Method.BOTH, progress)
-    assessment = Assessment(question, extraction, touched.refused, warnings)
     if keep is not None:
         forget_objects(keep)
     with (
         tempfile.TemporaryDirectory(prefix="livegraft-units-") as objects,
         shadow_of(kernel.source, changes) as shadow,
+        Jobs(1) as jobs,
     ):
+        both, ahead = method is Method.BOTH, Ahead(jobs)
+        extraction = Extraction(kernel, folder, why, both, progress, ahead)
+        assessment = Assessment(question, extraction, touched.refused, warnings)
         try:
             is_all = _assess(assessment, touched, shadow, Path(objects), progress)
         except CompileError as error:
@@ -166,6 +170,7 @@ def _assess(
     """
     kernel = assessment.kernel
     commands = learn(kernel, touched.units, progress)
+    assessment.begin(commands, shadow)
     if not _take_in(assessment, commands, shadow, objects / "first", progress):
         return False
     if touched.is_all:

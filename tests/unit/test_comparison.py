@@ -209,7 +209,7 @@ def test_every_claim_can_be_judged() -> None:
     assert [*claims.claims()] == [f"C{number}" for number in range(1, 9)]
     known = scenarios()
     for claim in claims.claims().values():
-        assert claim.kind in claims.JUDGES
+        assert claim.kind in {*claims.JUDGES, "refused"}
         assert set(claim.models) <= set(MODELS)
         assert {*claim.scenarios, *filter(None, [claim.decisive])} <= known.keys()
         assert not claim.figure or claim.figure in {*figures.FIGURES, figures.CALL}
@@ -235,3 +235,26 @@ def test_the_document() -> None:
     validate("lab", found)
     assert json.loads(json.dumps(found)) == found
     assert found["cells"][-1]["log"] == ["BUG: <b> & more"]
+
+
+def tried(model: str, taken: int, *refused: str) -> dict[str, Any]:
+    """What became of live patches under a model."""
+    reasons = [{"patch": each, "reason": "why"} for each in refused]
+    return {"kernel": KERNEL, "model": model, "taken": taken, "refused": reasons}
+
+
+@pytest.mark.parametrize(
+    ("fixes", "verdict"),
+    [
+        ([tried("hybrid", 2, "one"), tried("task", 3)], Verdict.HOLDS),
+        ([tried("hybrid", 2, "one"), tried("task", 2, "one")], Verdict.FAILS),
+        ([tried("hybrid", 3), tried("task", 2, "one")], Verdict.FAILS),
+        ([tried("hybrid", 3), tried("stop", 3)], Verdict.UNMEASURED),
+        ([], Verdict.UNMEASURED),
+    ],
+)
+def test_what_a_model_asks_of_a_patch(fixes: list[dict[str, Any]], verdict: Verdict) -> None:
+    (answer,) = [each for each in answers([KERNEL], [], fixes) if each.claim.key == "C6"]
+    assert answer.verdict is verdict
+    if fixes:
+        assert "hybrid takes" in answer.found[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from livegraft.cache import Cache
+from livegraft.errors import CacheError
 from livegraft.fix import words
 from livegraft.fix.words import Mentions
 from livegraft.kbuild.command import Command
@@ -107,3 +108,13 @@ def test_a_unit_is_preprocessed_once(
     assert not has("int x;", "two") and has("int x;", "x")
     with pytest.raises(TypeError):
         has("int other;", "x")
+
+
+def test_what_is_kept_may_be_damaged(has: Callable[..., bool], tmp_path: Path) -> None:
+    assert has("int x;", "x")
+    (kept,) = (tmp_path / "c").rglob("words.sqlite")
+    kept.write_bytes(b"no database at all " * 100)
+    with pytest.raises(CacheError, match=r"words\.sqlite: cannot be used .* remove it"):
+        has("int x;", "x")
+    kept.unlink()
+    assert has("int x;", "x")

@@ -18,6 +18,8 @@ from livegraft.cli.verb import Answer, Context, Verb
 from livegraft.errors import Exit, IdentityMismatch, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from livegraft.lab.comparison.cells import Subject
     from livegraft.lab.comparison.conduct import Options
 
@@ -85,6 +87,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="models: every scenario there is")
     parser.add_argument(
+        "--fixes",
+        metavar="DIR",
+        type=Path,
+        help="models: also try which model takes which of the live patches in this folder, or in "
+        "that of a survey",
+    )
+    parser.add_argument(
         "--share", metavar="DIR", type=Path, help="shell: a folder of this machine, as /mnt/shared"
     )
     parser.add_argument(
@@ -127,14 +136,32 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     )
     output.mkdir(exist_ok=True)
     cells = conduct(options, kernels, scenarios, subject, output, context.progress)
+    fixes = _fixes(arguments, context, names, output) if arguments.fixes is not None else []
     command = _command(arguments, options)
-    found = report.document(options.as_json(), cells, machine(kernels[0]), command, version())
+    found = report.document(
+        options.as_json(), cells, machine(kernels[0]), command, version(), fixes
+    )
     _write(found, output, context)
     document = found | {"folder": str(output), "timings": context.timings()}
     failed = [each for each in found["cells"] if each["status"] in ("failed", "lost")]
     return Answer(
         document, _text(found, output, context.paint), Exit.FAILED if failed else Exit.DONE
     )
+
+
+def _fixes(
+    arguments: argparse.Namespace, context: Context, models: Sequence[str], output: Path
+) -> list[dict[str, Any]]:
+    """Which model takes which of the patches that a folder holds, on the kernels they are for."""
+    from livegraft.survey.models import patches_in, take
+
+    patches = patches_in(arguments.fixes)
+    found = []
+    for release in dict.fromkeys(each.release for each in patches):
+        kernel = target.kernel(arguments, context, release)
+        own = [each for each in patches if each.release == release]
+        found += take(kernel, own, models, output, context.progress)
+    return found
 
 
 def _write(found: dict[str, Any], output: Path, context: Context) -> None:
@@ -210,6 +237,7 @@ def _command(arguments: argparse.Namespace, options: Options) -> str:
         words += ["--model", name]
     words += ["--repeat", str(options.repeat)] if options.repeat != REPEAT else []
     words += ["--all"] if arguments.all else []
+    words += ["--fixes", arguments.fixes.name] if arguments.fixes is not None else []
     return shlex.join([*words, "-o", "DIR"])
 
 
@@ -240,9 +268,17 @@ def _explain(arguments: argparse.Namespace, context: Context) -> Answer:
     from livegraft.lab.comparison.conduct import read
 
     options, cells = read(arguments.folder)
-    found = [each.as_json() for each in answers(options["kernels"], cells)]
+    fixes = _reported(arguments.folder)
+    found = [each.as_json() for each in answers(options["kernels"], cells, fixes)]
     document = {"folder": str(arguments.folder), "claims": found}
     return Answer(document, _claims(found, context.paint, brief=False))
+
+
+def _reported(folder: Path) -> list[dict[str, Any]]:
+    """The fixes of a report; none if it was not finished."""
+    path = folder / REPORT
+    fixes: list[dict[str, Any]] = []
+    return json.loads(path.read_text("utf-8")).get("fixes", fixes) if path.is_file() else fixes
 
 
 def _shell(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -322,6 +358,7 @@ terminal is read as a script.""",
     examples=(
         "livegraft lab models -k 6.1.0-55-amd64 -o report",
         "livegraft lab models -k 6.1.0-55-amd64 --patch fix.ko --scenario tasks-1000 -o report",
+        "livegraft lab models -k 6.1.0-55-amd64 --fixes survey -o report",
         "livegraft lab explain report",
         "livegraft lab shell -k 6.1.0-55-amd64 --patch fix.ko --share . --package strace",
     ),

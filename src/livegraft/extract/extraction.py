@@ -6,15 +6,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from clang.cindex import TranslationUnit
 
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.unit import Unit
 from livegraft.elf import object as elf
 from livegraft.errors import CompileError
+from livegraft.extract.ahead import Ahead, preprocessed
 from livegraft.extract.attributes import is_static_once
 from livegraft.extract.delivery import deliver
 from livegraft.extract.emission import Text, header_name
@@ -26,7 +31,8 @@ from livegraft.extract.slice import Slice, slice_unit
 from livegraft.extract.twoways import Difference, Equal
 from livegraft.fix.bodies import text_of
 from livegraft.fix.compiled import Compiled
-from livegraft.kbuild.compile import Variant, compile_unit, preprocess
+from livegraft.jobs import Jobs
+from livegraft.kbuild.compile import Variant, compile_unit
 from livegraft.kbuild.shadow import Shadow, shadow_of
 from livegraft.kbuild.target import KernelTree
 
@@ -89,6 +95,7 @@ def extract(
     shadow: Shadow,
     given: Text | None = None,
     is_edited: bool = False,
+    ahead: Ahead | None = None,
 ) -> Extracted:
     """Cut the live patch of a unit out of its patched text, and compile it.
 
@@ -101,6 +108,7 @@ def extract(
         shadow: the source with the fix.
         given: a text to take instead of cutting one out.
         is_edited: whether it is another than that.
+        ahead: has parsed the unit, perhaps.
 
     Raises:
         Refused: it cannot be cut out.
@@ -112,23 +120,26 @@ def extract(
     text = given
 
     @cache
-    def preprocessed() -> Preprocessed:
-        return _preprocessed(kernel, each, shadow)
+    def whole() -> tuple[Preprocessed, TranslationUnit | None]:
+        found = ahead.take(unit) if ahead is not None else None
+        return found or (preprocessed(kernel, unit, each.command, shadow), None)
 
     def is_once(name: str) -> bool:
-        return not is_edited and is_static_once(preprocessed().text, name)
+        return not is_edited and is_static_once(whole()[0].text, name)
 
     if text is None:
         source = text_of((shadow.root / unit).read_bytes())
-        cut = slice_unit(
-            unit,
-            source,
-            preprocessed(),
-            wanted(comparison),
-            partial(_preprocess, kernel, each, shadow),
-            partial(_compile, kernel, each, shadow, output),
-            text_of(_original(kernel, unit)),
-        )
+        with _Trials(kernel, each, shadow) as trials:
+            cut = slice_unit(
+                unit,
+                source,
+                whole()[0],
+                wanted(comparison),
+                trials.preprocess,
+                trials.compile,
+                text_of(_original(kernel, unit)),
+                whole()[1],
+            )
         text = cut.text
     else:
         _compile(kernel, each, shadow, output, text)
@@ -147,14 +158,46 @@ def _original(kernel: KernelTree, unit: str) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
-def _preprocess(kernel: KernelTree, each: Compiled, shadow: Shadow, text: Text) -> Preprocessed:
-    with _in_place(kernel, each, shadow, text) as place:
-        return _preprocessed(kernel, each, place)
+class _Trials:
+    """Texts in the unit's place: each is preprocessed and compiled at the same time."""
 
+    def __init__(self, kernel: KernelTree, each: Compiled, shadow: Shadow) -> None:
+        self._kernel = kernel
+        self._each = each
+        self._shadow = shadow
+        self._stack = ExitStack()
+        self._compiling: Future[None] | None = None
 
-def _preprocessed(kernel: KernelTree, each: Compiled, shadow: Shadow) -> Preprocessed:
-    output = preprocess(kernel, each.command, shadow)
-    return Preprocessed(output, shadow.translate(each.command.source), each.unit.path)
+    def __enter__(self) -> _Trials:
+        self._place = self._stack.enter_context(ExitStack())
+        self._jobs = self._stack.enter_context(Jobs(1))
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)
+
+    def preprocess(self, text: Text) -> Preprocessed:
+        """What the preprocessor makes of a text.
+
+        Raises:
+            CompileError: a file that it includes does not exist.
+        """
+        if self._compiling is not None:
+            wait([self._compiling])
+        self._place.close()
+        kernel, each = self._kernel, self._each
+        place = self._place.enter_context(_in_place(kernel, each, self._shadow, text))
+        self._compiling = self._jobs.start(_compile_there, kernel, each, place, each.extracted)
+        return preprocessed(kernel, each.unit.path, each.command, place)
+
+    def compile(self, _: Text) -> None:
+        """Wait until the text that was preprocessed last is compiled.
+
+        Raises:
+            CompileError: it does not compile.
+        """
+        assert self._compiling is not None
+        self._compiling.result()
 
 
 def _in_place(
@@ -179,9 +222,15 @@ def _compile(
     text: Text,
     more: tuple[str, ...] = (),
 ) -> None:
-    flags = (*Variant.SECTIONS.flags, *more)
     with _in_place(kernel, each, shadow, text) as place:
-        compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)
+        _compile_there(kernel, each, place, output, more)
+
+
+def _compile_there(
+    kernel: KernelTree, each: Compiled, place: Shadow, output: Path, more: tuple[str, ...] = ()
+) -> None:
+    flags = (*Variant.SECTIONS.flags, *more)
+    compile_unit(kernel, each.command, output=output, shadow=place, extra_flags=flags)
 
 
 def _compile_again(

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from clang.cindex import TranslationUnit
+
 from livegraft.errors import CompileError, Reason, Refused
 from livegraft.extract import emission
 from livegraft.extract.apart import of_the_fix
@@ -51,6 +53,7 @@ def slice_unit(
     preprocess: Preprocess,
     compiles: Callable[[Text], None],
     original: str = "",
+    parsed: TranslationUnit | None = None,
 ) -> Slice:
     """Cut a unit.
 
@@ -62,13 +65,14 @@ def slice_unit(
         preprocess: asks the preprocessor what it makes of the cut file.
         compiles: compiles the cut file; raises CompileError if it does not compile.
         original: the file before the fix.
+        parsed: what libclang makes of what is preprocessed, if it was asked already.
 
     Raises:
         Refused: it cannot be parsed (rule ``not-parsed``), or reads differently when it is cut out
             (rule ``cut-differs``).
     """
     found = segments(text, {line for line, _ in preprocessed.words()})
-    syntax = Syntax(unit, preprocessed, found)
+    syntax = Syntax(unit, preprocessed, found, parsed)
     reasons: list[Reason] = []
     for generous, may_part in ((False, True), (False, False), (True, False)):
         selection = select(text, found, syntax, wanted, MARKS, generous=generous)

@@ -89,12 +89,19 @@ class Syntax:
         unit: what to call it.
         preprocessed: what the preprocessor made of it.
         segments: those of its own file.
+        parsed: what :func:`parse` has made of it, if it was asked already.
 
     Raises:
         Refused: libclang cannot parse it (rule ``not-parsed``).
     """
 
-    def __init__(self, unit: str, preprocessed: Preprocessed, segments: Sequence[Segment]) -> None:
+    def __init__(
+        self,
+        unit: str,
+        preprocessed: Preprocessed,
+        segments: Sequence[Segment],
+        parsed: cindex.TranslationUnit | None = None,
+    ) -> None:
         self._preprocessed = preprocessed
         self._segments = segments
         self._first = [each.line for each in segments]
@@ -106,7 +113,7 @@ class Syntax:
         self._known: dict[int, Needs] = {}
         self._words: dict[int, list[str]] = {}
         self._types: dict[str, Segment] = {}
-        self._unit = _parse(unit, preprocessed)
+        self._unit = parse(unit, preprocessed) if parsed is None else parsed
         for cursor in self._unit.cursor.get_children():
             segment = self._segment_at(cursor.location.offset)
             if segment is not None:
@@ -283,7 +290,16 @@ def _library() -> cindex.CDLL:
     return library
 
 
-def _parse(unit: str, preprocessed: Preprocessed) -> cindex.TranslationUnit:
+def parse(unit: str, preprocessed: Preprocessed) -> cindex.TranslationUnit:
+    """What libclang makes of a unit.
+
+    Args:
+        unit: what to call it.
+        preprocessed: what the preprocessor made of it.
+
+    Raises:
+        Refused: libclang cannot parse it (rule ``not-parsed``).
+    """
     name = "unit.i"
     builtins: frozenset[str] = frozenset()
     while True:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from livegraft.compare.comparison import Comparison
 from livegraft.errors import Reason, Refused
+from livegraft.extract.ahead import Ahead
 from livegraft.extract.edited import beyond
 from livegraft.extract.emission import Text
 from livegraft.extract.extraction import Extracted, extract
@@ -16,8 +17,9 @@ from livegraft.extract.reasons import explain
 from livegraft.extract.rebuilding import rebuilder
 from livegraft.extract.twoways import compare_ways, unknown
 from livegraft.fix.compiled import Compiled
+from livegraft.kbuild.command import Command
 from livegraft.kbuild.objects import Unit
-from livegraft.kbuild.shadow import Changes, Shadow, shadow_of
+from livegraft.kbuild.shadow import Shadow
 from livegraft.kbuild.target import KernelTree
 from livegraft.progress import Progress
 
@@ -31,30 +33,41 @@ class Extraction:
 
     Args:
         kernel: the kernel's trees.
-        changes: what the fix changes.
         folder: texts to take instead of cutting them out; None if there are none.
         why: whether to find out why each function is in the patch, which takes two compilations.
         both: whether to compare each function with that of the patched unit.
         progress: told of the steps.
+        ahead: parses units while they are compiled.
     """
 
     kernel: KernelTree
-    changes: Changes
     folder: Folder | None
     why: bool
     both: bool
     progress: Progress
+    ahead: Ahead
 
     cut_out: dict[str, Extracted] = field(default_factory=dict)
     """By path, what was cut out so far: of a unit that is in several objects once for all."""
 
+    def begin(self, commands: Mapping[Unit, Command], shadow: Shadow) -> None:
+        """Begin to read what may have to be cut out, before it is compiled and compared.
+
+        Args:
+            commands: how units are compiled.
+            shadow: the source with the fix.
+        """
+        if self.folder is None:
+            self.ahead.begin(self.kernel, commands, shadow)
+
     def run(
-        self, units: Collection[tuple[Compiled, Comparison]]
+        self, units: Collection[tuple[Compiled, Comparison]], shadow: Shadow
     ) -> tuple[dict[Unit, Extracted], list[Reason]]:
         """Cut.
 
         Args:
             units: those that the patch brings something of, compared.
+            shadow: the source with the fix.
 
         Returns:
             What was cut out, by unit, and why the rest cannot be.
@@ -67,8 +80,7 @@ class Extraction:
             self.folder.check_units({*self.folder.texts, *(each.unit.path for each, _ in units)})
         found: dict[Unit, Extracted] = {}
         reasons: list[Reason] = []
-        step = self.progress.step("cut out of the source")
-        with step, shadow_of(self.kernel.source, self.changes) as shadow:
+        with self.progress.step("cut out of the source"):
             for each, comparison in units:
                 try:
                     made = self._extract(each, comparison, shadow)
@@ -95,7 +107,7 @@ class Extraction:
         first = self.cut_out.get(unit)
         if first is not None and given is None:
             given = Text(first.text, first.header)
-        made = extract(self.kernel, each, comparison, shadow, given, is_edited)
+        made = extract(self.kernel, each, comparison, shadow, given, is_edited, self.ahead)
         if first is not None:
             made = replace(made, slice=first.slice)
             if made.patched != first.patched or comparison.changed != first.changed:

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import closing
 
+from livegraft.errors import CacheError
 from livegraft.kbuild.command import Command
 from livegraft.kbuild.compile import preprocess
 from livegraft.kbuild.target import KernelTree, tree_digest
@@ -65,13 +66,18 @@ class Mentions:
 
         Raises:
             CompileError: the unit cannot be preprocessed.
+            CacheError: what is kept cannot be read, or not be written.
         """
         if not self._names:
             return False
-        with closing(sqlite3.connect(self._path, timeout=_LOCK_SECONDS)) as database:
-            database.executescript(_TABLES)
-            texts, macros = _known(database, command) or self._learn(database, command)
-            return self._is_in(macros) or any(self._has(database, each) for each in texts)
+        try:
+            with closing(sqlite3.connect(self._path, timeout=_LOCK_SECONDS)) as database:
+                database.executescript(_TABLES)
+                texts, macros = _known(database, command) or self._learn(database, command)
+                return self._is_in(macros) or any(self._has(database, each) for each in texts)
+        except sqlite3.Error as error:
+            remedy = "free some space if the disk is full, else remove it: it is made again"
+            raise CacheError(str(self._path), f"cannot be used ({error})", remedy) from error
 
     def _is_in(self, words: str) -> bool:
         return any(name in words for name in self._names)

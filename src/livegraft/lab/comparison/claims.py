@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -117,10 +117,21 @@ def claims() -> dict[str, Claim]:
     return found
 
 
-def answers(kernels: Sequence[str], cells: Sequence[Cell]) -> list[Answer]:
-    """Every claim on every kernel."""
-    found = []
+def answers(
+    kernels: Sequence[str], cells: Sequence[Cell], fixes: Sequence[Cell] = ()
+) -> list[Answer]:
+    """Every claim on every kernel.
+
+    Args:
+        kernels: those that were measured.
+        cells: what was measured.
+        fixes: which model takes which live patch (:mod:`livegraft.survey.models`).
+    """
+    found: list[Answer] = []
     for claim in claims().values():
+        if claim.kind == "refused":
+            found += _refused(claim, fixes)
+            continue
         of = [""] if claim.kind == "source" else kernels
         for kernel in of:
             here = {
@@ -278,16 +289,35 @@ def source_facts(text: str) -> tuple[int, int, int]:
     return len(lines), len(hooks), len(states)
 
 
-def _refused(claim: Claim, here: Here) -> Judged:
-    """Patches that one model takes and another refuses."""
-    patches: dict[str, set[str]] = {}
-    for (_, model), cell in here.items():
-        patches.setdefault(cell["patch"], set()).add(model)
-    both = [each for each, models in patches.items() if set(claim.models) <= models]
-    named = ", ".join(sorted(both)) or "none"
-    return Verdict.UNMEASURED, [
-        f"patches that both models took here: {named}. That says nothing of other fixes"
-    ]
+def _refused(claim: Claim, fixes: Sequence[Cell]) -> Iterator[Answer]:
+    """Live patches that the first model refuses and the second one takes."""
+    first, second = claim.models
+    by_kernel: dict[str, dict[str, Cell]] = {}
+    for each in fixes:
+        by_kernel.setdefault(each["kernel"], {})[each["model"]] = each
+    for kernel, of in by_kernel.items():
+        refused = {
+            model: {one["patch"]: one["reason"] for one in each["refused"]}
+            for model, each in of.items()
+        }
+        words = [
+            f"{model} takes {each['taken']} of {each['taken'] + len(each['refused'])} live patches"
+            for model, each in of.items()
+        ]
+        words += [
+            f"{patch}: {model}: {reason}"
+            for model, each in refused.items()
+            for patch, reason in each.items()
+        ]
+        if not {first, second} <= of.keys():
+            yield Answer(claim, kernel, Verdict.UNMEASURED, tuple(words))
+            continue
+        more = refused[first].keys() - refused[second].keys()
+        assert claim.least is not None
+        verdict = Verdict.HOLDS if len(more) >= claim.least else Verdict.FAILS
+        yield Answer(claim, kernel, verdict, tuple(words))
+    if not by_kernel:
+        yield Answer(claim, "", Verdict.UNMEASURED, ("no live patches were tried (--fixes DIR)",))
 
 
 def _mixed(claim: Claim, here: Here) -> Judged:
@@ -321,7 +351,6 @@ JUDGES: Mapping[str, Callable[[Claim, Here], Judged]] = {
     "same": _same,
     "forecast": _forecast,
     "source": _source,
-    "refused": _refused,
     "mixed": _mixed,
 }
 

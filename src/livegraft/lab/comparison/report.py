@@ -42,6 +42,7 @@ def document(
     machine: Mapping[str, Any],
     command: str,
     version: str,
+    fixes: Sequence[Cell] = (),
 ) -> dict[str, Any]:
     """The report's document (docs/schema/lab.json).
 
@@ -51,6 +52,7 @@ def document(
         machine: what the guests ran on.
         command: that asks for the same report.
         version: of livegraft.
+        fixes: which model takes which live patch.
     """
     known = scenarios()
     named = [known[name] for name in options["scenarios"] if name in known]
@@ -70,7 +72,8 @@ def document(
         "growth": [
             each.as_json() for each in growth.growth(options["kernels"], options["models"], cells)
         ],
-        "claims": [each.as_json() for each in claims.answers(options["kernels"], cells)],
+        "fixes": list(fixes),
+        "claims": [each.as_json() for each in claims.answers(options["kernels"], cells, fixes)],
     }
 
 
