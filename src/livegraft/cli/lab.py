@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from livegraft.lab.comparison.cells import Subject
     from livegraft.lab.comparison.conduct import Options
+    from livegraft.runtime.payload import Payload
 
 ACTIONS = ("models", "explain", "shell")
 COMPARED = ("hybrid", "stop", "task", "native")
@@ -119,6 +120,7 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     from livegraft.lab.comparison import report
     from livegraft.lab.comparison.conduct import Options, conduct, machine
     from livegraft.lab.comparison.scenarios import chosen, models
+    from livegraft.survey.models import patches_in
 
     scenarios = chosen(arguments.scenario, arguments.all)
     names = models(arguments.model)
@@ -126,6 +128,7 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     if arguments.patch is not None:
         target.files([arguments.patch], "a live patch (.ko)")
     subject = _subject(arguments.patch, releases) if arguments.patch is not None else None
+    patches = patches_in(arguments.fixes) if arguments.fixes is not None else []
     kernels = [target.kernel(arguments, context, release) for release in releases]
     options = Options(
         tuple(releases),
@@ -136,7 +139,7 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     )
     output.mkdir(exist_ok=True)
     cells = conduct(options, kernels, scenarios, subject, output, context.progress)
-    fixes = _fixes(arguments, context, names, output) if arguments.fixes is not None else []
+    fixes = _fixes(patches, arguments, context, names, output)
     command = _command(arguments, options)
     found = report.document(
         options.as_json(), cells, machine(kernels[0]), command, version(), fixes
@@ -150,12 +153,15 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
 
 
 def _fixes(
-    arguments: argparse.Namespace, context: Context, models: Sequence[str], output: Path
+    patches: Sequence[Payload],
+    arguments: argparse.Namespace,
+    context: Context,
+    models: Sequence[str],
+    output: Path,
 ) -> list[dict[str, Any]]:
-    """Which model takes which of the patches that a folder holds, on the kernels they are for."""
-    from livegraft.survey.models import patches_in, take
+    """Which model takes which patch, on the kernels they are for."""
+    from livegraft.survey.models import take
 
-    patches = patches_in(arguments.fixes)
     found = []
     for release in dict.fromkeys(each.release for each in patches):
         kernel = target.kernel(arguments, context, release)
