@@ -114,6 +114,7 @@ def test_the_configuration_is_understood(unpacked: Path) -> None:
     )
 
 
+@pytest.mark.soak
 def test_the_same_source_makes_the_same_bytes(packages: dict[str, Path], tmp_path: Path) -> None:
     again = make(tmp_path / "elsewhere" / "out", TZ="Asia/Tokyo", LANG="de_DE.UTF-8")
     for name, path in packages.items():
@@ -140,6 +141,7 @@ def test_its_version(packages: dict[str, Path], unpacked: Path) -> None:
     assert command(unpacked, "--version").stdout == f"livegraft {version}\n"
 
 
+@pytest.mark.soak
 def test_debian_s_libraries_build_the_same_patch(unpacked: Path, tmp_path: Path) -> None:
     """Older ones than those of the lock file, and to the byte the same module, both ways."""
     made = {}

@@ -15,7 +15,6 @@ from livegraft.fix.compiled import find_reached
 from livegraft.fix.fix import Fix
 from livegraft.fix.reach import Reach
 from livegraft.fix.units import units_of
-from livegraft.fix.words import Mentions
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import Variant, compile_original, compile_unit, side_by_side
 from livegraft.kbuild.shadow import shadow_of
@@ -75,32 +74,6 @@ def test_only_what_uses_the_function_changes(
     assert outcome.verdict is Verdict.PATCHABLE
     assert {each.unit for each in outcome.functions} == {USER}
     assert 0 < len(outcome.functions) < 12
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        EDIT[HEADER],
-        ("#define MB_DEFAULT_LINEAR_LIMIT\t\t4", "#define MB_DEFAULT_LINEAR_LIMIT\t\t5"),
-        ("struct ext4_free_data {\n", "struct ext4_free_data {\n\tlong more;\n"),
-        ("EXT4_MB_HISTORY_ALLOC\t\t1", "EXT4_MB_HISTORY_ALLOC\t\t3"),
-    ],
-    ids=["function", "macro", "structure", "macro of a trace event"],
-)
-def test_words_leave_nothing_out_that_is_reached(
-    kernel: Kernel,
-    fix_of: Callable[[Mapping[str, object]], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    edit: tuple[str, str],
-) -> None:
-    changes = Fix.load([fix_of({HEADER: edit})]).apply(kernel.source)
-    commands = learn(kernel, units_of(changes, kernel).units)
-    with shadow_of(kernel.source, changes) as shadow:
-        reach = Reach(kernel, shadow)
-        by_words = {unit.path for unit, each in commands.items() if reach.reaches(each)}
-        monkeypatch.setattr(Mentions, "found", lambda *_: True)
-        by_text = {unit.path for unit, each in commands.items() if reach.reaches(each)}
-    assert USER in by_text and by_words == by_text
 
 
 def test_batches_change_nothing(

@@ -151,12 +151,22 @@ def test_what_depends_on_it_counts_as_well() -> None:
         ("", 'asm(".section more");'),
         ("", "#pragma pack(1)"),
         ("", "struct more { int x; } variable;"),
+        ("", "extern struct sock (*more)(int x);"),
         ("extern int known(struct sock *sk);\n", ""),
     ],
 )
 def test_what_leaves_code_or_is_not_understood_reaches_all(old: str, new: str) -> None:
     is_gone = not new
     assert differs(old, new, OTHER) is not is_gone
+
+
+def test_the_other_name_of_a_type_counts_as_well() -> None:
+    """A tag that is declared before depends on nothing, but who names the type may."""
+    before = Parts("typedef struct more { int x; } more_t;\n", OTHER)
+    after = Parts(f"struct more;\n{before.inside}", OTHER)
+    assert not differ(before, after)
+    use = f"{OTHER}more_t x;\n"
+    assert differ(before._replace(rest=use), after._replace(rest=use))
 
 
 def test_a_macro_that_means_something_else_reaches_who_expands_it() -> None:

@@ -18,11 +18,8 @@ from livegraft.cli.verb import Answer, Context, Verb
 from livegraft.errors import Exit, IdentityMismatch, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from livegraft.lab.comparison.cells import Subject
     from livegraft.lab.comparison.conduct import Options
-    from livegraft.runtime.payload import Payload
 
 ACTIONS = ("models", "explain", "shell")
 COMPARED = ("hybrid", "stop", "task", "native")
@@ -120,7 +117,7 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     from livegraft.lab.comparison import report
     from livegraft.lab.comparison.conduct import Options, conduct, machine
     from livegraft.lab.comparison.scenarios import chosen, models
-    from livegraft.survey.models import patches_in
+    from livegraft.survey.models import patches_in, take
 
     scenarios = chosen(arguments.scenario, arguments.all)
     names = models(arguments.model)
@@ -129,7 +126,11 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
         target.files([arguments.patch], "a live patch (.ko)")
     subject = _subject(arguments.patch, releases) if arguments.patch is not None else None
     patches = patches_in(arguments.fixes) if arguments.fixes is not None else []
-    kernels = [target.kernel(arguments, context, release) for release in releases]
+    theirs = dict.fromkeys(each.release for each in patches)
+    opened = {
+        release: target.kernel(arguments, context, release) for release in (*releases, *theirs)
+    }
+    kernels = [opened[release] for release in releases]
     options = Options(
         tuple(releases),
         names,
@@ -139,7 +140,10 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     )
     output.mkdir(exist_ok=True)
     cells = conduct(options, kernels, scenarios, subject, output, context.progress)
-    fixes = _fixes(patches, arguments, context, names, output)
+    fixes = []
+    for release in theirs:
+        own = [each for each in patches if each.release == release]
+        fixes += take(opened[release], own, names, output, context.progress)
     command = _command(arguments, options)
     found = report.document(
         options.as_json(), cells, machine(kernels[0]), command, version(), fixes
@@ -150,24 +154,6 @@ def _models(arguments: argparse.Namespace, context: Context) -> Answer:
     return Answer(
         document, _text(found, output, context.paint), Exit.FAILED if failed else Exit.DONE
     )
-
-
-def _fixes(
-    patches: Sequence[Payload],
-    arguments: argparse.Namespace,
-    context: Context,
-    models: Sequence[str],
-    output: Path,
-) -> list[dict[str, Any]]:
-    """Which model takes which patch, on the kernels they are for."""
-    from livegraft.survey.models import take
-
-    found = []
-    for release in dict.fromkeys(each.release for each in patches):
-        kernel = target.kernel(arguments, context, release)
-        own = [each for each in patches if each.release == release]
-        found += take(kernel, own, models, output, context.progress)
-    return found
 
 
 def _write(found: dict[str, Any], output: Path, context: Context) -> None:

@@ -36,7 +36,7 @@ class Ahead:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._begun: dict[str, Future[Parsed]] = {}
+        self._begun: dict[tuple[str, ...], Future[Parsed]] = {}
 
     def begin(self, kernel: KernelTree, commands: Mapping[Unit, Command], shadow: Shadow) -> None:
         """Begin with the first units that a fix changes itself.
@@ -45,18 +45,22 @@ class Ahead:
             commands: how units are compiled.
             shadow: the source with the fix.
         """
-        own = {unit.path: each for unit, each in commands.items() if unit.path in shadow.changes}
-        for path, command in list(own.items())[:FEW]:
-            self._begun[path] = self._jobs.start(parsed, kernel, path, command, shadow)
+        own = [(unit, each) for unit, each in commands.items() if unit.path in shadow.changes]
+        for unit, command in own[:FEW]:
+            begun = self._jobs.start(parsed, kernel, unit.path, command, shadow)
+            self._begun[command.argv] = begun
 
-    def take(self, path: str) -> Parsed | None:
+    def take(self, command: Command) -> Parsed | None:
         """What was made of a unit, once; None if nothing was begun.
+
+        Args:
+            command: how it is compiled.
 
         Raises:
             CompileError: the unit cannot be preprocessed.
             Refused: libclang cannot parse it.
         """
-        begun = self._begun.pop(path, None)
+        begun = self._begun.pop(command.argv, None)
         return None if begun is None else begun.result()
 
 

@@ -121,7 +121,7 @@ def extract(
 
     @cache
     def whole() -> tuple[Preprocessed, TranslationUnit | None]:
-        found = ahead.take(unit) if ahead is not None else None
+        found = ahead.take(each.command) if ahead is not None else None
         return found or (preprocessed(kernel, unit, each.command, shadow), None)
 
     def is_once(name: str) -> bool:

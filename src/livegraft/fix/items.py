@@ -15,7 +15,6 @@ _LITERAL = re.compile(r"""\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""")
 _TAGGED = frozenset(("struct", "union", "enum"))
 _ASSEMBLY = frozenset(("asm", "__asm", "__asm__"))
 _ATTRIBUTE = frozenset(("__attribute__", "__attribute"))
-_INLINE = ("inline", "__inline", "__inline__", "__always_inline")
 _NO_NAMES = frozenset(("typeof", "__typeof", "__typeof__", "_Alignas"))
 
 
@@ -98,11 +97,7 @@ def items_of(text: Outline) -> Iterator[Item]:
 def _vanishes(head: Sequence[str]) -> bool:
     """Whether nothing is left of a function where nobody calls it."""
     words = {word for text in head for word in _WORD.findall(text)}
-    return (
-        "static" in words
-        and not words.isdisjoint(_INLINE)
-        and words.isdisjoint(("__used__", "used"))
-    )
+    return {"static", "inline"} <= words and words.isdisjoint(("__used__", "used"))
 
 
 def _without_attributes(words: Sequence[str]) -> list[str]:
@@ -129,6 +124,8 @@ def _declared(words: Sequence[str]) -> frozenset[str] | None:
     if "(" not in words and words[0] != "extern":
         return None  # a variable of its own
     at = words.index("(") if "(" in words else len(words) - 1
+    if words[at + 1 : at + 2] in (["*"], ["("]):
+        return None  # a pointer to a function: its name is inside
     name = words[at - 1] if at else ""
     return frozenset((name,)) if _WORD.fullmatch(name) and name not in _NO_NAMES else None
 

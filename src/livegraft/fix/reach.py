@@ -17,19 +17,19 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from livegraft.fix.affected import MANY_NAMES, affected
 from livegraft.fix.bodies import changes_declarations, text_of
 from livegraft.fix.ctokens import Token
-from livegraft.fix.includes import include_index
 from livegraft.fix.items import Item, chunks_of, items_of
 from livegraft.fix.outline import Function, outline
-from livegraft.fix.words import Mentions
 from livegraft.kbuild.command import Command
 from livegraft.kbuild.compile import SAME_LINES, preprocess
 from livegraft.kbuild.shadow import Shadow
 from livegraft.kbuild.target import KernelTree
 
 _MARKER = re.compile(r'^# \d+ "((?:[^"\\]|\\.)*)".*\n', re.MULTILINE)
+
+MANY_NAMES = 300
+"""Of so many names a unit that reads the header mentions one: nobody looks further."""
 
 
 class Reach:
@@ -44,25 +44,9 @@ class Reach:
         self.only_bodies = not changes_declarations(shadow.changes, kernel.source)
         self._kernel = kernel
         self._shadow = shadow
-        index = include_index(kernel)
-        # What nothing includes is a unit itself, or new: then what includes it changes as well.
-        read = {path: each for path, each in shadow.changes.items() if index.includers(path)}
-        self._names = _changed_in(kernel.source, read) if self.only_bodies else None
+        self._names = _changed_in(kernel.source, shadow.changes) if self.only_bodies else None
         self._before = {str(kernel.source / path) for path in shadow.changes}
         self._after = {str(shadow.root / path) for path in shadow.changes}
-        names = affected(
-            (text_of((kernel.source / path).read_bytes()), text_of(content or b""))
-            for path, content in read.items()
-        )
-        self._mentions = None if names is None else Mentions(kernel, names, shadow.changes)
-
-    def mentions(self, command: Command) -> bool:
-        """Whether a unit has a name of what changes: soon told, once its words are known.
-
-        Raises:
-            CompileError: the unit cannot be preprocessed.
-        """
-        return self._mentions is None or self._mentions.found(command)
 
     def reaches(self, command: Command) -> bool:
         """Whether a unit's object can depend on what the fix changes.
@@ -70,8 +54,6 @@ class Reach:
         Raises:
             CompileError: the unit cannot be preprocessed.
         """
-        if not self.mentions(command):
-            return False
         if self._names is not None:
             text = preprocess(self._kernel, command, self._shadow)
             return reaches(text, self._after, self._names)
@@ -214,7 +196,7 @@ def _spread(inside: str, names: Collection[str]) -> set[str] | None:
                 if each.introduces is None:
                     if mentioned & each.words:
                         return None
-                elif mentioned & (each.words - each.introduces):
+                elif mentioned & each.words:
                     mentioned |= each.introduces
         if len(mentioned) == size:
             return mentioned

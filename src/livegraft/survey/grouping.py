@@ -2,9 +2,9 @@
 """Which changed files a changed file needs to compile.
 
 The file is checked alone with its change (the compiler's syntax check: half a second). What the
-compiler does not know names the changed headers that it needs; then every unit that reads those,
-and uses what changes in them, is checked, and one that no longer compiles brings its own change. At
-last come the files that define functions which those headers newly declare.
+compiler does not know names the changed headers that it needs; then every unit that reads those is
+checked, and one that no longer compiles brings its own change. At last come the files that define
+functions which those headers newly declare.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from livegraft.fix.bodies import body_only
 from livegraft.fix.compiled import compile_touched, find_reached
 from livegraft.fix.includes import IncludeIndex, include_index
 from livegraft.fix.outline import outline
-from livegraft.fix.reach import Reach
 from livegraft.fix.units import units_of
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import compile_unit, files_read
@@ -178,14 +177,11 @@ class _Group:
         ):
             output = Path(folder, "unit.o")
             check = partial(_syntax, self._kernel, output=output, shadow=shadow)
-            reach = Reach(self._kernel, shadow)
             errors: list[tuple[Unit, str]] = []
 
             def look(units: Iterable[Unit], *, is_own: bool) -> None:
                 for unit in units:
-                    # To check takes less time than to see whether the object can differ.
-                    is_asked = is_own or reach.mentions(commands[unit])
-                    if is_asked and (text := check(commands[unit])):
+                    if text := check(commands[unit]):
                         errors.append((unit, text))
                     else:
                         fine.add((unit, is_own))

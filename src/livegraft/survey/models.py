@@ -12,6 +12,7 @@ from typing import Any
 from livegraft.changeset import VMLINUX
 from livegraft.errors import LostGuest, UsageError
 from livegraft.kernel.kernel import Kernel
+from livegraft.lab.guest import GuestCommandFailed
 from livegraft.module.delivery import write_whole
 from livegraft.module.engine import NAME, build_engine
 from livegraft.progress import SILENT, Progress
@@ -113,6 +114,7 @@ def _kept(path: Path, digest: str) -> Found | None:
 
 def _try(kept: KeptGuest, kernel: Kernel, patch: Payload, model: str) -> str:
     """Why a model does not take a patch; empty if it does."""
+    said = ""
     try:
         here = kept.up()
         if model != "native":
@@ -122,10 +124,18 @@ def _try(kept: KeptGuest, kernel: Kernel, patch: Payload, model: str) -> str:
         path = f"/root/{patch.name}.ko"
         here.guest.put(path, patch.data)
         done = here.guest.python(_TRY, path, patch.name, model, timeout=PATCH_SECONDS)
-        said: str = json.loads(done.stdout)
+        if done.timed_out:
+            said = f"no answer after {PATCH_SECONDS:g} s"
+        elif done.status != 0:
+            said = (done.stderr.decode("utf-8", "replace").splitlines() or ["no answer"])[-1]
+        else:
+            said = json.loads(done.stdout)
     except LostGuest as error:
         said = f"the guest was lost: {error.reason}"
-        kept.give_up()
+    except GuestCommandFailed as error:
+        said = f"{error.subject}: {error.problem}"
+    if said:
+        kept.give_up()  # what it left there may be in the way of the next one
     return said
 
 
