@@ -183,6 +183,18 @@ def test_what_headers_do_beside_units(any_kernel: Kernel, case: str) -> None:
     assert {reason.rule for reason in reasons} == expected
 
 
+def test_a_header_that_a_macro_names_is_found(any_kernel: Kernel) -> None:
+    index = include_index(any_kernel)
+    assert "include/linux/drbd_genl_api.h" in index.includers("include/linux/drbd_genl.h")
+
+
+def test_every_unit_reads_what_each_compilation_is_given(any_kernel: Kernel) -> None:
+    units = include_index(any_kernel).closure(["include/linux/types.h"])
+    given = include_index(any_kernel).includers("include/linux/compiler-version.h")
+    assert len(given) > 20_000
+    assert {path for path in units if path.endswith(".c")} <= set(given)
+
+
 def test_the_index_is_read_in_no_time(kernel: Kernel) -> None:
     include_index(kernel)
     started = time.monotonic()

@@ -24,6 +24,12 @@ TREE = {
     "mm/slub.c": '#include "internal.h"\n',
     "drivers/gpu/inc/reg.h": "",
     "drivers/gpu/core/gpu.c": '#include "reg.h"\n#include "generated_elsewhere.h"\n',
+    "drivers/drbd/api.h": "#define MAGIC_FILE <linux/genl.h>\n#include <linux/magic.h>\n",
+    "drivers/drbd/drbd.c": '#include "api.h"\n#define NAME "drbd.h or so"\n',
+    "include/linux/magic.h": "#include MAGIC_FILE\n",
+    "include/linux/genl.h": "",
+    "include/linux/kconfig.h": "",
+    "Makefile": "USER :=\t-include $(srctree)/include/linux/kconfig.h\n-include rules\n",
     "tools/x.c": "#include <linux/fs.h>\n",
     "arch/arm64/kernel/x.c": "#include <linux/fs.h>\n",
 }
@@ -58,6 +64,13 @@ CLOSURES = {
     "drivers/gpu/inc/reg.h": {"drivers/gpu/core/gpu.c"},
     "include/asm-generic/xor.h": {*GENERATED, "include/linux/fs.h", "fs/inode.c"},
     "fs/inode.c": set(),
+    "include/linux/genl.h": {"drivers/drbd/api.h", "drivers/drbd/drbd.c"},
+    "include/linux/kconfig.h": {
+        name
+        for name in TREE
+        if name.endswith(".c") and not name.startswith(("tools/", "arch/arm64/"))
+    }
+    | {"fs/ext4/super.c"},
 }
 
 

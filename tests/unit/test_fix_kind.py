@@ -16,6 +16,7 @@ KINDS = {
     "drivers/net/README": Kind.DOCUMENTATION,
     "MAINTAINERS": Kind.DOCUMENTATION,
     "tools/testing/selftests/net/x.c": Kind.NOT_KERNEL,
+    "tools/lib/bpf/relo_core.c": Kind.NOT_KERNEL,
     "samples/bpf/Makefile": Kind.NOT_KERNEL,
     "scripts/mod/modpost.c": Kind.NOT_KERNEL,
     "arch/x86/platform/ce4100/falconfalls.dts": Kind.NOT_KERNEL,
@@ -52,3 +53,6 @@ def test_what_may_stand_beside_code() -> None:
     assert "arch/s390/Kconfig" in harmless
     # scripts/ is in no kernel, but decides how it is built
     assert not harmless & {"scripts/mod/modpost.c", "fs/ext4/Makefile", "lib/vdso/gettimeofday.c"}
+    # kernel/bpf/Makefile builds it into the kernel
+    assert "tools/lib/bpf/relo_core.c" not in harmless
+    assert "kernel/bpf/" in reason_for("tools/lib/bpf/relo_core.c", Kind.NOT_KERNEL).message

@@ -2,8 +2,10 @@
 """Who includes whom in a source tree: every ``#include`` line, whatever the configuration.
 
 An over-approximation on purpose: conditions are not evaluated and comments not skipped, so that no
-includer is missed; the compiler's own list of files decides afterwards. Includes through a macro
-(``#include TRACE_INCLUDE(...)``) name headers that their users also include by name.
+includer is missed; the compiler's own list of files decides afterwards. Whoever defines a macro as
+the name of a header (``#define GENL_MAGIC_INCLUDE_FILE <linux/drbd_genl.h>``) counts as including
+it; what ``#include TRACE_INCLUDE(...)`` makes are headers that their users also include by name. What
+kbuild gives to every compilation (``-include``) is included by every unit.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from livegraft.kbuild.target import KernelTree
 from livegraft.progress import SILENT, Progress
 
 _INCLUDE = re.compile(rb'#[ \t]*include(?:_next)?[ \t]*(["<])([^">\n]+)[">]')
+_NAMED = re.compile(rb'#[ \t]*define[ \t]+\w+[ \t]+(["<])([^">\n]+\.h)[">]')
+_GIVEN = re.compile(r"-include[ \t]+\$\(srctree\)/(\S+)")
+_GIVERS = ("Makefile", "scripts/Makefile.lib")
 _SUFFIXES = (".c", ".h", ".S", ".inc", ".def", ".lds.h")
 _NOT_KERNEL = frozenset(("Documentation", "LICENSES", "samples", "tools"))
 _CHUNK = 1 << 20
@@ -59,7 +64,7 @@ def include_index(kernel: KernelTree, progress: Progress = SILENT) -> IncludeInd
     Takes two seconds when the tree was just unpacked; preparing a kernel is the time for it.
     """
     architecture = environment_of(kernel, progress)["SRCARCH"]
-    name = f"includes/{kernel.source.name}-{architecture}-1"
+    name = f"includes/{kernel.source.name}-{architecture}-2"
     with progress.step("find out who includes whom"):
         path = kernel.cache.file(name, lambda path: _write(path, kernel, architecture), progress)
         return _read_index(path)
@@ -91,11 +96,23 @@ def scan(source: Path, build: Path, architecture: str) -> dict[str, list[str]]:
     includers: dict[str, list[str]] = defaultdict(list)
     for file, place in sorted(places.items()):
         folder = file[: file.rfind("/") + 1]
-        for quote, spelled in set(_INCLUDE.findall(_read(f"{place}/{file}"))):
+        text = _read(f"{place}/{file}")
+        for quote, spelled in {*_INCLUDE.findall(text), *_NAMED.findall(text)}:
             name = spelled.decode(errors="surrogateescape")
             for target in _resolve(quote, name, folder, roots, places, by_name):
                 includers[target].append(file)
+    units = sorted(file for file in places if file.endswith(".c"))
+    for target in _given(source):
+        includers[target] += units
     return includers
+
+
+def _given(source: Path) -> Iterator[str]:
+    """The headers that every compilation includes."""
+    for name in _GIVERS:
+        file = source / name
+        if file.is_file():
+            yield from _GIVEN.findall(file.read_text(errors="surrogateescape"))
 
 
 def _resolve(

@@ -44,6 +44,11 @@ _BUILD_PREFIXES = ("Kconfig", "Makefile", "Kbuild", "Platform")
 _VDSO_FOLDERS = ("entry/vdso/", "um/vdso/", "kernel/vdso/", "kernel/vdso32/")
 
 
+_BUILT_IN = "tools/lib/bpf/"
+"""kernel/bpf/Makefile builds some files of it into the kernel (relo_core.c; btf_iter.c and
+btf_relocate.c since 6.11), and a header of it is included there."""
+
+
 def _is_documentation(path: str, _: str) -> bool:
     return (
         path.startswith(("Documentation/", "LICENSES/"))
@@ -103,7 +108,7 @@ def is_harmless(path: str, kind: Kind) -> bool:
     scripts/ is not in the kernel either, but decides how it is built.
     """
     return kind in (Kind.DOCUMENTATION, Kind.NOT_KERNEL, Kind.FOREIGN) and not path.startswith(
-        "scripts/"
+        ("scripts/", _BUILT_IN)
     )
 
 
@@ -129,5 +134,9 @@ _MESSAGES = {
 
 def reason_for(path: str, kind: Kind) -> Reason:
     """Why a changed file of that kind cannot be live patched."""
+    if path.startswith(_BUILT_IN):
+        message = "may be built into the kernel (kernel/bpf/Makefile), which is not looked into"
+        _, remedy = _MESSAGES[Kind.BUILD_SYSTEM]
+        return Reason(str(kind), path, message, remedy)
     message, remedy = _MESSAGES[kind]
     return Reason(str(kind), path, message, remedy)
