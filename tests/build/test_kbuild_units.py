@@ -9,7 +9,7 @@ import pytest
 
 from livegraft.errors import Refused
 from livegraft.fix import units
-from livegraft.fix.includes import include_index
+from livegraft.fix.includes import hidden_by, include_index
 from livegraft.fix.units import units_of
 from livegraft.kbuild.special import reasons_beside_units
 from livegraft.kernel.kernel import Kernel
@@ -181,6 +181,14 @@ def test_what_headers_do_beside_units(any_kernel: Kernel, case: str) -> None:
     includers = include_index(any_kernel).closure(changes)
     reasons = reasons_beside_units(any_kernel, includers, changes)
     assert {reason.rule for reason in reasons} == expected
+
+
+def test_a_new_header_that_hides_another_has_its_readers(kernel: Kernel) -> None:
+    """<linux/loop.h> is include/uapi/linux/loop.h as long as there is no other."""
+    assert "drivers/block/loop.c" in paths(kernel, {"include/linux/loop.h": b"int more;\n"})
+    hidden = set(hidden_by("arch/x86/include/asm/kmap_size.h", kernel.source, "x86"))
+    assert hidden == {"include/asm-generic/kmap_size.h"}
+    assert not set(hidden_by("include/linux/fs.h", kernel.source, "x86"))
 
 
 def test_a_header_that_a_macro_names_is_found(any_kernel: Kernel) -> None:

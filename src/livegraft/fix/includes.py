@@ -4,8 +4,8 @@
 An over-approximation on purpose: conditions are not evaluated and comments not skipped, so that no
 includer is missed; the compiler's own list of files decides afterwards. Whoever defines a macro as
 the name of a header (``#define GENL_MAGIC_INCLUDE_FILE <linux/drbd_genl.h>``) counts as including
-it; what ``#include TRACE_INCLUDE(...)`` makes are headers that their users also include by name. What
-kbuild gives to every compilation (``-include``) is included by every unit.
+it; what ``#include TRACE_INCLUDE(...)`` makes are headers that their users also include by name.
+What kbuild gives to every compilation (``-include``) is included by every unit.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ def scan(source: Path, build: Path, architecture: str) -> dict[str, list[str]]:
     by_name: dict[str, list[str]] = defaultdict(list)
     for file in places:
         by_name[file[file.rfind("/") + 1 :]].append(file)
-    # The order of LINUXINCLUDE in the top-level Makefile.
-    own = (f"arch/{architecture}/include/", f"{generated}/", "include/")
-    roots = (*own, f"arch/{architecture}/include/uapi/", f"{generated}/uapi/", "include/uapi/")
+    roots = _roots(architecture)
     includers: dict[str, list[str]] = defaultdict(list)
     for file, place in sorted(places.items()):
         folder = file[: file.rfind("/") + 1]
@@ -105,6 +103,29 @@ def scan(source: Path, build: Path, architecture: str) -> dict[str, list[str]]:
     for target in _given(source):
         includers[target] += units
     return includers
+
+
+def _roots(architecture: str) -> tuple[str, ...]:
+    """Where headers are looked for, in the order of LINUXINCLUDE in the top-level Makefile."""
+    generated = f"arch/{architecture}/include/generated"
+    own = (f"arch/{architecture}/include/", f"{generated}/", "include/")
+    return (*own, f"arch/{architecture}/include/uapi/", f"{generated}/uapi/", "include/uapi/")
+
+
+def hidden_by(path: str, source: Path, architecture: str) -> Iterator[str]:
+    """The headers whose place in ``#include <...>`` a new one takes: ``include/linux/loop.h`` would
+    that of ``include/uapi/linux/loop.h``, and ``asm/kmap_size.h`` that of a generated one that
+    does nothing but include ``asm-generic/kmap_size.h``."""
+    if (source / path).exists():
+        return
+    roots = _roots(architecture)
+    for root in roots:
+        if path.startswith(root):
+            name = path.removeprefix(root)
+            hidden = [each + name for each in roots]
+            if name.startswith("asm/"):
+                hidden.append(f"include/asm-generic/{name.removeprefix('asm/')}")
+            yield from (each for each in hidden if (source / each).is_file())
 
 
 def _given(source: Path) -> Iterator[str]:

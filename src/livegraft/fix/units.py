@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from livegraft.errors import Reason, Refused
-from livegraft.fix.includes import IncludeIndex, include_index
+from livegraft.fix.includes import IncludeIndex, hidden_by, include_index
 from livegraft.fix.kind import Kind, is_harmless, kind_of, reason_for
 from livegraft.kbuild.command import Command, learn
 from livegraft.kbuild.compile import files_read, side_by_side
@@ -82,7 +82,9 @@ def units_of(
     _check(survey, changes, required=False)
     reached = _read_by_compiler(survey, changes, kernel, index, progress, enough)
     if reached is not None:
-        survey.harmless += [_unread(path) for path in sorted(survey.included - reached)]
+        survey.harmless += [
+            _unread(path) for path in sorted(survey.included & changes.keys() - reached)
+        ]
     if not units_alone:
         includers = index.closure(survey.included)
         survey.fatal += reasons_beside_units(kernel, includers, changes, progress)
@@ -120,7 +122,7 @@ def _survey_files(
         elif kind is Kind.ASSEMBLY and path not in built and not includers:
             survey.harmless.append(_not_built(path))
         elif kind is Kind.HEADER or (includers and kind in (Kind.CODE, Kind.GENERATOR_INPUT)):
-            survey.included.add(path)
+            survey.included.update((path, *hidden_by(path, kernel.source, architecture)))
         elif kind is Kind.CODE:
             survey.harmless.append(_not_built(path))
         else:
