@@ -15,7 +15,9 @@ _LITERAL = re.compile(r"""\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""")
 _TAGGED = frozenset(("struct", "union", "enum"))
 _ASSEMBLY = frozenset(("asm", "__asm", "__asm__"))
 _ATTRIBUTE = frozenset(("__attribute__", "__attribute"))
-_NO_NAMES = frozenset(("typeof", "__typeof", "__typeof__", "_Alignas"))
+_NO_NAMES = frozenset(
+    ("typeof", "__typeof", "__typeof__", "typeof_unqual", "__typeof_unqual__", "_Alignas")
+)
 
 
 @dataclass(frozen=True, slots=True)
