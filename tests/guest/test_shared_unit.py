@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tests.build.test_shared_unit import DRIVERS, EDITS, FUNCTION
+from tests.build.test_shared_unit_kernel import DRIVERS, EDITS, FUNCTION
 from tests.fixes import write_fix
 
 from livegraft import pipeline

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What GCC inlined and cloned in a unit, as it tells itself: ``-fdump-ipa-clones``.
 
-The dump changes nothing of the object (tests/build/test_extract_reasons.py). Two kinds of lines, of
-GCC's ``dump_callgraph_transformation()`` (gcc/cgraph.cc) and ``cgraph_node::remove()``::
+The dump changes nothing of the object (tests/build/test_extract_reasons_kernel.py). Two kinds of
+lines, of GCC's ``dump_callgraph_transformation()`` (gcc/cgraph.cc) and ``cgraph_node::remove()``::
 
     Callgraph clone;NAME;UID;FILE;LINE;COLUMN;NAME;UID;FILE;LINE;COLUMN;HOW
     Callgraph removal;NAME;UID;FILE;LINE;COLUMN
