@@ -55,10 +55,9 @@ def test_two_models_are_measured(compared: tuple[list[str], dict[str, Any]]) -> 
     assert [each["model"] for each in document["cells"]] == ["hybrid", "stop"]
     for cell in document["cells"]:
         figures = cell["figures"]
-        assert (cell["status"], cell["faults"]) == ("done", [])
-        assert figures["applied"]["value"] > 0  # a busy machine may not give it all ten seconds
+        assert (cell["status"], figures["applied"]["value"], cell["faults"]) == ("done", 1, [])
         for key in ("apply", "undo", "gap-quiet", "gap-apply", "gap-undo"):
-            assert 1 <= figures[key]["n"] <= 2
+            assert figures[key]["n"] == 2
             assert figures[key]["low"] > 0
         old, new, _, mixed = cell["counts"]["kthread"]
         assert old > 0 and new > 0 and mixed == 0

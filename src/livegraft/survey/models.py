@@ -96,6 +96,8 @@ def take(
                     kept.give_up()
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, (json.dumps(known) + "\n").encode())
+            else:
+                step.advance(len(patches))
             refused = known["refused"]
             taken = len(patches) - len(refused)
             found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -24,6 +24,8 @@ PATCHED = ("syscall", "exit", "worker", "kthread", "softirq", "hardirq", "nmi")
 APART = ("apart", "apart-exit")
 COLD = ("cold",)
 LATE = ("late",)
+FIXES = "fixes"
+"""Stands for a scenario where live patches were tried (:mod:`livegraft.survey.models`)."""
 
 GUARANTEES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "hybrid": {"a patched caller": PATCHED, "a cold part": COLD},
@@ -127,17 +129,16 @@ def answers(
         cells: what was measured.
         fixes: which model takes which live patch (:mod:`livegraft.survey.models`).
     """
+    measured = [each for each in cells if each["measured"]]
+    tried = [{**each, "scenario": FIXES} for each in fixes]
+    of_fixes = list(dict.fromkeys(each["kernel"] for each in fixes))
     found: list[Answer] = []
     for claim in claims().values():
-        if claim.kind == "refused":
-            found += _refused(claim, fixes)
-            continue
-        of = [""] if claim.kind == "source" else kernels
-        for kernel in of:
+        data = tried if claim.kind == "refused" else measured
+        places = {"source": [""], "refused": of_fixes or [""]}
+        for kernel in places.get(claim.kind, kernels):
             here = {
-                (each["scenario"], each["model"]): each
-                for each in cells
-                if each["kernel"] == kernel and each["measured"]
+                (each["scenario"], each["model"]): each for each in data if each["kernel"] == kernel
             }
             verdict, words = JUDGES[claim.kind](claim, here)
             found.append(Answer(claim, kernel, verdict, tuple(words)))
@@ -289,35 +290,23 @@ def source_facts(text: str) -> tuple[int, int, int]:
     return len(lines), len(hooks), len(states)
 
 
-def _refused(claim: Claim, fixes: Sequence[Cell]) -> Iterator[Answer]:
+def _refused(claim: Claim, here: Here) -> Judged:
     """Live patches that the first model refuses and the second one takes."""
-    first, second = claim.models
-    by_kernel: dict[str, dict[str, Cell]] = {}
-    for each in fixes:
-        by_kernel.setdefault(each["kernel"], {})[each["model"]] = each
-    for kernel, of in by_kernel.items():
-        refused = {
-            model: {one["patch"]: one["reason"] for one in each["refused"]}
-            for model, each in of.items()
-        }
-        words = [
-            f"{model} takes {each['taken']} of {each['taken'] + len(each['refused'])} live patches"
-            for model, each in of.items()
-        ]
-        words += [
-            f"{patch}: {model}: {reason}"
-            for model, each in refused.items()
-            for patch, reason in each.items()
-        ]
-        if not {first, second} <= of.keys():
-            yield Answer(claim, kernel, Verdict.UNMEASURED, tuple(words))
-            continue
-        more = refused[first].keys() - refused[second].keys()
-        assert claim.least is not None
-        verdict = Verdict.HOLDS if len(more) >= claim.least else Verdict.FAILS
-        yield Answer(claim, kernel, verdict, tuple(words))
-    if not by_kernel:
-        yield Answer(claim, "", Verdict.UNMEASURED, ("no live patches were tried (--fixes DIR)",))
+    of = {model: each for (_, model), each in here.items()}
+    words = [
+        f"{model} takes {each['taken']} of {each['taken'] + len(each['refused'])} live patches"
+        for model, each in of.items()
+    ]
+    words += [
+        f"{one['patch']}: {model}: {one['reason']}"
+        for model, each in of.items()
+        for one in each["refused"]
+    ]
+    if not set(claim.models) <= of.keys():
+        return Verdict.UNMEASURED, words or ["no live patches were tried (--fixes DIR)"]
+    first, second = ({one["patch"] for one in of[model]["refused"]} for model in claim.models)
+    assert claim.least is not None
+    return (Verdict.HOLDS if len(first - second) >= claim.least else Verdict.FAILS), words
 
 
 def _mixed(claim: Claim, here: Here) -> Judged:
@@ -351,6 +340,7 @@ JUDGES: Mapping[str, Callable[[Claim, Here], Judged]] = {
     "same": _same,
     "forecast": _forecast,
     "source": _source,
+    "refused": _refused,
     "mixed": _mixed,
 }
 
