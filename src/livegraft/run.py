@@ -15,8 +15,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import CommandMissing, RunFailed, RunTimedOut
 
@@ -32,8 +32,7 @@ GRACE_SECONDS = 1.0
 """How long a child that is to end may take to tidy up before it is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """What a program printed, and the seconds that it ran."""
 
     stdout: str

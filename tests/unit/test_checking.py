@@ -8,7 +8,6 @@ import re
 import stat
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,8 @@ PATCH = Status(
     blockers=(),
     cves=("CVE-2026-1234",),
 )
-CHANGING = replace(PATCH, state=PatchState.TRANSITION, direction=state.Direction.PATCHING)
-FOREIGN = replace(PATCH, name="kpatch_x", foreign=True, fix_sha256="", cves=())
+CHANGING = PATCH._replace(state=PatchState.TRANSITION, direction=state.Direction.PATCHING)
+FOREIGN = PATCH._replace(name="kpatch_x", foreign=True, fix_sha256="", cves=())
 
 
 def keep(root: Path, *names: str, release: str = RELEASE) -> None:
@@ -70,15 +69,15 @@ def test_all_well(tmp_path: Path) -> None:
 )
 def test_a_transition(tmp_path: Path, since: float | None, stalled: bool) -> None:
     began = None if since is None else time.time() - since
-    checked = check([replace(CHANGING, since=began)], root=tmp_path)
+    checked = check([CHANGING._replace(since=began)], root=tmp_path)
     assert checked.health is (Health.STALLED if stalled else Health.WELL)
     assert ("stalled in transition (patching)" in checked.line) == stalled
-    old = replace(PATCH, since=time.time() - 9999)
+    old = PATCH._replace(since=time.time() - 9999)
     assert check([old], root=tmp_path).health is Health.WELL
 
 
 def test_stalled_is_what_one_says_it_is(tmp_path: Path) -> None:
-    late = replace(CHANGING, since=time.time() - 61)
+    late = CHANGING._replace(since=time.time() - 61)
     assert check([late], stalled_after=90, root=tmp_path).health is Health.WELL
     assert check([late], stalled_after=30, root=tmp_path).health is Health.STALLED
 
@@ -92,7 +91,7 @@ def test_what_is_kept_and_what_is_loaded(tmp_path: Path) -> None:
     keep(tmp_path, "livegraft_fix", ".new")
     assert check([PATCH], root=tmp_path).health is Health.WELL
     assert installed(tmp_path) == ("livegraft_fix",)
-    for gone in ([], [replace(PATCH, state=PatchState.DISABLED)]):
+    for gone in ([], [PATCH._replace(state=PatchState.DISABLED)]):
         checked = check(gone, root=tmp_path)
         assert checked.health is Health.MISSING
         assert "CRITICAL - livegraft_fix is installed and not loaded" in checked.line
@@ -108,7 +107,7 @@ def test_foreign(tmp_path: Path) -> None:
 def test_the_worst_comes_first_and_all_is_told(tmp_path: Path) -> None:
     keep(tmp_path, "other")
     write(tmp_path / "proc/sys/kernel/ftrace_enabled", "0\n")
-    checked = check([FOREIGN, replace(CHANGING, since=None)], root=tmp_path)
+    checked = check([FOREIGN, CHANGING._replace(since=None)], root=tmp_path)
     off = [Health.OFF] * 2
     assert codes(checked) == [
         *off,
@@ -250,7 +249,7 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
 
 def test_metrics(tmp_path: Path) -> None:
     keep(tmp_path, "livegraft_fix", "absent")
-    patches = [PATCH, replace(FOREIGN, name='odd"\\\nname')]
+    patches = [PATCH, FOREIGN._replace(name='odd"\\\nname')]
     made = metrics.metrics(
         patches, check(patches, root=tmp_path), [Taint("K", "patched", ())], KERNEL
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import lzma
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,7 +113,7 @@ def test_other_release(root: Path, payload: Payload) -> None:
 
 def test_vermagic_of_another_release(root: Path, payload: Payload) -> None:
     with pytest.raises(IdentityMismatch):
-        identity.check(replace(payload, vermagic="6.1.192 SMP "), root, RELEASE)
+        identity.check(payload._replace(vermagic="6.1.192 SMP "), root, RELEASE)
 
 
 def test_kernel_that_does_not_tell(root: Path, payload: Payload) -> None:
@@ -163,7 +162,7 @@ def test_dashes_in_file_names(root: Path) -> None:
 
 
 def test_foreign_is_compared_by_release_only(root: Path, payload: Payload) -> None:
-    foreign = replace(payload, manifest=None)
+    foreign = payload._replace(manifest=None)
     assert identity.check(foreign, root, RELEASE).warnings
     with pytest.raises(IdentityMismatch):
         identity.check(foreign, root, "6.1.0-56-amd64")

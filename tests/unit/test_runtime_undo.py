@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn, cast
@@ -230,7 +229,7 @@ def test_the_module_of_a_forced_patch_stays_without_a_try() -> None:
 
 def test_how_long_an_undo_took() -> None:
     """By the engine, or as seen from here if it has forgotten the patch too soon."""
-    told = unload(Kernel(True, replace(ENDED, times={"move_ms": 0.7})))
+    told = unload(Kernel(True, ENDED._replace(times={"move_ms": 0.7})))
     assert (told.transition_ms, told.tasks_ms, told.times) == (0.7, 0.7, {"move_ms": 0.7})
     seen = unload(Kernel(True))
     assert (seen.transition_ms, seen.tasks_ms) == (round(seen.wait_ms, 3), None)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from livegraft.cli import target
@@ -48,12 +47,12 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
 
         data = verified.payload.data
         inspection = inspect_bytes(data, str(arguments.patch))
-        verified = replace(verified, compared=True)
+        verified = verified._replace(compared=True)
         if arguments.rebuild:
             from livegraft.cli.rebuild import rebuild
 
             rebuilt = rebuild(arguments, data, inspection.manifest, context)
-            verified = replace(verified, rebuilt=rebuilt)
+            verified = verified._replace(rebuilt=rebuilt)
     document = verified.as_json() | {"timings": context.timings()}
     return Answer(
         document, commandline.text("verify", document), commandline.exit_code("verify", document)

@@ -9,9 +9,9 @@ has a list of its own (kmod/README.md, ``blockers``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.runtime import stacks
 from livegraft.runtime.stacks import PROC, Code, Task
@@ -37,8 +37,7 @@ MOVES = {
 """What would move a task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
+class Blocker(NamedTuple):
     """A task that has not changed sides.
 
     Args:
@@ -82,8 +81,7 @@ class Blocker:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
+class Sides(NamedTuple):
     """Where the tasks of a transition of the kernel's core are.
 
     Args:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import LivegraftError
 from livegraft.progress import SILENT, Progress
@@ -42,8 +42,7 @@ BAD = (Outcome.CRASHED, Outcome.FAILED)
 """Patches that are wanted and not in force."""
 
 
-@dataclass(frozen=True, slots=True)
-class Booted:
+class Booted(NamedTuple):
     """An installed patch, and what became of it.
 
     Args:
@@ -76,8 +75,7 @@ class Booted:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(NamedTuple):
     """What was done.
 
     Args:

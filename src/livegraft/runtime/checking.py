@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.runtime import settings
 from livegraft.runtime.installed import PLACE
@@ -47,8 +47,7 @@ CRITICAL = frozenset({Health.OFF, Health.STALLED, Health.MISSING})
 """The old code runs, or nobody knows which; the others are warnings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that is not well.
 
     Args:
@@ -66,8 +65,7 @@ class Problem:
         return {"code": int(self.health), "patch": self.patch, "message": self.message}
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """What a check has found.
 
     Args:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.runtime import blockers, stacks
 from livegraft.runtime.blockers import Blocker
@@ -28,8 +28,7 @@ SYMBOL = re.compile(rb"[0-9a-f]+ [tT] (\S+)\.cold(?:\.\d+)?(?:\t\[(\S+)\])?")
 """A cold part, a line of /proc/kallsyms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Looks:
+class Looks(NamedTuple):
     """What was seen of tasks inside cold parts.
 
     Args:
@@ -55,7 +54,7 @@ class Looks:
 
     def again(self, root: Path = Path("/")) -> Looks:
         """With a look at who is inside now."""
-        return replace(self, after=who(self.code, root)) if self.code.functions else self
+        return self._replace(after=who(self.code, root)) if self.code.functions else self
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ cannot be understood is an error: what was meant by it would not be in force.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.trust import owned
@@ -30,8 +30,7 @@ SECTION = "livegraft"
 ROOT = Path("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """The file's settings, and what holds without it.
 
     Args:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime import redirections
@@ -26,8 +26,7 @@ LOOK_AROUND = 1.0
 """Seconds between two looks for others: for each the kernel walks all that can be traced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A patch has changed its state, or others have come to its functions or gone.
 
     Args:
@@ -79,7 +78,7 @@ def events(
             others_due = time.monotonic() + LOOK_AROUND
         else:
             now = _look(name, chosen, last.redirections)
-        if last is None or replace(now, at=last.at) != last:
+        if last is None or now._replace(at=last.at) != last:
             last = now
             yield now
         if now.state is PatchState.UNLOADED or (end is not None and time.monotonic() >= end):

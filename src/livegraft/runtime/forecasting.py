@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.runtime import stacks
 from livegraft.runtime.model import ModelName
@@ -38,7 +38,6 @@ MOST = 10
 """Tasks that are named for each model."""
 
 
-@dataclass(slots=True, eq=False)
 class Sleeper:
     """A task, and what was seen of it.
 
@@ -46,18 +45,21 @@ class Sleeper:
         task: the task.
         comm: its name.
         stays: whether it never leaves the kernel by itself: a kernel thread.
+
+    Attributes:
         stack: where it was last seen inside.
         inside: the looks at which it was inside the patched functions, and where.
         stuck: the looks at which it was in the kernel as at the look before; the value says whether
             a signal would wake it.
     """
 
-    task: Task
-    comm: str
-    stays: bool
-    stack: tuple[str, ...] = ()
-    inside: dict[int, str] = field(default_factory=dict)
-    stuck: dict[int, bool] = field(default_factory=dict)
+    def __init__(self, task: Task, comm: str, stays: bool) -> None:
+        self.task = task
+        self.comm = comm
+        self.stays = stays
+        self.stack: tuple[str, ...] = ()
+        self.inside: dict[int, str] = {}
+        self.stuck: dict[int, bool] = {}
 
     def as_json(self) -> dict[str, object]:
         """As it stands in the document of ``forecast``."""
@@ -72,8 +74,7 @@ class Sleeper:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """What is to be expected of a model.
 
     Args:
@@ -107,8 +108,7 @@ class Outlook:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(NamedTuple):
     """What was seen, and what is to be expected.
 
     Args:

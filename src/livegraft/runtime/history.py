@@ -6,8 +6,8 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import CommandMissing, PatchError, RunFailed
 from livegraft.runtime import proctext
@@ -24,8 +24,7 @@ SYSLOG = "if the machine keeps another log: grep livegraft /var/log/syslog"
 PREFIX = "LIVEGRAFT_"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One load or unload.
 
     Args:

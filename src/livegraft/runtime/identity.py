@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.elf import header
 from livegraft.errors import ElfError, IdentityMismatch, PatchError
@@ -28,8 +28,7 @@ MODULE_NOTE = "notes/.note.gnu.build-id"
 ROOT = Path("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What was found out about the objects of a patch.
 
     Args:

@@ -16,10 +16,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime import stacks
@@ -66,8 +65,7 @@ class State(StrEnum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What a patch is loaded with, and what it was when it was installed.
 
     Args:
@@ -88,19 +86,17 @@ class Record:
 
     def as_json(self) -> dict[str, object]:
         """The record, in documents and in its file."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self._fields}
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(NamedTuple):
     """A marker: in which boot a patch was loaded, and when (ISO 8601)."""
 
     boot_id: str
     since: str
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """An installed patch.
 
     Args:
@@ -159,7 +155,7 @@ class Installed:
             running: the running kernel's release.
             root: where boot/, proc/ and sys/ are.
         """
-        record = self.record.as_json() if self.record else dict.fromkeys(Record.__slots__)
+        record = self.record.as_json() if self.record else dict.fromkeys(Record._fields)
         return {
             "name": self.name,
             "release": self.release,
@@ -265,16 +261,16 @@ def _record(path: Path, folder: int) -> Record:
     if document is None:
         remedy = DAMAGED.format(name=path.name, release=path.parent.name)
         raise PatchError(str(path / RECORD), "is not there", remedy)
-    _require_kinds(path / RECORD, document, Record.__slots__)
-    return Record(**{name: document[name] for name in Record.__slots__})
+    _require_kinds(path / RECORD, document, Record._fields)
+    return Record(**{name: document[name] for name in Record._fields})
 
 
 def _trial(path: Path, folder: int) -> Trial | None:
     document = _document(path, folder, MARKER)
     if document is None:
         return None
-    _require_kinds(path / MARKER, document, Trial.__slots__)
-    return Trial(**{name: document[name] for name in Trial.__slots__})
+    _require_kinds(path / MARKER, document, Trial._fields)
+    return Trial(**{name: document[name] for name in Trial._fields})
 
 
 def _document(path: Path, folder: int, name: str) -> dict[str, Any] | None:

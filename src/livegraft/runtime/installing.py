@@ -14,8 +14,8 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import durable, identity, installed, lock, switches, trusting
@@ -54,8 +54,7 @@ _REMEDIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A patch that was installed.
 
     Args:
@@ -114,7 +113,7 @@ def install(
         before = next((each for each in others if each.name == payload.name), None)
         if before and before.record and before.record.sha256 == record.sha256:
             _require_well(before, root)
-        record = replace(record, order=_order(order, others, before))
+        record = record._replace(order=_order(order, others, before))
         files = {f"{payload.name}.ko": payload.data, RECORD: _encoded(record.as_json())}
         if before and before.trial and before.record and before.record.sha256 == record.sha256:
             files[MARKER] = encoded_trial(before.trial)
@@ -177,7 +176,7 @@ def enable_again(name: str, release: str | None = None, root: Path = ROOT) -> In
         with opened_patch(patch, store, root) as folder:
             durable.remove(folder, MARKER)
             os.fsync(folder)
-    return replace(patch, trial=None)
+    return patch._replace(trial=None)
 
 
 def find(name: str, release: str | None = None, root: Path = ROOT) -> Installed:

@@ -12,9 +12,8 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 DEVICE = Path("/dev/kmsg")
 
@@ -45,16 +44,14 @@ The last three come with the first module of such a kind, whatever becomes of it
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One message; ``microseconds`` since boot, on printk's clock."""
 
     microseconds: int
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """What the log says of one transition; times in microseconds since boot.
 
     Args:
@@ -162,9 +159,9 @@ def transitions(records: Iterable[Record], name: str | None = None) -> list[Tran
         if event is None or not found or (found[-1].name, found[-1].direction) != event.groups():
             continue
         if moved:
-            found[-1] = replace(found[-1], moved=record.microseconds)
+            found[-1] = found[-1]._replace(moved=record.microseconds)
         elif found[-1].completed is None:
-            found[-1] = replace(found[-1], completed=record.microseconds)
+            found[-1] = found[-1]._replace(completed=record.microseconds)
     return [each for each in found if name is None or each.name == name]
 
 

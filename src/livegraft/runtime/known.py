@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import LivegraftError
 from livegraft.runtime import durable
@@ -22,8 +22,7 @@ PLACE = "run/livegraft-loaded"
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What a patch's file told.
 
     Args:
@@ -69,7 +68,7 @@ def keep(name: str, known: Known, root: Path = Path("/")) -> None:
             durable.make_folder(run, (root / PLACE).name)
     with suppress(OSError, LivegraftError), owned.folder(root / PLACE) as folder:
         if folder is not None:
-            document = {"format": FORMAT, "module": _insertion(name, root), **asdict(known)}
+            document = {"format": FORMAT, "module": _insertion(name, root), **known._asdict()}
             durable.write(folder, name, json.dumps(document).encode())
 
 

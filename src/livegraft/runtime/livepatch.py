@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime import proctext
@@ -38,8 +38,7 @@ TAINT_LIVEPATCH = "K"
 """In /sys/module/NAME/taint: kernel/panic.c, ``taint_flags``."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveObject:
+class LiveObject(NamedTuple):
     """An object of a loaded patch: whether it is patched now, and its functions (name, sympos)."""
 
     name: str
@@ -47,8 +46,7 @@ class LiveObject:
     functions: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LivePatch:
+class LivePatch(NamedTuple):
     """A patch that a core knows at this moment.
 
     Args:
@@ -73,8 +71,7 @@ class LivePatch:
         return frozenset((each.name, name) for each in self.objects for name, _ in each.functions)
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """What a loaded payload of livegraft says of itself.
 
     Args:
@@ -86,8 +83,7 @@ class Mark:
     cves: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Livepatches:
+class Livepatches(NamedTuple):
     """The live patches of one core, and the modules of all.
 
     Args:

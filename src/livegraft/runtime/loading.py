@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from dataclasses import replace as replaced
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError, TransitionTimeout
 from livegraft.progress import SILENT, Progress
@@ -51,8 +50,7 @@ UNDO_SECONDS = 30.0
 """For how long an undo is waited for before that is given up and told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A patch that was loaded.
 
     Args:
@@ -171,7 +169,7 @@ def load(
             record.payload = payload = Payload.read(path, foreign=foreign)
             record.known = known.told_by(payload)
             trust = trusting.check(payload.path, payload.data, patches.root)
-            record.known = replaced(record.known, signers=tuple(map(str, trust.signers)))
+            record.known = record.known._replace(signers=tuple(map(str, trust.signers)))
             the_model.accept(payload, options)
             patches.both[0].require_core()
             the_model.require()
@@ -231,20 +229,29 @@ def _require_free(name: str, patches: Livepatches) -> None:
             )
 
 
-@dataclass(slots=True)
 class _Attempt:
     """One load. ``ours``: what the kernel has of this name is from here, and not yet decided."""
 
-    chosen: Model
-    payload: Payload
-    trust: trusting.Trust
-    found: identity.Identity
-    patches: Livepatches
-    log: KernelLog
-    options: Options
-    ours: bool = False
-    cautions: tuple[str, ...] = ()
-    cold: cold.Looks | None = None
+    def __init__(
+        self,
+        chosen: Model,
+        payload: Payload,
+        trust: trusting.Trust,
+        found: identity.Identity,
+        patches: Livepatches,
+        log: KernelLog,
+        options: Options,
+    ) -> None:
+        self.chosen = chosen
+        self.payload = payload
+        self.trust = trust
+        self.found = found
+        self.patches = patches
+        self.log = log
+        self.options = options
+        self.ours = False
+        self.cautions: tuple[str, ...] = ()
+        self.cold: cold.Looks | None = None
 
     def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Loaded:
         """All or nothing: whatever ends this without an answer is undone, then told."""

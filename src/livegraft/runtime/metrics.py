@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime.checking import Checked, Health
@@ -22,16 +21,14 @@ MODE = 0o644
 """Of the file: the exporter that reads it runs as a user of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One value of a metric, and its labels."""
 
     labels: Mapping[str, str]
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """A metric; all of them are gauges.
 
     Args:

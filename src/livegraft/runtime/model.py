@@ -11,9 +11,9 @@ import errno
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 from livegraft.errors import KernelRefused, PatchError, UsageError
 from livegraft.runtime import syscalls
@@ -32,8 +32,7 @@ class ModelName(StrEnum):
     TASK = "task"
 
 
-@dataclass(frozen=True, slots=True)
-class Guarantee:
+class Guarantee(NamedTuple):
     """What a model promises; docs/design.md has the same table.
 
     Args:
@@ -55,7 +54,7 @@ _TALK = "two threads that talk"
 _LEFT = Guarantee("the patched functions", "one thread", f"{_SLEPT}; {_TALK}")
 
 GUARANTEES: Mapping[str, Guarantee] = {
-    ModelName.NATIVE: replace(_LEFT, mixed=f"{_LEFT.mixed}; a task that slept in a cold part"),
+    ModelName.NATIVE: _LEFT._replace(mixed=f"{_LEFT.mixed}; a task that slept in a cold part"),
     ModelName.HYBRID: _LEFT,
     ModelName.STOP: Guarantee("the patched functions", "the whole machine", _SLEPT),
     ModelName.TASK: Guarantee("the kernel", "one thread", f"{_TALK}; kernel threads"),
@@ -81,8 +80,7 @@ def phase_of(patch: LivePatch) -> Phase:
     return Phase.APPLIED if patch.enabled else Phase.UNDONE
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What a patch is loaded with.
 
     Args:
@@ -94,8 +92,7 @@ class Options:
     direct: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Detail:
+class Detail(NamedTuple):
     """How far a patch is, as its model tells.
 
     Args:
@@ -143,8 +140,7 @@ def detail_as_json(detail: Detail | None) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """How a wait for a transition ended.
 
     Args:
@@ -162,7 +158,7 @@ class Wait:
     gone: bool
     kicks: int
     seconds: float
-    times: Mapping[str, float] = field(default_factory=dict)
+    times: Mapping[str, float] = MappingProxyType({})
     signalled: bool = False
     forced: bool = False
 

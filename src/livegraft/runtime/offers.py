@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.model import GUARANTEES, Guarantee, ModelName, model_named
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """A model, as this machine has it.
 
     Args:

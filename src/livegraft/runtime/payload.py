@@ -12,8 +12,8 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.elf import header
 from livegraft.errors import ElfError, PatchError, Untrusted
@@ -38,8 +38,7 @@ MACHINES = {"x86_64": header.Machine.X86_64, "aarch64": header.Machine.AARCH64}
 REBUILD = "copy the file again, or build it again with 'livegraft build'"
 
 
-@dataclass(frozen=True, slots=True)
-class PatchedFunction:
+class PatchedFunction(NamedTuple):
     """A function that the patch changes, brings or removes; ``sympos`` counts from 1."""
 
     name: str
@@ -48,8 +47,7 @@ class PatchedFunction:
     unit: str
 
 
-@dataclass(frozen=True, slots=True)
-class PatchedObject:
+class PatchedObject(NamedTuple):
     """``vmlinux`` or a module that is patched, and the hexadecimal build ID it has to have."""
 
     name: str
@@ -57,8 +55,7 @@ class PatchedObject:
     functions: tuple[PatchedFunction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What the builder wrote about a patch.
 
     Args:
@@ -86,8 +83,7 @@ class Manifest:
     sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """A live patch module, whole, in memory.
 
     Args:
@@ -267,7 +263,7 @@ def parse_manifest(raw: bytes, subject: str) -> Manifest:
             "use the livegraft that built it",
         )
     try:
-        return replace(_manifest(document), sha256=_sha256(raw))
+        return _manifest(document)._replace(sha256=_sha256(raw))
     except (KeyError, TypeError, ValueError) as error:
         raise PatchError(subject, f"its manifest is incomplete: {error!r}", REBUILD) from error
 

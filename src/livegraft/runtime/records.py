@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -53,7 +52,6 @@ class Result(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(slots=True)
 class Record:
     """One operation, filled in as it goes on.
 
@@ -61,6 +59,8 @@ class Record:
         operation: what was asked for.
         model: the consistency model.
         root: where run/, dev/, proc/ and sys/ are.
+
+    Attributes:
         name: the patch; of a load, its file tells.
         path: the patch's file.
         payload: what was read from it.
@@ -69,15 +69,16 @@ class Record:
         state: what it is in after that, if all went well.
     """
 
-    operation: Operation
-    model: str
-    root: Path
-    name: str = ""
-    path: Path | None = None
-    payload: Payload | None = None
-    known: Known | None = None
-    mark: Mark | None = None
-    state: str = ""
+    def __init__(self, operation: Operation, model: str, root: Path) -> None:
+        self.operation = operation
+        self.model = model
+        self.root = root
+        self.name = ""
+        self.path: Path | None = None
+        self.payload: Payload | None = None
+        self.known: Known | None = None
+        self.mark: Mark | None = None
+        self.state = ""
 
     def fields(self) -> list[tuple[str, str]]:
         """What is known of the patch, the machine and the user; without prefix, none empty."""

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime.livepatch import LivePatch, Livepatches
@@ -63,8 +63,7 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Redirection:
+class Redirection(NamedTuple):
     """Something that redirects a function.
 
     Args:
@@ -90,8 +89,7 @@ class Redirection:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A function's record in ``enabled_functions``: the handlers, and the direct call's target."""
 
     function: Function

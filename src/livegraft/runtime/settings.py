@@ -5,24 +5,22 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime import proctext, stacks, switches
 from livegraft.trust import appended
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(NamedTuple):
     """What stands behind a refusal, and what can be done about it."""
 
     problem: str
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A setting that keeps live patches out.
 
     Args:

@@ -8,7 +8,6 @@ for each frame, the innermost first; it is for root only (fs/proc/base.c, ``proc
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +37,7 @@ class Frame(NamedTuple):
         return self.name.partition(COLD)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """Code that tasks may have to leave.
 
     Args:
@@ -65,8 +63,7 @@ class Code:
         return (frame.owner, frame.function) in self.functions
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """A task.
 
     Args:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 
 from livegraft.errors import UsageError
@@ -77,8 +76,7 @@ def wait_out(
         progress.note(f"{name}: not complete after {seconds:g} s: forcing it")
         model.force(name)
         again = model.wait(name, FORCE_SECONDS)
-    return replace(
-        again,
+    return again._replace(
         kicks=first.kicks + again.kicks,
         seconds=first.seconds + again.seconds,
         signalled=on_stall is OnStall.SIGNAL,

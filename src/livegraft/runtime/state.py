@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from livegraft.errors import PatchError, TransitionTimeout
 from livegraft.progress import SILENT, Progress
@@ -47,8 +47,7 @@ class Direction(StrEnum):
     UNPATCHING = "unpatching"
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """A loaded live patch.
 
     Args:
@@ -245,12 +244,11 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
     if patch is None:
         return result
     detail = chosen.detail(patch)
-    result = replace(result, detail=detail, redirections=redirections.beside(patch, patches))
-    result = replace(result, warnings=_cautions(result, patches))
+    result = result._replace(detail=detail, redirections=redirections.beside(patch, patches))
+    result = result._replace(warnings=_cautions(result, patches))
     if not patch.transition:
         return result
-    return replace(
-        result,
+    return result._replace(
         direction=Direction.PATCHING if patch.enabled else Direction.UNPATCHING,
         blockers=detail.blockers,
     )

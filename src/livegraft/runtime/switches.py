@@ -7,9 +7,9 @@ edited on disk: whatever it says besides ``on`` switches off, for a misspelt ``o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime import configuration, stacks
@@ -26,8 +26,7 @@ class Place(StrEnum):
     CONFIGURATION = "configuration"
 
 
-@dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(NamedTuple):
     """A switch that is off.
 
     Args:

@@ -7,8 +7,8 @@ A flag stays until the next boot, its cause may have gone. Source of the flags: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.runtime import proctext
 from livegraft.runtime.livepatch import TAINT_LIVEPATCH
@@ -40,8 +40,7 @@ OF_MODULES = frozenset("PFCOEKN")
 """Letters that a module brings, and shows in /sys/module/NAME/taint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taint:
+class Taint(NamedTuple):
     """A flag.
 
     Args:

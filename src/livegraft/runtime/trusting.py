@@ -8,8 +8,8 @@ and only notes that it is tainted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import Untrusted
 from livegraft.runtime import configuration
@@ -23,8 +23,7 @@ UNSIGNED = "it is not signed: nothing shows who built it, nor that it was not ch
 SIGN = "sign it: livegraft sign PATCH.ko --key KEY --cert CERT"
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """What a patch's signatures amount to.
 
     Args:

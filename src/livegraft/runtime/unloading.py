@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.progress import SILENT, Progress
@@ -28,8 +29,7 @@ INTERRUPTED = {
 """What is told of an unload that was interrupted, by what became of the patch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unloaded:
+class Unloaded(NamedTuple):
     """A patch that was undone.
 
     Args:
@@ -63,7 +63,7 @@ class Unloaded:
     kicks: int
     forced: bool = False
     signalled: bool = False
-    times: Mapping[str, float] = field(default_factory=dict)
+    times: Mapping[str, float] = MappingProxyType({})
 
     def as_json(self) -> dict[str, object]:
         """The patch as it stands in the document of ``unload``."""
@@ -166,18 +166,18 @@ def unload_all(
     return done
 
 
-@dataclass(slots=True)
 class _Attempt:
     """One unload. ``ours``: the order to undo may have been given, and nothing is decided yet."""
 
-    name: str
-    chosen: Model
-    patches: Livepatches
-    log: KernelLog
-    ours: bool = False
-    began: float = 0.0
-    unloadable_ms: float | None = None
-    forced: bool = False
+    def __init__(self, name: str, chosen: Model, patches: Livepatches, log: KernelLog) -> None:
+        self.name = name
+        self.chosen = chosen
+        self.patches = patches
+        self.log = log
+        self.ours = False
+        self.began = 0.0
+        self.unloadable_ms: float | None = None
+        self.forced = False
 
     def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Unloaded:
         """All or nothing: whatever ends this without an answer is turned on again, then told."""
@@ -225,7 +225,7 @@ class _Attempt:
                 self.ours = False  # the kernel has not taken the order
                 raise
             waited = wait_out(self.chosen, self.name, timeout, on_stall, progress)
-            return replace(waited, seconds=time.monotonic() - self.began)
+            return waited._replace(seconds=time.monotonic() - self.began)
 
     def _removed(self, waited: Wait, progress: Progress) -> Unloaded:
         patch = self.patches.get(self.name)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import ModuleError, RunFailed
 from livegraft.trust.openssl import openssl, private_folder
@@ -36,8 +36,7 @@ _PROVIDER = ("-provider", "default", "-provider", "pkcs11")
 (pkcs11-provider), which is there for sure where there are no engines any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A private key and its certificate, which were tried.
 
     Args:

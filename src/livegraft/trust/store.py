@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import Untrusted
 from livegraft.trust import owned
@@ -33,8 +33,7 @@ _ASN1_SEQUENCE = b"\x30"
 _EXAMPLE = "put a certificate in its place: openssl x509 -in CERT -out NAME.pem"
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """A certificate, and whose it is.
 
     Args:
@@ -55,8 +54,7 @@ class Certificate:
         return hashlib.sha256(self.der).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """What a machine trusts.
 
     Args:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from livegraft.errors import RunFailed, Untrusted
 from livegraft.trust.appended import AGAIN
@@ -45,8 +45,7 @@ class _Error(IntEnum):
     CERT_REVOKED = 23
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(NamedTuple):
     """Someone whose signature holds.
 
     Args:
@@ -67,8 +66,7 @@ class Signer:
         return {"name": self.name, "subject": self.subject, "sha256": self.sha256}
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """What became of one signature.
 
     Args:
