@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from livegraft.errors import LivegraftError
@@ -21,11 +20,16 @@ class Terminal(Progress):
         _say(text)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(asked: Iterable[str] = commandline.HELP) -> argparse.ArgumentParser:
+    """The command line.
+
+    Args:
+        asked: the verbs that may be asked for; all by default.
+    """
     top = argparse.ArgumentParser(prog="livegraft-runtime", description=__doc__)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, line in commandline.HELP.items():
+    for verb in asked:
+        line = commandline.HELP[verb]
         one = verbs.add_parser(
             verb, help=line, description=line, epilog=f"example: {commandline.EXAMPLES[verb]}"
         )
@@ -36,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb: results to standard output, everything else to standard error."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # No message lists the verbs once one is named; each takes milliseconds to make.
+    known = words[:1] if words and words[0] in commandline.HELP else commandline.HELP
+    arguments = parser(known).parse_args(words)
     try:
         document, status = commandline.run(arguments.verb, arguments, Terminal())
     except LivegraftError as error:
@@ -46,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stopped = LivegraftError(arguments.verb, "interrupted", "'status' tells what is loaded")
         return _failed(stopped, arguments.json)
     if arguments.json:
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        _answer(document)
     else:
         sys.stdout.write(commandline.text(arguments.verb, document) + "\n")
     return int(status)
@@ -55,9 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(error: LivegraftError, as_json: bool) -> int:
     _say(f"livegraft: {error}")
     if as_json:
-        document = {"error": error.as_json(), "exit_code": int(error.exit_code)}
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        _answer({"error": error.as_json(), "exit_code": int(error.exit_code)})
     return int(error.exit_code)
+
+
+def _answer(document: Mapping[str, object]) -> None:
+    import json  # seldom needed, and start-up time counts
+
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,8 @@ from livegraft.runtime import durable, installed, loading, switches, syscalls
 from livegraft.runtime.installed import MARKER, ROOT, Installed, Trial
 from livegraft.runtime.installing import encoded_trial, only_changer, opened_patch, writing
 from livegraft.runtime.livepatch import Livepatches
-from livegraft.runtime.loading import TIMEOUT, Loaded
+from livegraft.runtime.loading import Loaded
+from livegraft.runtime.stall import TIMEOUT
 from livegraft.runtime.switches import Switch
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from livegraft.runtime import settings
-from livegraft.runtime.installed import PLACE
 from livegraft.runtime.state import PatchState, Status
 
 STALLED_AFTER = 60.0
@@ -153,6 +152,8 @@ def installed(root: Path = Path("/"), release: str | None = None) -> tuple[str, 
         root: where var/ is.
         release: the kernel's; the running one's by default.
     """
+    from livegraft.runtime.installed import PLACE  # seldom needed, and start-up time counts
+
     store = root / PLACE
     if not store.is_dir():
         return None

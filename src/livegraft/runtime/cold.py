@@ -24,7 +24,7 @@ from livegraft.runtime.stacks import VMLINUX, Code
 PAUSE = 0.01
 """Seconds between two looks."""
 
-SYMBOL = re.compile(rb"[0-9a-f]+ [tT] (\S+)\.cold(?:\.\d+)?(?:\t\[(\S+)\])?")
+SYMBOL = rb"[0-9a-f]+ [tT] (\S+)\.cold(?:\.\d+)?(?:\t\[(\S+)\])?"
 """A cold part, a line of /proc/kallsyms."""
 
 
@@ -86,10 +86,11 @@ def _parts(root: Path) -> frozenset[tuple[str, str]]:
         text = (root / "proc/kallsyms").read_bytes()
     except OSError:
         return frozenset()
+    symbol = re.compile(SYMBOL)
     return frozenset(
         ((found[2] or VMLINUX.encode()).decode(), found[1].decode("utf-8", "replace"))
         for line in _lines_with(b".cold", text)
-        if (found := SYMBOL.fullmatch(line))
+        if (found := symbol.fullmatch(line))
     )
 
 

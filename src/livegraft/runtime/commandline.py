@@ -3,6 +3,9 @@
 
 ``livegraft load`` and ``python3 -m livegraft.runtime load`` differ in who prints. What they accept
 and what they answer is here.
+
+What a verb alone needs is imported by its own function: start-up time counts, the more so when many
+machines, or slow ones, load a patch.
 """
 
 from __future__ import annotations
@@ -14,26 +17,10 @@ from typing import Any
 
 from livegraft.errors import Exit, UsageError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import (
-    checking,
-    identity,
-    installedverbs,
-    interruption,
-    metrics,
-    switches,
-    wording,
-)
+from livegraft.runtime import installedverbs, interruption, wording
 from livegraft.runtime.arguments import add_model, add_replace
-from livegraft.runtime.checking import Health
-from livegraft.runtime.forecasting import SECONDS, forecast
-from livegraft.runtime.history import history
-from livegraft.runtime.loading import TIMEOUT, load
-from livegraft.runtime.offers import engine_version, models
-from livegraft.runtime.stall import FORCE_FLAG, OnStall
-from livegraft.runtime.state import status, wait
-from livegraft.runtime.taints import taints
-from livegraft.runtime.unloading import unload, unload_all
-from livegraft.runtime.verifying import Verdict, verify
+from livegraft.runtime.checking import STALLED_AFTER, Health
+from livegraft.runtime.stall import FORCE_FLAG, TIMEOUT, OnStall
 
 Document = dict[str, object]
 
@@ -104,6 +91,8 @@ def exit_code(verb: str, document: Mapping[str, Any]) -> Exit | Health:
     """The exit status of a verb that has answered: what ``verify``, ``boot`` and
     ``status --check`` say can be bad."""
     if verb == "verify":
+        from livegraft.runtime.verifying import Verdict
+
         rebuilt = document["rebuilt"]
         # Who builds it again may do so before anybody has signed it.
         good = {Verdict.TRUSTED} if rebuilt is None else {Verdict.TRUSTED, Verdict.UNSIGNED}
@@ -175,6 +164,8 @@ def _add_blockers(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_forecast(parser: argparse.ArgumentParser) -> None:
+    from livegraft.runtime.forecasting import SECONDS
+
     parser.add_argument("patch", metavar="PATCH.ko", type=Path, help="the live patch; not loaded")
     parser.add_argument(
         "--seconds",
@@ -199,7 +190,7 @@ def _add_stalled(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stalled-after",
         type=_seconds,
-        default=checking.STALLED_AFTER,
+        default=STALLED_AFTER,
         metavar="SECONDS",
         help="when a transition counts as stalled (default: %(default)g)",
     )
@@ -262,6 +253,8 @@ def _seconds(argument: str) -> float:
 
 
 def _run_load(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.loading import load
+
     loaded = load(
         arguments.patch,
         model=arguments.model,
@@ -278,6 +271,8 @@ def _run_load(arguments: argparse.Namespace, progress: Progress) -> Document:
 
 
 def _run_unload(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.unloading import unload, unload_all
+
     options: dict[str, Any] = {
         "timeout": arguments.timeout,
         "kicks": not arguments.no_kicks,
@@ -290,6 +285,10 @@ def _run_unload(arguments: argparse.Namespace, progress: Progress) -> Document:
 
 
 def _run_status(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime import checking, identity, switches
+    from livegraft.runtime.state import status
+    from livegraft.runtime.taints import taints
+
     if arguments.check and arguments.name is not None:
         raise UsageError("status --check", "looks at all live patches", "leave out the name")
     found = status(arguments.name)
@@ -307,35 +306,51 @@ def _run_status(arguments: argparse.Namespace, progress: Progress) -> Document:
 
 
 def _run_wait(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.state import wait
+
     found = wait(arguments.name, arguments.timeout, kicks=not arguments.no_kicks, progress=progress)
     return found.as_json()
 
 
 def _run_models(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.offers import engine_version, models
+
     return {"models": [each.as_json() for each in models()], "engine": engine_version()}
 
 
 def _run_blockers(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.state import status
+
     document = status(arguments.name)[0].as_json()
     wanted = ("name", "model", "state", "direction", "phase", "since", "moved", "left", "blockers")
     return {each: document[each] for each in wanted}
 
 
 def _run_forecast(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.forecasting import forecast
+
     with progress.step("look"):
         return forecast(arguments.patch, seconds=arguments.seconds).as_json()
 
 
 def _run_verify(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.verifying import verify
+
     with progress.step("signatures"):
         return verify(arguments.patch, trusted=arguments.trusted).as_json()
 
 
 def _run_history(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime.history import history
+
     return {"entries": [each.as_json() for each in history(arguments.name)]}
 
 
 def _run_metrics(arguments: argparse.Namespace, progress: Progress) -> Document:
+    from livegraft.runtime import checking, identity, metrics
+    from livegraft.runtime.state import status
+    from livegraft.runtime.taints import taints
+
     patches = status()
     checked = checking.check(patches, stalled_after=arguments.stalled_after)
     found = metrics.metrics(patches, checked, taints(), identity.running())

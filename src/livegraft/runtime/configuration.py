@@ -14,6 +14,7 @@ cannot be understood is an error: what was meant by it would not be in force.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +107,7 @@ def _truth(value: str) -> bool:
 def _names(value: str) -> tuple[str, ...]:
     names = [each.strip() for each in value.split(",")] if value else []
     for each in names:
-        if NAME.fullmatch(each) is None:
+        if re.fullmatch(NAME, each) is None:
             raise ValueError(f"'{each}' is no name of a signer")
     return tuple(dict.fromkeys(names))
 

@@ -12,6 +12,7 @@ import errno
 import os
 import select
 import time
+from typing import TYPE_CHECKING
 
 from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import blockers, syscalls
@@ -27,7 +28,9 @@ from livegraft.runtime.model import (
     give_order,
     set_enabled,
 )
-from livegraft.runtime.payload import Payload
+
+if TYPE_CHECKING:
+    from livegraft.runtime.payload import Payload
 
 LOOK = 1.0
 """Seconds between two looks at ``transition`` if no event comes."""

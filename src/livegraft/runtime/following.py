@@ -12,10 +12,10 @@ from typing import NamedTuple
 from livegraft.progress import SILENT, Progress
 from livegraft.runtime import redirections
 from livegraft.runtime.livepatch import Livepatches
-from livegraft.runtime.loading import TIMEOUT, Loaded, load
+from livegraft.runtime.loading import Loaded, load
 from livegraft.runtime.model import Model, ModelName, Phase, model_of, phase_of
 from livegraft.runtime.redirections import Redirection
-from livegraft.runtime.stall import OnStall
+from livegraft.runtime.stall import TIMEOUT, OnStall
 from livegraft.runtime.state import PatchState, require_livepatch, state_of
 from livegraft.runtime.unloading import unload
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from livegraft.elf import header
 from livegraft.errors import ElfError, IdentityMismatch, PatchError
-from livegraft.runtime.payload import REBUILD, Manifest, PatchedObject, Payload
+
+if TYPE_CHECKING:
+    from livegraft.runtime.payload import Manifest, PatchedObject, Payload
 
 NT_GNU_BUILD_ID = 3
 """Type of the note, of owner ``GNU``: <elf.h>."""
@@ -139,6 +140,8 @@ def check_installed(payload: Payload, manifest: Manifest, root: Path = ROOT) -> 
         IdentityMismatch: its module is not for the kernel that its manifest names, or it was built
             for another build of a module.
     """
+    from livegraft.runtime.payload import REBUILD  # only who has one gets here
+
     if payload.release != manifest.release:
         problem = f"is a module of {payload.release}, and its manifest names {manifest.release}"
         raise IdentityMismatch(payload.name, problem, REBUILD)
@@ -190,6 +193,8 @@ def _check_loaded(payload: Payload, wanted: PatchedObject, running: str | None) 
 
 def _check_installed(payload: Payload, wanted: PatchedObject, modules: Path) -> list[str]:
     """Compare a target that is not loaded yet: its file is what would be loaded later."""
+    from livegraft.elf import header  # seldom needed, and start-up time counts
+
     path = installed_module(wanted.name, modules)
     if path is None:
         return []  # nothing there that could be loaded

@@ -37,10 +37,10 @@ MARKER = "trying.json"
 FORMAT = 1
 """Of both."""
 
-NAME = re.compile(rf"[A-Za-z0-9_]{{1,{MODULE_NAME_LENGTH}}}")
+NAME = rf"[A-Za-z0-9_]{{1,{MODULE_NAME_LENGTH}}}"
 """What a module is called: scripts/Makefile.lib turns everything else into underscores."""
 
-RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}")
+RELEASE = r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,63}"
 """What a kernel is called: uname(2) has room for 64 characters."""
 
 LARGEST = 1 << 26
@@ -181,7 +181,7 @@ def installed(root: Path = ROOT, release: str | None = None) -> list[Installed]:
     found: list[Installed] = []
     with opened(root) as store:
         for each in [] if store is None else owned.names(store):
-            if store is None or not RELEASE.fullmatch(each) or release not in (None, each):
+            if store is None or not re.fullmatch(RELEASE, each) or release not in (None, each):
                 continue
             path = root / PLACE / each
             with owned.inside(path, store) as kernel:
@@ -230,7 +230,7 @@ def _entry(path: Path, above: int | None) -> list[Installed]:
     release, name = path.parent.name, path.name
     entry = Installed(release, name, path)
     try:
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             entry = Installed(release, repr(name), path)
             raise PatchError(str(path), "is named as no patch can be", "remove it")
         assert above is not None

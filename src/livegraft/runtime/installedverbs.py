@@ -10,11 +10,7 @@ from typing import Any
 
 from livegraft.errors import UsageError
 from livegraft.progress import Progress
-from livegraft.runtime import booting, switches
 from livegraft.runtime.arguments import add_model, add_replace
-from livegraft.runtime.installed import installed, running_release
-from livegraft.runtime.installing import Kept, enable_again, install, uninstall
-from livegraft.runtime.loading import TIMEOUT
 
 HELP = {
     "install": "keep a live patch, to be loaded at each boot of its kernel",
@@ -33,7 +29,9 @@ EXAMPLES = {
 
 def has_failed(document: Mapping[str, Any]) -> bool:
     """Whether the document of ``boot`` tells of a patch that should be loaded and is not."""
-    return any(each["outcome"] in booting.BAD for each in document["patches"])
+    from livegraft.runtime.booting import BAD
+
+    return any(each["outcome"] in BAD for each in document["patches"])
 
 
 def _add_install(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +75,9 @@ def _add_release(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _run_install(arguments: argparse.Namespace, progress: Progress) -> dict[str, object]:
+    from livegraft.runtime.installed import running_release
+    from livegraft.runtime.installing import Kept, enable_again, install
+
     again = arguments.again is not None
     if again:
         kept = Kept(enable_again(arguments.again, arguments.kernel), False, (), ())
@@ -101,6 +102,9 @@ def _run_install(arguments: argparse.Namespace, progress: Progress) -> dict[str,
 
 
 def _run_uninstall(arguments: argparse.Namespace, progress: Progress) -> dict[str, object]:
+    from livegraft.runtime.installed import running_release
+    from livegraft.runtime.installing import uninstall
+
     patch = uninstall(arguments.name, arguments.kernel)
     running = running_release()
     loaded = patch.release == running and patch.is_loaded()
@@ -108,6 +112,9 @@ def _run_uninstall(arguments: argparse.Namespace, progress: Progress) -> dict[st
 
 
 def _run_list(arguments: argparse.Namespace, progress: Progress) -> dict[str, object]:
+    from livegraft.runtime import switches
+    from livegraft.runtime.installed import installed, running_release
+
     running = running_release()
     return {
         "release": running,
@@ -117,9 +124,11 @@ def _run_list(arguments: argparse.Namespace, progress: Progress) -> dict[str, ob
 
 
 def _run_boot(arguments: argparse.Namespace, progress: Progress) -> dict[str, object]:
+    from livegraft.runtime import booting
+
     if arguments.settle:
         return booting.settle().as_json()
-    return booting.boot(timeout=TIMEOUT, progress=progress).as_json()
+    return booting.boot(progress=progress).as_json()
 
 
 ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {

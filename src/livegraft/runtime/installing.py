@@ -12,6 +12,7 @@ import datetime
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -287,9 +288,9 @@ def _require_nameable(payload: Payload) -> Manifest:
     if manifest is None:
         problem = "livegraft did not build it, and nothing says which kernel it is for"
         raise PatchError(subject, problem, "build it: livegraft build FIX -k RELEASE")
-    if not NAME.fullmatch(payload.name):
+    if not re.fullmatch(NAME, payload.name):
         raise PatchError(subject, f"has the impossible module name {payload.name!r}", REBUILD)
-    if not RELEASE.fullmatch(manifest.release):
+    if not re.fullmatch(RELEASE, manifest.release):
         raise PatchError(subject, f"is for the impossible kernel {manifest.release!r}", REBUILD)
     return manifest
 

@@ -38,13 +38,10 @@ from livegraft.runtime.model import (
 )
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.records import Operation
-from livegraft.runtime.stall import OnStall, chosen, wait_out
+from livegraft.runtime.stall import TIMEOUT, OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
 from livegraft.runtime.urgency import urgently
 from livegraft.trust.verification import Signer
-
-TIMEOUT = 60.0
-"""Seconds for a transition, unless told otherwise."""
 
 UNDO_SECONDS = 30.0
 """For how long an undo is waited for before that is given up and told."""

@@ -13,14 +13,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from livegraft.errors import KernelRefused, PatchError, UsageError
 from livegraft.runtime import syscalls
 from livegraft.runtime.blockers import Blocker
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import LivePatch, Livepatches
-from livegraft.runtime.payload import Payload
+
+if TYPE_CHECKING:
+    from livegraft.runtime.payload import Payload
 
 
 class ModelName(StrEnum):
@@ -349,15 +351,16 @@ def model_named(name: str, *, kicks: bool = True, patches: Livepatches | None = 
     Raises:
         UsageError: there is no model of that name.
     """
-    from livegraft.runtime.engine import EngineModel
-    from livegraft.runtime.native import NativeModel
-
     if name not in set(ModelName):
         raise UsageError(name, "is not a consistency model", f"use one of {', '.join(ModelName)}")
     which = ModelName(name)
     kernel, engine = (patches or Livepatches()).both
     if which is ModelName.NATIVE:
+        from livegraft.runtime.native import NativeModel
+
         return NativeModel(kicks=kicks, patches=kernel)
+    from livegraft.runtime.engine import EngineModel
+
     return EngineModel(which, engine)
 
 

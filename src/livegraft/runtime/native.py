@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import blockers, kernellog, stacks, syscalls
@@ -34,8 +35,10 @@ from livegraft.runtime.model import (
     phase_of,
     set_enabled,
 )
-from livegraft.runtime.payload import Payload
 from livegraft.runtime.stacks import Code
+
+if TYPE_CHECKING:
+    from livegraft.runtime.payload import Payload
 
 KICK_PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 """Seconds before each kick: ten in half a second, well below the core's 15."""

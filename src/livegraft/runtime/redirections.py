@@ -26,9 +26,7 @@ from livegraft.runtime.stacks import VMLINUX
 PLACES = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
 """Where tracefs may be mounted."""
 
-RECORD = re.compile(
-    r"(?P<name>\S+)(?: \[(?P<owner>[^]]+)\])? \(\d+\)(?P<flags>[ A-Z]*)(?P<rest>.*)", re.S
-)
+RECORD = r"(?s)(?P<name>\S+)(?: \[(?P<owner>[^]]+)\])? \(\d+\)(?P<flags>[ A-Z]*)(?P<rest>.*)"
 
 REDIRECTING = frozenset("ID")
 
@@ -124,9 +122,10 @@ def records(root: Path = Path("/")) -> dict[Function, Record] | None:
 
 
 def _parsed(text: str) -> Iterable[Record]:
+    record = re.compile(RECORD)
     # A line that begins with a tab belongs to the record before it.
     for block in re.split(r"\n(?!\t)", text.rstrip("\n")):
-        found = RECORD.fullmatch(block)
+        found = record.fullmatch(block)
         if found:
             handlers, _, direct = found["rest"].partition("direct-->")
             flags = frozenset(found["flags"].replace(" ", ""))

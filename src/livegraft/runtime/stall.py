@@ -23,6 +23,9 @@ class OnStall(StrEnum):
     """Let what is in the way change sides, consistent or not."""
 
 
+TIMEOUT = 60.0
+"""Seconds for a transition, unless told otherwise."""
+
 FORCE_FLAG = "--i-know-that-force-can-crash-the-kernel"
 """What has to be said besides ``force``."""
 

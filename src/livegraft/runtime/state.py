@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -293,5 +292,7 @@ def _since(patch: LivePatch | None, core: Livepatches, seen: Sequence[Transition
 
 
 def _iso(seconds: float) -> str:
+    import datetime  # seldom needed, and start-up time counts
+
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds")

@@ -86,14 +86,14 @@ LOAD_ERRORS = {
 
 SAID = (
     (
-        re.compile(r"livepatch: pre-patch callback failed for object '(?P<object>[^']+)'"),
+        r"livepatch: pre-patch callback failed for object '(?P<object>[^']+)'",
         Meaning(
             "its own pre_patch callback for {object} has refused it, and nothing was changed",
             "see what the patch says in the kernel's log, or ask its author",
         ),
     ),
     (
-        re.compile(r"is not compatible with the already installed livepatches"),
+        r"is not compatible with the already installed livepatches",
         Meaning(
             "a patch that is loaded has changed the same system state in a later version",
             "unload that patch first, or load a later version of this one",
@@ -207,7 +207,7 @@ def _said_in(log: Sequence[str]) -> Meaning | None:
     """What the kernel's log says of the reason."""
     for pattern, meaning in SAID:
         for line in log:
-            if found := pattern.search(line):
+            if found := re.search(pattern, line):
                 problem = meaning.problem.format(**found.groupdict())
                 return Meaning(problem, meaning.remedy)
     return None

@@ -14,10 +14,10 @@ from livegraft.runtime import known, records, state, syscalls
 from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import Livepatches
-from livegraft.runtime.loading import TIMEOUT, UNDO_SECONDS, last_transition
+from livegraft.runtime.loading import UNDO_SECONDS, last_transition
 from livegraft.runtime.model import Model, Wait, model_of
 from livegraft.runtime.records import Operation
-from livegraft.runtime.stall import OnStall, chosen, wait_out
+from livegraft.runtime.stall import TIMEOUT, OnStall, chosen, wait_out
 from livegraft.runtime.state import Direction, PatchState
 from livegraft.runtime.urgency import urgently
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from livegraft.runtime import metrics
 from livegraft.runtime.model import GUARANTEES
 
 
@@ -192,6 +191,8 @@ def _user(document: Mapping[str, Any]) -> str:
 def _text_metrics(document: Mapping[str, Any]) -> list[str]:
     if document["path"] is not None:
         return [f"{document['path']}: {len(document['metrics'])} metrics"]
+    from livegraft.runtime import metrics
+
     return metrics.text(document["metrics"]).splitlines()
 
 

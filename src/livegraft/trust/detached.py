@@ -9,6 +9,7 @@ and none undoes another.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def find(patch: Path) -> list[tuple[str, bytes]]:
         if name.startswith(f"{patch.name}.") and name.endswith(SUFFIX):
             path = patch.with_name(name)
             signer = name_in(name, patch)
-            if signer and NAME.fullmatch(signer) is None:
+            if signer and re.fullmatch(NAME, signer) is None:
                 problem = "is named as no signature can be"
                 raise Untrusted(repr(str(path)), problem, "remove it, or use letters and digits")
             found.append((name, _read(path)))

@@ -9,6 +9,7 @@ attributes (``CMS_NOCERTS``, ``CMS_NOATTR``), so it is always the same for the s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +66,7 @@ class Key(NamedTuple):
             ModuleError: it cannot be used, is not the certificate's, or that is not valid today.
         """
         name = name or certificate.stem
-        if NAME.fullmatch(name) is None:
+        if re.fullmatch(NAME, name) is None:
             problem = "is no name for a signer"
             raise ModuleError(name, problem, "use letters, digits and . _ - (--name)")
         if not key.startswith(TOKEN) and not Path(key).is_file():

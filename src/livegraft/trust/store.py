@@ -22,11 +22,11 @@ FOLDER = "etc/livegraft/trusted.d"
 SUFFIXES = (".pem", ".crt", ".cer", ".der")
 REVOKED = ".crl"
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 """What a signer can be called."""
 
 _CERTIFICATE, _LIST = b"CERTIFICATE", b"X509 CRL"
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(.*?)-----END \1-----", re.DOTALL)
+_BLOCK = rb"(?s)-----BEGIN ([A-Z0-9 ]+)-----\r?\n(.*?)-----END \1-----"
 _ASN1_SEQUENCE = b"\x30"
 """How everything in DER begins that can be here."""
 
@@ -116,7 +116,7 @@ def _base64(data: bytes) -> bytes:
 def certificates_in(data: bytes) -> list[bytes]:
     """The certificates in a text that openssl wrote, in DER."""
     return [
-        binascii.a2b_base64(body) for kind, body in _BLOCK.findall(data) if kind == _CERTIFICATE
+        binascii.a2b_base64(body) for kind, body in re.findall(_BLOCK, data) if kind == _CERTIFICATE
     ]
 
 
@@ -125,7 +125,7 @@ def _blocks(path: Path, data: bytes, wanted: bytes) -> list[bytes]:
     what = wanted.decode().lower().replace("crl", "CRL")
     if data.startswith(_ASN1_SEQUENCE):
         return [data]
-    found = _BLOCK.findall(data)
+    found = re.findall(_BLOCK, data)
     if not found:
         raise Untrusted(str(path), f"holds no {what}, in PEM or DER", f"remove it, or {_EXAMPLE}")
     for kind, _ in found:
@@ -146,7 +146,7 @@ def _require_distinct(certificates: list[Certificate]) -> None:
     files: dict[str, Path] = {}
     names: dict[bytes, Certificate] = {}
     for each in certificates:
-        if NAME.fullmatch(each.name) is None:
+        if re.fullmatch(NAME, each.name) is None:
             problem = "its name is none for a signer"
             raise Untrusted(str(each.path), problem, "use letters, digits and . _ -")
         other = files.setdefault(each.name, each.path)

@@ -31,9 +31,9 @@ none for kernel modules. Level 2: keys as strong as RSA of 2,048 bits, no SHA-1 
 _NO_SIGNER = "signer certificate not found"
 """``CMS_R_SIGNER_CERTIFICATE_NOT_FOUND``: openssl's crypto/cms/cms_err.c."""
 
-_ERROR = re.compile(r"(?:^(?P<subject>[^\n]*)\n)?error (?P<code>\d+) at (?P<depth>\d+) ", re.M)
-_ISSUER = re.compile(r"^ *issuer: (.*)\n *serialNumber: (.*)$", re.M)
-_KEY = re.compile(r"^ *d\.subjectKeyIdentifier: *\n((?: *[0-9a-f]{4} - .*\n)+)", re.M)
+_ERROR = r"(?m)(?:^(?P<subject>[^\n]*)\n)?error (?P<code>\d+) at (?P<depth>\d+) "
+_ISSUER = r"(?m)^ *issuer: (.*)\n *serialNumber: (.*)$"
+_KEY = r"(?m)^ *d\.subjectKeyIdentifier: *\n((?: *[0-9a-f]{4} - .*\n)+)"
 
 
 class _Error(IntEnum):
@@ -203,7 +203,7 @@ def _has_list(store: Store, folder: Path) -> bool:
 
 
 def _unusable(made: Certificate, error: RunFailed, store: Store, folder: Path) -> _Refused:
-    found = _ERROR.search(error.output)
+    found = re.search(_ERROR, error.output)
     if found is None:
         _require_whole(store, folder)
         return _Refused(f"the signer's certificate cannot be used: {error.problem}", "renew it")
@@ -256,8 +256,10 @@ def _claims(folder: Path) -> tuple[str, ...]:
     except RunFailed:
         return ()
     infos = said.partition("signerInfos:")[2]
-    by_issuer = [f"certificate {serial} of {issuer}" for issuer, serial in _ISSUER.findall(infos)]
-    return (*by_issuer, *(f"key {_hexadecimal(dump)}" for dump in _KEY.findall(infos)))
+    by_issuer = [
+        f"certificate {serial} of {issuer}" for issuer, serial in re.findall(_ISSUER, infos)
+    ]
+    return (*by_issuer, *(f"key {_hexadecimal(dump)}" for dump in re.findall(_KEY, infos)))
 
 
 def _hexadecimal(dump: str) -> str:
