@@ -365,7 +365,7 @@ def built(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 NOT_ROOT = """
 import os, sys
 from livegraft.cli.main import main
-import socket, livegraft.runtime.engine, livegraft.cli.load
+import socket, livegraft.runtime.engine, livegraft.runtime.unloading, livegraft.cli.load
 sys.stdout, real = open(os.devnull, "w"), sys.stdout
 main(["status", "--json"])  # both import what a plain user may not be allowed to read
 sys.stdout = real

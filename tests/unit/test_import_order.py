@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from livegraft import runtime
+
 SOURCE = Path(__file__).parents[2] / "src"
 
 FOUNDATION = "foundation"
@@ -175,6 +177,50 @@ def test_runtime_verbs_run_without_any_installed_package() -> None:
         check=True,
     )
     assert set(done.stdout.split()) == {"cli", "elf", "errors", "progress", "runtime", "trust"}
+
+
+SLOW = {"dataclasses", "inspect", "ast"}
+"""The first imports the others, and compiles source for each class: as long as all the rest."""
+
+OF_VERBS = {"loading", "unloading", "forecasting", "verifying", "history", "booting", "metrics"}
+"""Modules of the runtime that only some verbs need."""
+
+STARTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import livegraft.runtime.__main__
+print(*sys.modules)
+"""
+
+
+def test_the_runtime_starts_with_little() -> None:
+    """What one verb needs comes with that verb."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", STARTED, str(SOURCE)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert loaded & {*SLOW, "json", "datetime", "subprocess"} == set()
+    assert loaded & {f"livegraft.runtime.{name}" for name in OF_VERBS} == set()
+
+
+def test_no_part_of_the_runtime_imports_what_is_slow() -> None:
+    found = [
+        f"{importer} imports {imported}"
+        for importer, imported in IMPORTS
+        if importer.startswith(("livegraft.runtime", *RUNTIME_MAY)) and imported in SLOW
+    ]
+    assert found == []
+
+
+def test_what_the_runtime_offers() -> None:
+    assert sorted(runtime._PLACES) == sorted(runtime.__all__)
+    for name, place in runtime._PLACES.items():
+        assert getattr(runtime, name).__module__ == f"livegraft.runtime.{place}"
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        runtime.lode  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_only_the_command_line_prints_or_exits() -> None:

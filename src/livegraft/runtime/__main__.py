@@ -20,18 +20,31 @@ class Terminal(Progress):
         _say(text)
 
 
+class _Formatter(argparse.HelpFormatter):
+    """80 columns wide: to find out the terminal's width, argparse imports three compressors."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=78)
+
+
 def parser(asked: Iterable[str] = commandline.HELP) -> argparse.ArgumentParser:
     """The command line.
 
     Args:
         asked: the verbs that may be asked for; all by default.
     """
-    top = argparse.ArgumentParser(prog="livegraft-runtime", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="livegraft-runtime", description=__doc__, formatter_class=_Formatter
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in asked:
         line = commandline.HELP[verb]
         one = verbs.add_parser(
-            verb, help=line, description=line, epilog=f"example: {commandline.EXAMPLES[verb]}"
+            verb,
+            help=line,
+            description=line,
+            epilog=f"example: {commandline.EXAMPLES[verb]}",
+            formatter_class=_Formatter,
         )
         commandline.add_arguments(verb, one)
         one.add_argument("--json", action="store_true", help="one JSON document on standard output")
