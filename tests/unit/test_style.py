@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,12 @@ def test_the_patterns_can_fail(pattern: re.Pattern[str], words: tuple[str, str])
 def test_a_long_function_would_be_found() -> None:
     body = "\n".join("    pass" for _ in range(LONGEST_FUNCTION))
     assert dict(functions(f"def long():\n{body}\n")) == {"long": LONGEST_FUNCTION + 1}
+
+
+def test_every_test_is_collected(pytestconfig: pytest.Config) -> None:
+    """A folder by the name of ``build`` is left out unless pytest is told otherwise."""
+    patterns = pytestconfig.getini("norecursedirs")
+    folders = {file.parent for file in (ROOT / "tests").rglob("test_*.py")}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    assert "build" in names
+    assert [name for name in names for each in patterns if fnmatch(name, each)] == []
