@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.documents import validate
+from tests.resident import run_verb
 
 from livegraft.elf import header
 from livegraft.kernel.kernel import Kernel
@@ -127,7 +128,7 @@ def booted(
 
 def verb(guest: Guest, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run a verb of the runtime: its status and its document."""
-    result = guest.run([*RUNTIME, *arguments, "--json"], timeout=120)
+    result = run_verb(guest, *arguments, "--json")
     assert result.stdout, result.stderr.decode()
     document = json.loads(result.stdout)
     validate(arguments[0], document)
@@ -153,7 +154,7 @@ def left_clean(guest: Guest) -> None:
     """A test has to end as it began: no patch, the old code."""
     left = loaded(guest)
     if left:
-        guest.check([*RUNTIME, "unload", "--all"], timeout=120)
+        run_verb(guest, "unload", "--all")
     assert left == {}
     assert answer(guest) == "1"
     assert not patched_by(guest).startswith("lgt_")

@@ -6,7 +6,6 @@ Examples that touch different files are built together; all of a kernel's run in
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.documents import validate
+from tests.live import verb
 from tests.releases import RELEASES
 
 from livegraft import pipeline
@@ -67,16 +67,6 @@ def guest(kernel: Kernel, built: dict[str, Built]) -> Iterator[Guest]:
 def returns(kernel: Kernel) -> bool:
     """Whether a module with livepatch relocations may come again: 6.1 cannot do that."""
     return not kernel.release.startswith("6.1.")
-
-
-def verb(guest: Guest, *arguments: str) -> tuple[int, Any]:
-    """Run a verb of the runtime in the guest: its status and its document."""
-    words = ["python3", "-m", "livegraft.runtime", *arguments, "--json"]
-    result = guest.run(words, timeout=120)
-    assert result.stdout, result.stderr.decode()
-    document = json.loads(result.stdout)
-    validate(arguments[0], document)
-    return result.status, document
 
 
 def load(guest: Guest, name: str) -> Any:

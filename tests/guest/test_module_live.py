@@ -6,12 +6,12 @@ The pieces are made by hand, so that a defect of the comparison cannot hide one 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.live import verb
 from tests.module_pieces import NAME, PROVENANCE, build, changes, cmdline_piece, ext4_piece
 from tests.releases import RELEASES
 
@@ -55,19 +55,14 @@ def guest(kernel: Kernel, module: bytes) -> Iterator[Guest]:
         assert not found, found
 
 
-def verb(guest: Guest, *arguments: str) -> dict[str, Any]:
-    result = guest.run(["python3", "-m", "livegraft.runtime", *arguments, "--json"], timeout=120)
-    assert result.status == 0, result.text + result.stderr.decode()
-    document: dict[str, Any] = json.loads(result.stdout)
+def load(guest: Guest) -> dict[str, Any]:
+    status, document = verb(guest, "load", f"/ko/{NAME}.ko")
+    assert status == 0, document
     return document
 
 
-def load(guest: Guest) -> dict[str, Any]:
-    return verb(guest, "load", f"/ko/{NAME}.ko")
-
-
 def unload(guest: Guest) -> None:
-    verb(guest, "unload", NAME)
+    assert verb(guest, "unload", NAME)[0] == 0
     assert NAME not in guest.run(["cat", "/proc/modules"]).text
 
 
@@ -157,7 +152,7 @@ def test_hastening_expedites_the_undo_and_is_given_back(kernel: Kernel, guest: G
     hastened = []
     for _ in range(3):
         load(guest)
-        hastened.append(verb(guest, "unload", NAME)["unloaded"][0]["transition_ms"])
+        hastened.append(verb(guest, "unload", NAME)[1]["unloaded"][0]["transition_ms"])
     assert guest.python(NESTING).text == before
     # A second run of the same, without the payload's help: grace periods take their time.
     slow = undo(guest, KICK)[0] * 1000

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.documents import validate
+from tests.live import verb
 from tests.releases import RELEASE
 
 from livegraft import pipeline
@@ -94,15 +94,6 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
             guest.check([*RUNTIME, "unload", "--all"], timeout=120)
         assert left == []
         assert redirected(guest) == set()
-
-
-def verb(guest: Guest, *arguments: str) -> tuple[int, Any]:
-    """Run a verb of the runtime in the guest: its status and its document."""
-    result = guest.run([*RUNTIME, *arguments, "--json"], timeout=120)
-    assert result.stdout, result.stderr.decode()
-    document = json.loads(result.stdout)
-    validate(arguments[0], document)
-    return result.status, document
 
 
 def names(guest: Guest) -> list[str]:
