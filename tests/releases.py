@@ -12,6 +12,14 @@ RELEASES = os.environ.get("LIVEGRAFT_TEST_RELEASES", "6.1.0-55-amd64 6.12.117+de
 
 RELEASE = RELEASES[0]
 
+
+def preferring(release: str) -> list[object]:
+    """Parameters of tests that take each series, but would find hardly anything on a second one:
+    ``make test`` takes one, ``make soak`` the others."""
+    soak = [pytest.mark.soak]
+    return [pytest.param(each, marks=soak if each != release else []) for each in RELEASES]
+
+
 FLAVOURS = os.environ.get(
     "LIVEGRAFT_TEST_FLAVOURS", "6.1.0-55-cloud-amd64 6.1.0-53-rt-amd64"
 ).split()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixes import Edits, write_fix
-from tests.releases import RELEASES
+from tests.releases import RELEASES, preferring
 
 from livegraft.kernel.kernel import Kernel, prepare
 
@@ -22,6 +22,12 @@ def kernel() -> Kernel:
 @pytest.fixture(scope="session", params=RELEASES)
 def any_kernel(request: pytest.FixtureRequest) -> Kernel:
     """Each of the kernels in turn."""
+    return prepare(str(request.param))
+
+
+@pytest.fixture(scope="session", params=preferring(RELEASES[-1]))
+def newest_kernel(request: pytest.FixtureRequest) -> Kernel:
+    """The newest of the kernels; in ``make soak`` the others too."""
     return prepare(str(request.param))
 
 

@@ -65,22 +65,24 @@ def original(kernel: Kernel, path: str) -> Path:
     return compile_original(kernel, command, Variant.SECTIONS).path
 
 
-def test_a_unit_equals_itself(any_kernel: Kernel, unit: str) -> None:
-    path = original(any_kernel, unit)
+def test_a_unit_equals_itself(newest_kernel: Kernel, unit: str) -> None:
+    path = original(newest_kernel, unit)
     document = judge(compare_objects(elf.read(path), elf.read(path))).as_json()
     assert document.pop("verdict") == "unchanged"
     assert not any(document.values())
 
 
-def test_other_line_numbers_change_nothing(any_kernel: Kernel, unit: str, tmp_path: Path) -> None:
-    (built,) = units_among(any_kernel, [unit]).values()
-    (command,) = learn(any_kernel, [built]).values()
-    before = elf.read(original(any_kernel, unit))
-    text = (any_kernel.source / unit).read_bytes()
-    with shadow_of(any_kernel.source, {unit: b"\n" * 7 + text}) as shadow:
+def test_other_line_numbers_change_nothing(
+    newest_kernel: Kernel, unit: str, tmp_path: Path
+) -> None:
+    (built,) = units_among(newest_kernel, [unit]).values()
+    (command,) = learn(newest_kernel, [built]).values()
+    before = elf.read(original(newest_kernel, unit))
+    text = (newest_kernel.source / unit).read_bytes()
+    with shadow_of(newest_kernel.source, {unit: b"\n" * 7 + text}) as shadow:
         output = tmp_path / "moved.o"
         flags = Variant.SECTIONS.flags
-        compile_unit(any_kernel, command, output=output, shadow=shadow, extra_flags=flags)
+        compile_unit(newest_kernel, command, output=output, shadow=shadow, extra_flags=flags)
     document = judge(compare_objects(before, elf.read(output))).as_json()
     assert document.pop("verdict") == "unchanged"
     assert not any(document.values())
@@ -111,9 +113,9 @@ def traced(comparison: Comparison) -> Iterator[Entity]:
 
 
 def test_objtool_finds_no_fault_in_a_payload_of_all_functions(
-    any_kernel: Kernel, unit: str, tmp_path: Path
+    newest_kernel: Kernel, unit: str, tmp_path: Path
 ) -> None:
-    comparison = judge(everything(original(any_kernel, unit)))
+    comparison = judge(everything(original(newest_kernel, unit)))
     # 6.12 patches constants into built-in code at boot; a payload would keep the placeholder.
     # Functions of mm/page_alloc.c that are __ref call these two, which are __init.
     known = {
@@ -123,13 +125,13 @@ def test_objtool_finds_no_fault_in_a_payload_of_all_functions(
     }
     assert {(reason.rule, reason.object) for reason in comparison.reasons} <= known
     assert len(comparison.inclusion.changed) > 20
-    running = Running(exported=exported(any_kernel))
+    running = Running(exported=exported(newest_kernel))
     made = cut(comparison._replace(judgement=()), unit, "vmlinux", running)
     piece = tmp_path / "piece.o"
     piece.write_bytes(made.piece.data)
-    series = ".".join(any_kernel.release.split(".")[:2])
+    series = ".".join(newest_kernel.release.split(".")[:2])
     arguments = (*OBJTOOL[series], "--static-call", "--uaccess", "--module")
-    objtool = any_kernel.build / "tools" / "objtool" / "objtool"
+    objtool = newest_kernel.headers / "tools/objtool/objtool"
     done = subprocess.run([objtool, *arguments, piece], capture_output=True, text=True, check=False)
     # A fix that changes the exit function of a module is refused: here all functions are taken.
     told = [
@@ -154,7 +156,7 @@ def test_objtool_would_find_a_fault(kernel: Kernel, tmp_path: Path) -> None:
     table.data, table.size = b"", 0
     piece = tmp_path / "piece.o"
     piece.write_bytes(write(obj))
-    objtool = kernel.build / "tools" / "objtool" / "objtool"
+    objtool = kernel.headers / "tools/objtool/objtool"
     arguments = (*OBJTOOL["6.1"], "--module")
     done = subprocess.run([objtool, *arguments, piece], capture_output=True, text=True, check=False)
     assert "warning" in done.stdout + done.stderr
@@ -163,8 +165,8 @@ def test_objtool_would_find_a_fault(kernel: Kernel, tmp_path: Path) -> None:
 LINE = re.compile(r"^\s*([0-9a-f]+):\t")
 
 
-def test_instructions_end_where_objdump_says(any_kernel: Kernel, unit: str) -> None:
-    path = original(any_kernel, unit)
+def test_instructions_end_where_objdump_says(newest_kernel: Kernel, unit: str) -> None:
+    path = original(newest_kernel, unit)
     command = ["objdump", "-d", "-w", "--no-show-raw-insn"]
     text = subprocess.run([*command, path], capture_output=True, text=True, check=True).stdout
     said: list[list[int]] = []

@@ -42,10 +42,10 @@ def made(folder: Path, found: dict[str, bytes], kernel: Kernel) -> bytes:
     return engine.make(folder, found, kernel).read_bytes()
 
 
-def test_it_is_the_same_from_whatever_folder(any_kernel: Kernel, tmp_path: Path) -> None:
-    built = engine.build_engine(any_kernel).read_bytes()
-    assert made(tmp_path / "another-folder", engine.sources(), any_kernel) == built
-    assert str(any_kernel.cache.root).encode() not in built
+def test_it_is_the_same_from_whatever_folder(newest_kernel: Kernel, tmp_path: Path) -> None:
+    built = engine.build_engine(newest_kernel).read_bytes()
+    assert made(tmp_path / "another-folder", engine.sources(), newest_kernel) == built
+    assert str(newest_kernel.cache.root).encode() not in built
 
 
 def test_it_needs_what_is_listed_and_is_not_traced(any_kernel: Kernel) -> None:
@@ -130,24 +130,24 @@ def unsigned(data: bytes) -> bytes:
     shutil.which("dkms") is None, reason="dkms is missing: apt-get install dkms openssl"
 )
 @pytest.mark.skipif(os.geteuid() != 0, reason="dkms wants to be run by root")
-def test_dkms_signs_the_same_module(any_kernel: Kernel, tmp_path: Path) -> None:
+def test_dkms_signs_the_same_module(newest_kernel: Kernel, tmp_path: Path) -> None:
     """Debian's own dkms: what it signs is the finished module, to the last byte."""
     source = tmp_path / "src/livegraft-engine-1"
     for name, content in engine.sources().items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content)
     shutil.copyfile(KMOD / "dkms.conf", source / "dkms.conf")
-    (tmp_path / "lib" / any_kernel.release).mkdir(parents=True)
+    (tmp_path / "lib" / newest_kernel.release).mkdir(parents=True)
     (tmp_path / "tree").mkdir()
     done = subprocess.run(
         [
-            *("dkms", "build", "livegraft-engine/1", "-k", any_kernel.release),
+            *("dkms", "build", "livegraft-engine/1", "-k", newest_kernel.release),
             *("--dkmstree", tmp_path / "tree", "--sourcetree", tmp_path / "src"),
-            *("--installtree", tmp_path / "lib", "--kernelsourcedir", any_kernel.headers),
+            *("--installtree", tmp_path / "lib", "--kernelsourcedir", newest_kernel.headers),
         ],
         env=os.environ
         | {
-            "sign_file": str(any_kernel.headers / "scripts/sign-file"),
+            "sign_file": str(newest_kernel.headers / "scripts/sign-file"),
             "mok_signing_key": str(tmp_path / "key"),
             "mok_certificate": str(tmp_path / "certificate"),
         },
@@ -157,7 +157,7 @@ def test_dkms_signs_the_same_module(any_kernel: Kernel, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (module,) = (tmp_path / "tree").rglob("livegraft_engine.ko")
-    assert unsigned(module.read_bytes()) == engine.build_engine(any_kernel).read_bytes()
+    assert unsigned(module.read_bytes()) == engine.build_engine(newest_kernel).read_bytes()
 
 
 def test_dkms_knows_the_engines_version() -> None:

@@ -78,21 +78,21 @@ def explained(kernel: Kernel, edits: Edits, folder: Path) -> Iterator[list[Expla
         yield found
 
 
-def test_the_dump_leaves_the_object_as_it_is(any_kernel: Kernel, tmp_path: Path) -> None:
-    (unit,) = units_among(any_kernel, [TCP]).values()
-    (command,) = learn(any_kernel, [unit]).values()
+def test_the_dump_leaves_the_object_as_it_is(newest_kernel: Kernel, tmp_path: Path) -> None:
+    (unit,) = units_among(newest_kernel, [TCP]).values()
+    (command,) = learn(newest_kernel, [unit]).values()
     dump = tmp_path / "clones"
     flags = (*Variant.SECTIONS.flags, f"{FLAG}{dump}")
-    dumped = compile_unit(any_kernel, command, output=tmp_path / "unit.o", extra_flags=flags)
-    plain = compile_original(any_kernel, command, Variant.SECTIONS)
+    dumped = compile_unit(newest_kernel, command, output=tmp_path / "unit.o", extra_flags=flags)
+    plain = compile_original(newest_kernel, command, Variant.SECTIONS)
     assert dumped.path.read_bytes() == plain.path.read_bytes()
     clones = parse_clones(dump.read_text("utf-8"))
     assert len(clones.steps) > 1000
     assert {step.how for step in clones.steps} == {"inlining to", "isra", "constprop", "part"}
 
 
-def test_a_changed_function_is_inlined_in_others(any_kernel: Kernel, tmp_path: Path) -> None:
-    with explained(any_kernel, {TCP: DELAYED}, tmp_path) as (found,):
+def test_a_changed_function_is_inlined_in_others(newest_kernel: Kernel, tmp_path: Path) -> None:
+    with explained(newest_kernel, {TCP: DELAYED}, tmp_path) as (found,):
         assert {each.function for each in found.whys} == found.functions
         chains = found.of(Cause.INLINED)
         assert chains

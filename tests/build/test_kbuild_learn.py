@@ -63,14 +63,14 @@ def test_files_of_a_module_that_is_not_shipped_are_not_built(
     assert not is_shipped(replace(kernel, modules=tmp_path), "fs/ext4/ext4.ko")
 
 
-def test_learnt_commands_are_those_that_kbuild_runs(any_kernel: Kernel, tmp_path: Path) -> None:
+def test_learnt_commands_are_those_that_kbuild_runs(newest_kernel: Kernel, tmp_path: Path) -> None:
     """Byte for byte what make writes into the .cmd files of a copy of the build tree."""
     build = tmp_path / "build"
-    shutil.copytree(any_kernel.build, build, symlinks=True)
-    units = units_among(any_kernel, UNITS)
-    commands = learn(any_kernel, units.values())
-    argv = any_kernel.make_argv(*(unit.target for unit in units.values()))
-    run([word.replace(str(any_kernel.build), str(build)) for word in argv], timeout=600)
+    shutil.copytree(newest_kernel.build, build, symlinks=True)
+    units = units_among(newest_kernel, UNITS)
+    commands = learn(newest_kernel, units.values())
+    argv = newest_kernel.make_argv(*(unit.target for unit in units.values()))
+    run([word.replace(str(newest_kernel.build), str(build)) for word in argv], timeout=600)
     for unit, command in commands.items():
         target = build / unit.target
         text = (target.parent / f".{target.name}.cmd").read_text().splitlines()[0]

@@ -175,11 +175,11 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("case", SPECIAL)
-def test_what_headers_do_beside_units(any_kernel: Kernel, case: str) -> None:
+def test_what_headers_do_beside_units(newest_kernel: Kernel, case: str) -> None:
     path, old, new, expected = SPECIAL[case]
-    changes = changed(any_kernel, path, old, new)
-    includers = include_index(any_kernel).closure(changes)
-    reasons = reasons_beside_units(any_kernel, includers, changes)
+    changes = changed(newest_kernel, path, old, new)
+    includers = include_index(newest_kernel).closure(changes)
+    reasons = reasons_beside_units(newest_kernel, includers, changes)
     assert {reason.rule for reason in reasons} == expected
 
 

@@ -46,16 +46,16 @@ def findings(kernel: Kernel, folder: Path, *paths: Path) -> list[str]:
 
 
 @needs_perl
-def test_the_style_is_the_kernels(any_kernel: Kernel, tmp_path: Path) -> None:
+def test_the_style_is_the_kernels(newest_kernel: Kernel, tmp_path: Path) -> None:
     sources = [path for suffix in "chS" for path in sorted(KMOD.glob(f"*.{suffix}"))]
     written = [path for path in sources if not path.name.endswith(".mod.c")]
     assert len(written) > 10
     shared = [KMOD / f"include/livegraft_{name}.h" for name in ("abi", "rcu")]
-    assert findings(any_kernel, tmp_path, *written, *shared) == []
+    assert findings(newest_kernel, tmp_path, *written, *shared) == []
 
 
 @needs_perl
-def test_a_finding_would_be_seen(any_kernel: Kernel, tmp_path: Path) -> None:
+def test_a_finding_would_be_seen(newest_kernel: Kernel, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.c"
     wrong.write_text("// SPDX-License-Identifier: GPL-2.0\nint f(void){\n  return(1);\n}\n")
-    assert any("OPEN_BRACE" in line for line in findings(any_kernel, tmp_path, wrong))
+    assert any("OPEN_BRACE" in line for line in findings(newest_kernel, tmp_path, wrong))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.documents import validate
 from tests.live import verb
-from tests.releases import RELEASES
+from tests.releases import RELEASES, preferring
 
 from livegraft import pipeline
 from livegraft.errors import Exit
@@ -40,7 +40,7 @@ CUBIC = "/sys/module/tcp_cubic/parameters"
 pytestmark = [pytest.mark.guest, pytest.mark.build]
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=preferring(RELEASES[-1]))
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     return prepare(str(request.param))
 

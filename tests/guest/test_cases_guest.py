@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.fixes import Edits, write_fix
-from tests.releases import RELEASES
+from tests.releases import RELEASES, preferring
 
 from livegraft import pipeline
 from livegraft.changeset import State
@@ -140,7 +140,7 @@ class Patched:
     line: int
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=preferring(RELEASES[-1]))
 def patched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Patched]:

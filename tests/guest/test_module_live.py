@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.live import verb
 from tests.module_pieces import NAME, PROVENANCE, build, changes, cmdline_piece, ext4_piece
-from tests.releases import RELEASES
+from tests.releases import RELEASE, preferring
 
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
@@ -32,7 +32,7 @@ sees it, and whether the kernel has a command line."""
 FAULTS = ("livepatch: failed", "Invalid")
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=preferring(RELEASE))
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     return prepare(str(request.param))
 

@@ -77,7 +77,10 @@ class BuildTree:
         check_unchanged(self.release, Config.read(shipped), made)
 
     def make_ready(self, symvers: Path, on_line: Callable[[str], None]) -> None:
-        """Make what compiling a unit and linking a module need.
+        """Make what compiling a unit needs, and no more of what kbuild calls ``prepare``.
+
+        That adds objtool and resolve_btfids (four fifths of its time), which are for linking:
+        modules are linked with the headers package, which has an objtool.
 
         Args:
             symvers: ``Module.symvers`` of the headers package.
@@ -88,7 +91,7 @@ class BuildTree:
             ImageError: the tree is not for this release.
         """
         jobs = len(os.sched_getaffinity(0))
-        self._make(f"-j{jobs}", "prepare", "modules_prepare", on_line=on_line)
+        self._make(f"-j{jobs}", "prepare0", on_line=on_line)
         self._check_release()
         shutil.copyfile(symvers, self.path / "Module.symvers")
 
