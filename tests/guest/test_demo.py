@@ -33,7 +33,7 @@ def demo(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, report
 
 
-@pytest.mark.parametrize("method", ["compare", "extract"])
+@pytest.mark.parametrize("method", ["compare", pytest.param("extract", marks=pytest.mark.soak)])
 def test_the_bug_is_there_and_gone_and_there_again(tmp_path: Path, method: str) -> None:
     try:
         source_of("6.1.192-2")

@@ -31,7 +31,7 @@ OLD, NEW, KERNEL = os.environ.get(
 ).split()
 COMMAND = (
     *("survey", OLD, NEW, "-k", KERNEL, "--sample", "12", "--seed", "1"),
-    *("--limit", "45"),
+    *("--limit", "25"),
     *("--controls", "4", "--method", "both"),
 )
 
