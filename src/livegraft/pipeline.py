@@ -100,6 +100,7 @@ def check(
     method: Method = Method.COMPARE,
     folder: Folder | None = None,
     why: bool = False,
+    units: int | None = None,
     progress: Progress = SILENT,
 ) -> Outcome:
     """Say what a fix is to a running kernel.
@@ -111,6 +112,7 @@ def check(
         method: how the patch is prepared.
         folder: take the texts of an extracted patch, instead of cutting them out.
         why: find out why each function is in the set, which takes two more compilations.
+        units: refuse a fix of headers that more units read; None for no limit.
         keep: a folder for the object files of what is changed (:mod:`livegraft.fix.kept`).
         progress: told of the steps.
 
@@ -125,7 +127,7 @@ def check(
     if folder is not None:
         folder.check_origin(fix.sha256, kernel.source_version)
     changes = fix.apply(kernel.source)
-    touched = units_of(changes, kernel, progress, enough=FIRST_READERS)
+    touched = units_of(changes, kernel, progress, enough=FIRST_READERS, most=units)
     warnings = [f"{each.object}: {each.message}" for each in touched.ignored]
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
@@ -143,7 +145,7 @@ def check(
         extraction = Extraction(kernel, folder, why, both, progress, ahead)
         assessment = Assessment(question, extraction, touched.refused, warnings)
         try:
-            is_all = _assess(assessment, touched, shadow, Path(objects), progress)
+            is_all = _assess(assessment, touched, units, shadow, Path(objects), progress)
         except CompileError as error:
             if touched.refused:  # it may be for a file that cannot be changed
                 raise Refused(", ".join(map(str, fixes)), touched.refused) from error
@@ -154,7 +156,12 @@ def check(
 
 
 def _assess(
-    assessment: Assessment, touched: Touched, shadow: Shadow, objects: Path, progress: Progress
+    assessment: Assessment,
+    touched: Touched,
+    most: int | None,
+    shadow: Shadow,
+    objects: Path,
+    progress: Progress,
 ) -> bool:
     """Assess the units of a fix until they speak against it.
 
@@ -163,6 +170,7 @@ def _assess(
 
     Args:
         touched: the first units.
+        most: so many may read what the fix changes; None for any number.
         objects: a folder for object files.
 
     Returns:
@@ -177,7 +185,7 @@ def _assess(
         return True
     if assessment.is_refused():
         return False
-    every = units_of(shadow.changes, kernel, progress, units_alone=True)
+    every = units_of(shadow.changes, kernel, progress, most=most, units_alone=True)
     for each in every.ignored:
         if each not in touched.ignored:
             assessment.note(f"{each.object}: {each.message}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from livegraft import pipeline
+from livegraft.errors import Refused
 from livegraft.fix import compiled, units
 from livegraft.fix.compiled import find_reached
 from livegraft.fix.fix import Fix
@@ -127,6 +128,26 @@ def test_a_layout_is_refused_by_the_first_units(
     assert ("structure-layout", "struct ext4_inode_info") in found, found
     assert len(asked) == 1
     assert any("not all units were looked at" in warning for warning in outcome.warnings)
+
+
+@pytest.mark.parametrize("first", [1, pipeline.FIRST_READERS])
+def test_no_more_units_than_asked_for(
+    kernel: Kernel,
+    fix_of: Callable[[Mapping[str, object]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+) -> None:
+    """Whether the first look finds them, or the second; exactly as many are none too many."""
+    fix = fix_of(EDIT)
+    readers = len(units_of(Fix.load([fix]).apply(kernel.source), kernel).units)
+    monkeypatch.setattr(pipeline, "FIRST_READERS", first)
+    monkeypatch.setattr(units, "FEW_CANDIDATES", 1)
+    with pytest.raises(Refused) as caught:
+        pipeline.check([fix], kernel, units=readers - 1)
+    assert [(each.rule, each.object) for each in caught.value.reasons] == [
+        ("too-many-units", HEADER)
+    ]
+    assert pipeline.check([fix], kernel, units=readers).verdict is Verdict.PATCHABLE
 
 
 def test_a_declaration_that_nobody_uses_changes_nothing(

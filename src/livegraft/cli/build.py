@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
             proof=not arguments.no_proof,
             method=method,
             folder=folder,
+            units=arguments.units,
             progress=context.progress,
         )
         if outcome.verdict is pipeline.Verdict.REFUSED:

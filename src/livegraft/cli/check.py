@@ -45,6 +45,7 @@ def _judge(arguments: argparse.Namespace, context: Context) -> Judgement:
             kernel,
             proof=not arguments.no_proof,
             why=arguments.why,
+            units=arguments.units,
             progress=context.progress,
         )
     except JUDGEMENTS as error:

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
             proof=not arguments.no_proof,
             method=pipeline.Method.EXTRACT,
             why=True,
+            units=arguments.units,
             progress=context.progress,
         )
     except JUDGEMENTS as error:

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the folder for all results; a survey that was interrupted goes on there",
     )
     parser.add_argument(
-        "--sample", metavar="N", type=_positive, help="take N fixes only, chosen by --seed"
+        "--sample", metavar="N", type=target.count, help="take N fixes only, chosen by --seed"
     )
     parser.add_argument(
         "--seed", metavar="S", type=int, default=1, help="another sample (default: %(default)s)"
@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--controls",
         metavar="N",
-        type=_positive,
+        type=target.count,
         default=0,
         help="look for false changes in N units that nobody has changed",
     )
@@ -62,19 +62,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         metavar="SECONDS",
-        type=_positive,
+        type=target.count,
         default=1800,
         help="for each fix, and once more for what belongs to it; one that takes longer, a header "
         "that a thousand units read, is 'unfinished' (default: %(default)s)",
     )
+    target.add_units(parser)
     target.add_packages(parser)
-
-
-def _positive(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError("has to be 1 or more")
-    return number
 
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -96,6 +90,7 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
         arguments.controls,
         arguments.method == "both",
         arguments.limit,
+        arguments.units,
     )
     findings = conduct(
         options,

@@ -61,6 +61,26 @@ def add_fixes(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not prove that the code compiled here is the code that was shipped",
     )
+    add_units(parser)
+
+
+def add_units(parser: argparse.ArgumentParser) -> None:
+    """Add ``--units``."""
+    parser.add_argument(
+        "--units",
+        metavar="N",
+        type=count,
+        help="refuse a fix of headers that more than N units read: hundreds of them take minutes, "
+        "thousands take hours (default: no limit)",
+    )
+
+
+def count(word: str) -> int:
+    """The type of an argument that is a number of things: 1 or more."""
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError("has to be 1 or more")
+    return number
 
 
 def add_method(parser: argparse.ArgumentParser) -> None:

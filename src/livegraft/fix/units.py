@@ -59,28 +59,30 @@ def units_of(
     progress: Progress = SILENT,
     *,
     enough: int | None = None,
+    most: int | None = None,
     units_alone: bool = False,
 ) -> Touched:
     """The units that are compiled from a changed file, or read one, in this kernel's configuration.
 
     A unit that is linked into several objects is there once for each. How many read a header is
-    not limited: thousands take minutes to be asked, once, and are told of.
+    limited by `most` alone: thousands take minutes to be asked, once, and are told of.
 
     Args:
         changes: what :meth:`livegraft.fix.fix.Fix.apply` returns.
         enough: stop once so many units are found that read a changed file; None for all.
+        most: refuse the fix if more units than that read a changed header; None for no limit.
         units_alone: do not look at what is made of changed headers beside units.
 
     Raises:
         Refused: there is no unit to look at: no changed file can be live patched, or none is in
-            this kernel; with every reason that was found.
+            this kernel; with every reason that was found. Or there are more than `most`.
         BuildError: kbuild failed.
     """
     survey = _Survey()
     index = include_index(kernel, progress)
     _survey_files(survey, changes, kernel, index, progress)
     _check(survey, changes, required=False)
-    reached = _read_by_compiler(survey, changes, kernel, index, progress, enough)
+    reached = _read_by_compiler(survey, changes, kernel, index, progress, enough, most)
     if reached is not None:
         survey.harmless += [
             _unread(path) for path in sorted(survey.included & changes.keys() - reached)
@@ -136,11 +138,15 @@ def _read_by_compiler(
     index: IncludeIndex,
     progress: Progress,
     enough: int | None,
+    most: int | None,
 ) -> set[str] | None:
     """Add the units whose preprocessor reads a changed file.
 
     Returns:
         The files that are read; None if not all units were asked, for there were enough.
+
+    Raises:
+        Refused: they are more than `most`.
     """
     candidates = sorted(
         path
@@ -149,7 +155,7 @@ def _read_by_compiler(
     )
     reached = survey.included & survey.units.keys()
     own = len(survey.units)
-    step = len(candidates) or 1 if enough is None else FEW_CANDIDATES
+    step = len(candidates) or 1 if enough is None and most is None else FEW_CANDIDATES
     for at in range(0, len(candidates), step):
         if enough is not None and len(survey.units) - own >= enough:
             return None
@@ -158,6 +164,9 @@ def _read_by_compiler(
             if touched:
                 survey.units[unit.path] = unit
                 reached |= touched
+        if most is not None and len(survey.units) - own > most:
+            reasons = [_read_by_many(path, most) for path in sorted(reached & changes.keys())]
+            raise Refused(reasons[0].object, [*survey.fatal, *reasons])
     # What a unit that is changed itself reads counts as well.
     changed = [path for path in survey.units if path in changes]
     if survey.included - reached and changed:
@@ -216,6 +225,15 @@ def _unread(path: str) -> Reason:
         path,
         "is read by no unit that this kernel builds",
         "nothing is to be patched there on this kernel",
+    )
+
+
+def _read_by_many(path: str, most: int) -> Reason:
+    return Reason(
+        "too-many-units",
+        path,
+        f"more than {most} units read what the fix changes",
+        "allow more (--units), or change the .c files that need it instead of the header",
     )
 
 

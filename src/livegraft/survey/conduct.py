@@ -58,6 +58,7 @@ class Options:
         controls: how many units to try for false changes.
         both: whether to prepare each patch in both ways.
         limit: seconds for one fix, and as many for what belongs to it.
+        units: refuse a fix of headers that more units read; None for no limit.
     """
 
     old: str
@@ -70,6 +71,7 @@ class Options:
     controls: int = 0
     both: bool = False
     limit: int = LIMIT
+    units: int | None = None
 
     @property
     def command(self) -> str:
@@ -83,6 +85,7 @@ class Options:
         words += ["--controls", str(self.controls)] if self.controls else []
         words += ["--method", "both"] if self.both else []
         words += ["--limit", str(self.limit)] if self.limit != LIMIT else []
+        words += ["--units", str(self.units)] if self.units is not None else []
         return " ".join(words)
 
 
@@ -184,7 +187,7 @@ def _planned(
         candidates = sources.candidates(kernel, options.sample, options.seed, progress)
     else:
         candidates = plan(
-            Setting(kernel.release, kernel.cache.root, sources, options.limit),
+            Setting(kernel.release, kernel.cache.root, sources, options.limit, options.units),
             pool,
             Journal(folder / "grouping.jsonl", "seed"),
             sample=options.sample,

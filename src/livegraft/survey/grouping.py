@@ -70,12 +70,14 @@ class Setting:
         cache_root: where it is prepared.
         trees: the two sources.
         limit: seconds for one file and all that it needs.
+        units: refuse a fix of headers that more units read; None for no limit.
     """
 
     release: str
     cache_root: Path
     trees: Trees
     limit: float
+    units: int | None = None
 
     def kernel(self) -> Kernel:
         """The kernel, opened."""
@@ -168,7 +170,8 @@ class _Group:
             Refused: the fix is refused whatever else reads its headers.
         """
         changes = self._trees.content(self.files)
-        commands = learn(self._kernel, units_of(changes, self._kernel).units)
+        touched = units_of(changes, self._kernel, most=self._setting.units)
+        commands = learn(self._kernel, touched.units)
         own = {unit: each for unit, each in commands.items() if unit.path in changes}
         fine = _FINE.setdefault(frozenset(p for p in self.files if p.endswith(HEADERS)), set())
         with (
