@@ -31,7 +31,7 @@ OLD, NEW, KERNEL = os.environ.get(
 ).split()
 COMMAND = (
     *("survey", OLD, NEW, "-k", KERNEL, "--sample", "12", "--seed", "1"),
-    *("--units", "64"),
+    *("--units", "16"),
     *("--controls", "4", "--method", "both"),
 )
 
