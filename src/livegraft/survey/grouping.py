@@ -182,18 +182,26 @@ class _Group:
             check = partial(_syntax, self._kernel, output=output, shadow=shadow)
             errors: list[tuple[Unit, str]] = []
 
-            def look(units: Iterable[Unit], *, is_own: bool) -> None:
+            def look(units: Iterable[Unit], *, is_own: bool, first: bool = False) -> None:
                 for unit in units:
                     if text := check(commands[unit]):
                         errors.append((unit, text))
+                        if first:
+                            return
                     else:
                         fine.add((unit, is_own))
 
             look([unit for unit in own if (unit, True) not in fine], is_own=True)
             others = [unit for unit in commands if unit not in own and (unit, False) not in fine]
+            if not errors:
+                # Each of these may bring its own change.
+                look([unit for unit in others if unit.path in self._built], is_own=False)
+            rest = [unit for unit in others if unit.path not in self._built]
             if not errors and len(others) > MANY:
                 self._refuse_early(own, shadow, Path(folder))
-            look(others, is_own=False)
+            if not errors:
+                # Whatever one of these needs is another header, and with that all are asked anew.
+                look(rest, is_own=False, first=True)
         return errors
 
     def _refuse_early(self, own: Mapping[Unit, Command], shadow: Shadow, folder: Path) -> None:
