@@ -9,8 +9,8 @@ the command starts by itself is shown by those that run it so (``RUNTIME`` of :m
 from __future__ import annotations
 
 import json
+import signal
 import time
-from weakref import WeakKeyDictionary
 
 from livegraft.lab.guest import BackgroundJob, Guest, Result
 
@@ -50,7 +50,8 @@ for line in sys.stdin:
     os.close(error)
 """
 
-_SERVERS: WeakKeyDictionary[Guest, _Server] = WeakKeyDictionary()
+_OF_GUEST = "resident of the tests"
+"""The guest's attribute: the server goes when the guest goes."""
 
 
 def run_verb(guest: Guest, *words: str, timeout: float = 120) -> Result:
@@ -61,9 +62,10 @@ def run_verb(guest: Guest, *words: str, timeout: float = 120) -> Result:
         words: the verb and its arguments.
         timeout: seconds after which it is an error, and killed.
     """
-    server = _SERVERS.get(guest)
+    server: _Server | None = vars(guest).get(_OF_GUEST)
     if server is None or not server.running:
-        server = _SERVERS[guest] = _Server(guest)
+        server = _Server(guest)
+        setattr(guest, _OF_GUEST, server)
     return server.run(words, timeout)
 
 
@@ -81,7 +83,7 @@ class _Server:
         self._job.feed(json.dumps(words).encode() + b"\n")
         while (end := (output := self._job.output()).find(b"\n", self._seen)) < 0:
             if time.monotonic() > began + timeout or not self._job.running:
-                self._job.kill()
+                self._job.kill(signal.SIGKILL)  # SIGTERM would only end the server
                 raise AssertionError((words, self._job.wait()))
             time.sleep(0.01)
         status, out, error = json.loads(output[self._seen : end])

@@ -234,6 +234,7 @@ def build(
     keep: Path | None = None,
     method: Method = Method.COMPARE,
     folder: Folder | None = None,
+    units: int | None = None,
     progress: Progress = SILENT,
 ) -> Built:
     """Make a live patch of a fix.
@@ -242,7 +243,7 @@ def build(
         output: the module's file; it appears there whole or not at all.
         name: the module's name; by default made from the file's.
         keep: as :func:`check` takes it.
-        method, folder: as :func:`check` takes them.
+        method, folder, units: as :func:`check` takes them.
 
     Raises:
         NothingChanged: the fix changes no code.
@@ -253,7 +254,14 @@ def build(
     if name is not None:
         check_name(name)
     outcome = check(
-        fixes, kernel, proof=proof, keep=keep, method=method, folder=folder, progress=progress
+        fixes,
+        kernel,
+        proof=proof,
+        keep=keep,
+        method=method,
+        folder=folder,
+        units=units,
+        progress=progress,
     )
     return make(outcome, kernel, output=output, proof=proof, name=name, progress=progress)
 

@@ -191,6 +191,15 @@ def test_a_new_header_that_hides_another_has_its_readers(kernel: Kernel) -> None
     assert not set(hidden_by("include/linux/fs.h", kernel.source, "x86"))
 
 
+def test_a_limit_names_what_the_fix_changes(kernel: Kernel) -> None:
+    """Its own readers are there for the header that it hides."""
+    with pytest.raises(Refused) as caught:
+        units_of({"include/linux/loop.h": b"int more;\n"}, kernel, most=0)
+    assert [(each.rule, each.object) for each in caught.value.reasons] == [
+        ("too-many-units", "include/linux/loop.h")
+    ]
+
+
 def test_a_header_that_a_macro_names_is_found(any_kernel: Kernel) -> None:
     index = include_index(any_kernel)
     assert "include/linux/drbd_genl_api.h" in index.includers("include/linux/drbd_genl.h")

@@ -82,10 +82,13 @@ def test_a_module_builds_against_the_cached_headers(kernel: Kernel, tmp_path: Pa
     assert vermagic(tmp_path / "trivial.ko") == vermagic(shipped)
 
 
-def test_a_unit_compiles_beside_the_source(kernel: Kernel) -> None:
-    (kernel.build / "lib/ctype.o").unlink(missing_ok=True)
-    run(kernel.make_argv("lib/ctype.o"))
-    assert (kernel.build / "lib/ctype.o").is_file()
+def test_a_unit_compiles_beside_the_source(kernel: Kernel, tmp_path: Path) -> None:
+    """In a copy: kbuild makes tools in the tree that livegraft does without."""
+    build = tmp_path / "build"
+    shutil.copytree(kernel.build, build, symlinks=True)
+    argv = kernel.make_argv("lib/ctype.o")
+    run([word.replace(str(kernel.build), str(build)) for word in argv])
+    assert (build / "lib/ctype.o").is_file()
     assert list(kernel.source.glob("lib/ctype.o")) == []
 
 

@@ -215,6 +215,35 @@ def test_no_part_of_the_runtime_imports_what_is_slow() -> None:
     assert found == []
 
 
+ALONE = """
+import importlib, os, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+import livegraft
+import livegraft.runtime, livegraft.trust
+for room in (livegraft.runtime, livegraft.trust):
+    for found in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
+        child = os.fork()
+        if not child:
+            importlib.import_module(found.name)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(found.name)
+        print(found.name)
+"""
+
+
+def test_each_module_of_the_runtime_can_be_the_first() -> None:
+    """A verb imports its modules in its own order: none may need that another was there before."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", ALONE, str(SOURCE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"livegraft.runtime.loading", "livegraft.trust.store"} <= set(done.stdout.split())
+
+
 def test_what_the_runtime_offers() -> None:
     assert sorted(runtime._PLACES) == sorted(runtime.__all__)
     for name, place in runtime._PLACES.items():

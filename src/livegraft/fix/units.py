@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,7 +156,12 @@ def _read_by_compiler(
     )
     reached = survey.included & survey.units.keys()
     own = len(survey.units)
-    step = len(candidates) or 1 if enough is None and most is None else FEW_CANDIDATES
+    readers = Counter[str]()
+    step = len(candidates) or 1
+    if enough is not None:
+        step = FEW_CANDIDATES
+    elif most is not None:
+        step = max(FEW_CANDIDATES, most + 1)
     for at in range(0, len(candidates), step):
         if enough is not None and len(survey.units) - own >= enough:
             return None
@@ -164,9 +170,13 @@ def _read_by_compiler(
             if touched:
                 survey.units[unit.path] = unit
                 reached |= touched
+                readers.update(touched)
         if most is not None and len(survey.units) - own > most:
-            reasons = [_read_by_many(path, most) for path in sorted(reached & changes.keys())]
-            raise Refused(reasons[0].object, [*survey.fatal, *reasons])
+            # Each may have fewer, and what a new header hides is not of the fix.
+            many = {path for path in changes if readers[path] > most}
+            named = sorted(many or changes.keys() & survey.included)
+            reasons = [_read_by_many(path, most) for path in named]
+            raise Refused(named[0], [*survey.fatal, *reasons])
     # What a unit that is changed itself reads counts as well.
     changed = [path for path in survey.units if path in changes]
     if survey.included - reached and changed:

@@ -51,11 +51,13 @@ class Workplace:
         release: the kernel.
         cache_root: where it is prepared.
         folder: the survey's: ``fixes``, ``modules`` and ``objects`` are below.
+        units: refuse a fix of headers that more units read; None for no limit.
     """
 
     release: str
     cache_root: Path
     folder: Path
+    units: int | None = None
 
     def fix(self, candidate: Candidate) -> Path:
         """The fix as a unified diff."""
@@ -104,6 +106,7 @@ def _build(place: Workplace, candidate: Candidate, progress: Progress) -> dict[s
             output=place.module(candidate),
             name=candidate.name,
             keep=place.objects(candidate),
+            units=place.units,
             progress=progress,
         )
     except Refused as error:

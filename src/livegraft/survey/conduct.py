@@ -133,7 +133,7 @@ def conduct(
     _claim(folder, options)
     for name in _FOLDERS:
         (folder / name).mkdir(exist_ok=True)
-    place = Workplace(kernel.release, kernel.cache.root, folder)
+    place = Workplace(kernel.release, kernel.cache.root, folder, options.units)
     results = Journal(folder / "results.jsonl")
     controls = Journal(folder / "controls.jsonl")
     opened = cache(sources)
