@@ -22,6 +22,7 @@ static void lg_born(void *data, struct task_struct *task, unsigned long clone_fl
 	lg_set_flag(task, LG_NOTICED_BIT, false);
 	lg_set_flag(task, LG_SIGNALLED_BIT, false);
 	lg_set_flag(task, LG_TOLD_BIT, false);
+	lg_set_flag(task, LG_CALLED_BIT, false);
 	lg_set_flag(task, LG_INSIDE_BIT, false);
 	rcu_read_lock();
 	/*

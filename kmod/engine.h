@@ -284,6 +284,7 @@ struct lg_way {
 #define LG_SIGNALLED_BIT	42	/* it was signalled */
 #define LG_INSIDE_BIT		43	/* model stop: the last look has found it in the way */
 #define LG_TOLD_BIT		44	/* what the signal made of its system call is counted */
+#define LG_CALLED_BIT		45	/* the side to which it was signalled */
 
 static inline bool lg_flag(const struct task_struct *task, unsigned int bit)
 {

@@ -271,6 +271,7 @@ static void lg_clear_task(struct task_struct *task)
 	lg_set_flag(task, LG_NOTICED_BIT, false);
 	lg_set_flag(task, LG_SIGNALLED_BIT, false);
 	lg_set_flag(task, LG_TOLD_BIT, false);
+	lg_set_flag(task, LG_CALLED_BIT, false);
 	lg_set_flag(task, LG_INSIDE_BIT, false);
 }
 

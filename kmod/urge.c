@@ -144,12 +144,21 @@ static void lg_collect_notices(void)
 		/* Pairs with the release in lg_arrived(), after which the task is done with it. */
 		if (!smp_load_acquire(&notice->done))
 			continue;
-		/* It may get another. It is not signalled again: that has not helped. */
+		/* It may get another. It is not signalled again to this side: that has not helped. */
 		lg_set_flag(notice->task, LG_NOTICED_BIT, false);
 		list_del(&notice->list);
 		put_task_struct(notice->task);
 		kfree(notice);
 	}
+}
+
+/*
+ * One that was signalled, changed sides and sleeps again has to be called back when the change is
+ * reversed: nothing else would wake it. Both bits are set under lg_mutex alone.
+ */
+static bool lg_was_called(const struct task_struct *task, const struct lg_goal *goal)
+{
+	return lg_flag(task, LG_SIGNALLED_BIT) && lg_flag(task, LG_CALLED_BIT) == goal->side;
 }
 
 /**
@@ -178,12 +187,18 @@ void lg_urge(bool signals)
 		 * Who dies or dumps core goes to user mode no more, and would lose what it waits
 		 * for: the end of its output, a reader of the core.
 		 */
-		if (!signals || lg_flag(task, LG_SIGNALLED_BIT) || task == current ||
+		if (!signals || lg_was_called(task, goal) || task == current ||
 		    (task->flags & (PF_EXITING | PF_SIGNALED)))
 			continue;
 		if (task->flags & PF_KTHREAD) {
 			wake_up_state(task, TASK_INTERRUPTIBLE);
 		} else if (lg_flag(task, LG_NOTICED_BIT)) {
+			/*
+			 * This signal may interrupt a call as the one before did: what comes of it
+			 * is counted anew. If the task is just telling of that one, it is not.
+			 */
+			lg_set_flag(task, LG_TOLD_BIT, false);
+			lg_set_flag(task, LG_CALLED_BIT, goal->side);
 			lg_set_flag(task, LG_SIGNALLED_BIT, true);
 			if (READ_ONCE(task->__state) & TASK_INTERRUPTIBLE)
 				atomic_inc(&goal->patch->signalled);

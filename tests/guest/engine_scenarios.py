@@ -157,6 +157,30 @@ def undoing_is_reversed(model: str) -> None:
     unload(patch)
 
 
+def those_signalled_are_called_back(model: str) -> None:
+    """Tasks that sleep elsewhere changed sides at a signal and sleep again: when the change is
+    reversed they are needed once more, and nothing else wakes them."""
+    sleepers = []
+    for _ in range(5):
+        sleepers.append(os.fork())
+        if not sleepers[-1]:
+            signal.pause()
+            os._exit(1)
+    try:
+        with dozing() as dozer:
+            patch = begun(model)
+            named(patch, dozer, "lgc_doze")
+            assert patch.write("enabled", "0") == ""
+            patch.settled(5)
+            patch.gone()
+            assert version() == 0
+            assert dozer.woken() == 0
+    finally:
+        for each in sleepers:
+            os.kill(each, signal.SIGKILL)
+            os.waitpid(each, 0)
+
+
 def a_task_that_sleeps_on(model: str) -> None:
     """Nothing ends by itself; once the task has left it does."""
     with dozing() as dozer:

@@ -34,6 +34,7 @@ MODELS = ("hybrid", "stop", "task")
 SCENARIOS = (
     "applying_is_reversed",
     "undoing_is_reversed",
+    "those_signalled_are_called_back",
     "a_task_that_sleeps_on",
     "a_signal_ends_a_call",
     "a_signal_restarts_a_call",
