@@ -56,9 +56,9 @@ _KEYWORDS = frozenset(
 MANY = 64
 """Units that read a header, from which on it is looked first whether the fix is refused anyway."""
 
-_FINE: dict[frozenset[str], set[tuple[Unit, bool]]] = {}
-"""By changed headers, units that compile with them, and whether with their own change; of this
-process."""
+_FINE: dict[tuple[Path, Path, frozenset[str]], set[tuple[Unit, bool]]] = {}
+"""By the two sources and changed headers, units that compile with those, and whether with their own
+change; of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,8 @@ class _Group:
         touched = units_of(changes, self._kernel, most=self._setting.units)
         commands = learn(self._kernel, touched.units)
         own = {unit: each for unit, each in commands.items() if unit.path in changes}
-        fine = _FINE.setdefault(frozenset(p for p in self.files if p.endswith(HEADERS)), set())
+        headers = frozenset(path for path in self.files if path.endswith(HEADERS))
+        fine = _FINE.setdefault((self._trees.old, self._trees.new, headers), set())
         with (
             shadow_of(self._kernel.source, changes) as shadow,
             tempfile.TemporaryDirectory(prefix="livegraft-survey-") as folder,
