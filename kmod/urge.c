@@ -144,7 +144,7 @@ static void lg_collect_notices(void)
 		/* Pairs with the release in lg_arrived(), after which the task is done with it. */
 		if (!smp_load_acquire(&notice->done))
 			continue;
-		/* It may get another. It is not signalled again to this side: that has not helped. */
+		/* It may get another. It is not signalled again to this side: that did not help. */
 		lg_set_flag(notice->task, LG_NOTICED_BIT, false);
 		list_del(&notice->list);
 		put_task_struct(notice->task);
