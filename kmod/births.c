@@ -19,11 +19,7 @@ static void lg_born(void *data, struct task_struct *task, unsigned long clone_fl
 {
 	const struct lg_goal *goal;
 
-	lg_set_flag(task, LG_NOTICED_BIT, false);
-	lg_set_flag(task, LG_SIGNALLED_BIT, false);
-	lg_set_flag(task, LG_TOLD_BIT, false);
-	lg_set_flag(task, LG_CALLED_BIT, false);
-	lg_set_flag(task, LG_INSIDE_BIT, false);
+	lg_clear_marks(task);
 	rcu_read_lock();
 	/*
 	 * The first goal of a change is published without waiting for those who have seen none: one

@@ -299,6 +299,16 @@ static inline void lg_set_flag(struct task_struct *task, unsigned int bit, bool 
 		clear_bit(bit, &task_thread_info(task)->flags);
 }
 
+/* All that was done to a task; its side is kept. */
+static inline void lg_clear_marks(struct task_struct *task)
+{
+	lg_set_flag(task, LG_NOTICED_BIT, false);
+	lg_set_flag(task, LG_SIGNALLED_BIT, false);
+	lg_set_flag(task, LG_TOLD_BIT, false);
+	lg_set_flag(task, LG_CALLED_BIT, false);
+	lg_set_flag(task, LG_INSIDE_BIT, false);
+}
+
 static inline bool lg_side(const struct task_struct *task)
 {
 	return lg_flag(task, LG_SIDE_BIT);

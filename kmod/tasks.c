@@ -268,11 +268,7 @@ void lg_for_all(void (*fn)(struct task_struct *task))
 static void lg_clear_task(struct task_struct *task)
 {
 	lg_set_flag(task, LG_SIDE_BIT, false);
-	lg_set_flag(task, LG_NOTICED_BIT, false);
-	lg_set_flag(task, LG_SIGNALLED_BIT, false);
-	lg_set_flag(task, LG_TOLD_BIT, false);
-	lg_set_flag(task, LG_CALLED_BIT, false);
-	lg_set_flag(task, LG_INSIDE_BIT, false);
+	lg_clear_marks(task);
 }
 
 /**
