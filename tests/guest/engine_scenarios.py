@@ -130,12 +130,16 @@ def named(patch: Patch, dozer: Dozer, function: str) -> None:
 
 def applying_is_reversed(model: str) -> None:
     """Undone while a task sleeps in the old function, which it goes on with."""
+    undone_in_the_middle(model, 20)
+
+
+def undone_in_the_middle(model: str, seconds: float) -> None:
     with dozing() as dozer:
         patch = begun(model)
         assert patch.read("phase") == "applying"
         named(patch, dozer, "lgc_doze")
         assert patch.write("enabled", "0") == ""
-        patch.settled(20)
+        patch.settled(seconds)
         patch.gone()
         assert version() == 0
         assert dozer.woken() == 0
@@ -167,14 +171,7 @@ def those_signalled_are_called_back(model: str) -> None:
             signal.pause()
             os._exit(1)
     try:
-        with dozing() as dozer:
-            patch = begun(model)
-            named(patch, dozer, "lgc_doze")
-            assert patch.write("enabled", "0") == ""
-            patch.settled(5)
-            patch.gone()
-            assert version() == 0
-            assert dozer.woken() == 0
+        undone_in_the_middle(model, 5)
     finally:
         for each in sleepers:
             os.kill(each, signal.SIGKILL)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.fixes import Edits, write_fix
+from tests.live import RUNTIME
 from tests.releases import RELEASES, preferring
 
 from livegraft import pipeline
@@ -19,8 +20,6 @@ from livegraft.changeset import State
 from livegraft.kernel.kernel import prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
-
-RUNTIME = ("python3", "-m", "livegraft.runtime")
 
 CMDLINE = "fs/proc/cmdline.c"
 

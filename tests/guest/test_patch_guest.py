@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.live import verb
+from tests.live import RUNTIME, verb
 from tests.releases import RELEASE
 
 from livegraft import pipeline
@@ -37,7 +37,6 @@ EXT4_FUNCTIONS = {"ext4_mb_init_group", "ext4_mb_load_buddy_gfp"}
 MARK = b"livegraft.sample=1"
 OTHER_BUILD = "0123456789abcdef0123456789abcdef01234567"
 
-RUNTIME = ("python3", "-m", "livegraft.runtime")
 
 pytestmark = [
     pytest.mark.guest,

@@ -154,6 +154,16 @@ def test_the_runtime_imports_the_standard_library_only(room: str) -> None:
     assert found == []
 
 
+def isolated(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python that has the standard library and, in ``sys.argv[1]``, where the sources are."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(SOURCE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 RUNTIME_VERBS = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -170,12 +180,8 @@ print(*sorted(loaded))
 
 def test_runtime_verbs_run_without_any_installed_package() -> None:
     """-S leaves site-packages out: an import of anything there would fail."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", RUNTIME_VERBS, str(SOURCE)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = isolated(RUNTIME_VERBS)
+    assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {"cli", "elf", "errors", "progress", "runtime", "trust"}
 
 
@@ -195,12 +201,8 @@ print(*sys.modules)
 
 def test_the_runtime_starts_with_little() -> None:
     """What one verb needs comes with that verb."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", STARTED, str(SOURCE)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = isolated(STARTED)
+    assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert loaded & {*SLOW, "json", "datetime", "subprocess"} == set()
     assert loaded & {f"livegraft.runtime.{name}" for name in OF_VERBS} == set()
@@ -234,12 +236,7 @@ for room in (livegraft.runtime, livegraft.trust):
 
 def test_each_module_of_the_runtime_can_be_the_first() -> None:
     """A verb imports its modules in its own order: none may need that another was there before."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", ALONE, str(SOURCE)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = isolated(ALONE)
     assert (done.returncode, done.stderr) == (0, "")
     assert {"livegraft.runtime.loading", "livegraft.trust.store"} <= set(done.stdout.split())
 
