@@ -40,7 +40,8 @@ def with_manifest(module: Path, kernel_id: str, target_id: str, release: str) ->
     """A payload's bytes with a manifest for this kernel and this build of the target."""
 
     def patched(name: str) -> dict[str, object]:
-        return {"name": name, "sympos": 1, "state": "changed", "unit": "lgt_payload.c"}
+        told = {"state": "changed", "cold": name == "lgt_shiver"}
+        return {"name": name, "sympos": 1, "unit": "lgt_payload.c"} | told
 
     manifest = {
         "format": 1,

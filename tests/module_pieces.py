@@ -160,6 +160,7 @@ def build(kernel: Kernel, change: ChangeSet, name: str = NAME) -> Module:
         provenance=PROVENANCE,
         is_exported=is_exported,
         positions={each: len(symbols.places(each)) for each in KERNEL_SYMBOLS},
+        cold=(),
     )
 
 

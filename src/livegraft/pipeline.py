@@ -14,7 +14,7 @@ from pathlib import Path
 
 from livegraft.assessment import Assessment, Method, Outcome, Question, Verdict
 from livegraft.cache import Cache
-from livegraft.changeset import VMLINUX, ChangeSet
+from livegraft.changeset import VMLINUX, ChangeSet, State
 from livegraft.errors import CompileError, NothingChanged, NotPrepared, Refused
 from livegraft.extract.ahead import Ahead
 from livegraft.extract.folder import Folder
@@ -35,6 +35,7 @@ from livegraft.kernel.modulefile import open_module
 from livegraft.kernel.packages import PackageSource
 from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
+from livegraft.kernel.symbols import COLD
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.delivery import write_module
@@ -321,6 +322,7 @@ def _build(
         each: open_module(kernel, each).build_id for each in changes.objects if each != VMLINUX
     }
     build_ids[VMLINUX] = open_image(kernel, progress).build_id
+    changed = [each.target for each in changes.functions if each.state is State.CHANGED]
     return build_module(
         changes,
         name=name,
@@ -337,5 +339,10 @@ def _build(
         ),
         is_exported=is_exported,
         positions={each: len(symbols.places(each)) for each in KERNEL_SYMBOLS},
+        cold={
+            each
+            for each in changed
+            if open_shipped(kernel, each.object, progress).symbols.places(each.name + COLD)
+        },
         progress=progress,
     )

@@ -60,6 +60,7 @@ def make(identity: Identity = IDENTITY, provenance: Provenance = PROVENANCE) -> 
         provenance=provenance,
         references=REFERENCES,
         counts=dict.fromkeys(REFERENCES, 3),
+        cold={Target("ext4", "one", 1)},
     )
 
 
@@ -90,11 +91,12 @@ def test_the_runtime_reads_what_is_written() -> None:
         (VMLINUX, "12" * 20),
         ("ext4", "34" * 20),
     ]
-    assert [(each.name, each.state) for each in read.objects[1].functions] == [
-        ("four", "removed"),
-        ("one", "changed"),
-        ("two", "new"),
+    assert [(each.name, each.state, each.cold) for each in read.objects[1].functions] == [
+        ("four", "removed", None),
+        ("one", "changed", True),
+        ("two", "new", None),
     ]
+    assert [each.cold for each in read.objects[0].functions] == [False]
     assert read.proof is True
     unproved = make(provenance=replace(PROVENANCE, proof=False))
     assert parse_manifest(manifest.encode(unproved), "test").proof is False
@@ -112,6 +114,7 @@ def test_a_manifest_does_not_depend_on_the_order_of_what_went_in() -> None:
             provenance=replace(PROVENANCE, files=PROVENANCE.files[::-1]),
             references={name: REFERENCES[name] for name in names},
             counts=dict.fromkeys(names, 3),
+            cold={Target("ext4", "one", 1)},
         )
         assert manifest.encode(again) == first
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from livegraft.runtime import cold, redirections, settings
 from livegraft.runtime.forecasting import Observation, outlook
 from livegraft.runtime.livepatch import ENGINE, Livepatches
 from livegraft.runtime.model import ModelName
+from livegraft.runtime.payload import CHANGED, Manifest, PatchedFunction, PatchedObject, Payload
 from livegraft.runtime.redirections import Kind
 from livegraft.runtime.stacks import Code
 from livegraft.trust import appended
@@ -178,14 +180,28 @@ def test_settings_that_are_harmless(tmp_path: Path) -> None:
 # -- cold parts -------------------------------------------------------------------------------
 
 
+def payload(names: Mapping[str, str], cold: Callable[[str], bool | None]) -> Payload:
+    """A patch that changes functions of one letter."""
+    objects = tuple(
+        PatchedObject(
+            owner, "", tuple(PatchedFunction(name, 1, CHANGED, "", cold(name)) for name in those)
+        )
+        for owner, those in names.items()
+    )
+    return Payload(Path("fix.ko"), b"", "fix", "", Manifest("fix", "", "", "", objects, "", True))
+
+
 def test_cold_parts_by_their_symbols(tmp_path: Path) -> None:
     write(
         tmp_path / "proc/kallsyms",
         "ffffffff81 t f\nffffffff82 t f.cold\nffffffffc0 t g.cold.3\t[ext4]\nffffffffc1 t h.cold\n",
     )
-    wanted = [("vmlinux", "f"), ("ext4", "g"), ("ext4", "h"), ("vmlinux", "i")]
-    code = cold.parts_of(wanted, tmp_path)
+    names = {"vmlinux": "fi", "ext4": "gh"}
+    code = cold.parts_of(payload(names, lambda _: None), tmp_path)
     assert code.functions == {("vmlinux", "f"), ("ext4", "g")}
+    # Where the manifest tells, the kernel is not asked.
+    code = cold.parts_of(payload(names, lambda name: name in "ih"), tmp_path)
+    assert code == Code(frozenset({("vmlinux", "i"), ("ext4", "h")}), cold_only=True)
 
 
 def add_task(proc: Path, tid: int, stack: str, flags: int = 0, call: str = "running") -> None:

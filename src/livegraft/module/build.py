@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from livegraft.changeset import ChangeSet, Reference, State
+from livegraft.changeset import ChangeSet, Reference, State, Target
 from livegraft.elf import object as elf
 from livegraft.elf import writer
 from livegraft.elf.object import ElfObject, Section
@@ -58,6 +58,7 @@ def build_module(
     provenance: Provenance,
     is_exported: Callable[[str], bool],
     positions: Mapping[str, int],
+    cold: Collection[Target],
     progress: Progress = SILENT,
 ) -> Module:
     """Build a live patch module. Writing it to a file is the caller's.
@@ -70,6 +71,7 @@ def build_module(
         provenance: what it is made from.
         is_exported: whether vmlinux exports a name.
         positions: how many symbols of each name of :data:`KERNEL_SYMBOLS` the kernel has.
+        cold: the changed functions that have a cold part in the kernel.
         progress: gets the step ``build module``.
 
     Raises:
@@ -94,6 +96,7 @@ def build_module(
             provenance=provenance,
             references=references,
             counts=counts,
+            cold=cold,
         )
         obj.add_section(Section(SECTION, data=encode(document)))
         data = writer.write(obj)

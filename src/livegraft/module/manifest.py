@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from livegraft.changeset import ChangeSet, Decisions, Reference, State
+from livegraft.changeset import ChangeSet, Decisions, Reference, State, Target
 from livegraft.errors import ModuleError
 from livegraft.module.advisory import UNNAMED, Advisory
 
@@ -79,6 +79,7 @@ def make_manifest(
     provenance: Provenance,
     references: Mapping[str, Reference],
     counts: Mapping[str, int],
+    cold: Collection[Target],
 ) -> Document:
     """The manifest of a module.
 
@@ -89,6 +90,8 @@ def make_manifest(
         provenance: what it was made from.
         references: its livepatch symbols.
         counts: number of relocations by reference.
+        cold: the functions of the kernel that have a part elsewhere (``NAME.cold``), at which the
+            kernel's own stack check does not look.
 
     Raises:
         ModuleError: identity or provenance is incomplete.
@@ -106,7 +109,7 @@ def make_manifest(
             {
                 "name": object,
                 "build_id": identity.build_ids[object],
-                "functions": _functions(changeset, object),
+                "functions": _functions(changeset, object, cold),
                 "callbacks": _callbacks(changeset, object),
             }
             for object in changeset.objects
@@ -168,14 +171,18 @@ def _check(changeset: ChangeSet, identity: Identity, provenance: Provenance) -> 
         raise ModuleError("fix", f"{provenance.fix_sha256!r} is not a SHA-256")
 
 
-def _functions(changeset: ChangeSet, object: str) -> list[Document]:
+def _functions(changeset: ChangeSet, object: str, cold: Collection[Target]) -> list[Document]:
     rows = [
         {
             "name": function.target.name,
             "sympos": function.target.sympos,
             "state": str(function.state),
             "unit": function.unit,
-            **({"symbol": function.symbol} if function.state is State.CHANGED else {}),
+            **(
+                {"symbol": function.symbol, "cold": function.target in cold}
+                if function.state is State.CHANGED
+                else {}
+            ),
         }
         for piece in changeset.pieces
         if piece.object == object

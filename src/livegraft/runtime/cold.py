@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from livegraft.runtime import blockers, stacks
 from livegraft.runtime.blockers import Blocker
+from livegraft.runtime.payload import Payload
 from livegraft.runtime.stacks import VMLINUX, Code
 
 PAUSE = 0.01
@@ -66,8 +67,17 @@ class Looks(NamedTuple):
         )
 
 
-def parts_of(functions: Iterable[tuple[str, str]], root: Path = Path("/")) -> Code:
-    """The cold parts of functions, each given by object and name."""
+def parts_of(payload: Payload, root: Path = Path("/")) -> Code:
+    """The cold parts of what a patch changes: its manifest tells, or else the running kernel.
+
+    The kernel's own table has to be written out by it as text, some megabytes of it.
+    """
+    if payload.cold is not None:
+        return Code(payload.cold, cold_only=True)
+    return _found_by_name(payload.functions, root)
+
+
+def _found_by_name(functions: Iterable[tuple[str, str]], root: Path) -> Code:
     wanted = frozenset(functions)
     kernels_only = all(owner == VMLINUX for owner, _ in wanted)
     found = _parts_of_kernel(root) if kernels_only else _parts(root)

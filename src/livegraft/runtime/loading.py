@@ -290,7 +290,7 @@ class _Attempt:
         if self.chosen.name is not ModelName.NATIVE or not functions:
             return
         with progress.step("cold"):
-            code = cold.parts_of(functions, root)
+            code = cold.parts_of(self.payload, root)
             self.cold, left = cold.wait_until_left(code, timeout, root)
         if not left and on_stall is not OnStall.FORCE:
             who = cold.who(code, root)

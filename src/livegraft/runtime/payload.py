@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,12 +39,22 @@ REBUILD = "copy the file again, or build it again with 'livegraft build'"
 
 
 class PatchedFunction(NamedTuple):
-    """A function that the patch changes, brings or removes; ``sympos`` counts from 1."""
+    """A function that the patch changes, brings or removes.
+
+    Args:
+        name: in kallsyms.
+        sympos: its position among those of that name, from 1.
+        state: changed, new or removed.
+        unit: the source file.
+        cold: whether the kernel's has a part elsewhere (``NAME.cold``); None if the manifest does
+            not tell, as those of the first livegraft do not.
+    """
 
     name: str
     sympos: int
     state: str
     unit: str
+    cold: bool | None = None
 
 
 class PatchedObject(NamedTuple):
@@ -110,14 +120,21 @@ class Payload(NamedTuple):
     @property
     def functions(self) -> tuple[tuple[str, str], ...]:
         """What it redirects, by object and name; empty for a foreign one, which does not tell."""
-        if self.manifest is None:
-            return ()
-        return tuple(
-            (each.name, function.name)
-            for each in self.manifest.objects
-            for function in each.functions
-            if function.state == CHANGED
-        )
+        return tuple((owner, function.name) for owner, function in self._changed())
+
+    @property
+    def cold(self) -> frozenset[tuple[str, str]] | None:
+        """Those of them that have a cold part; None if the manifest does not tell."""
+        changed = tuple(self._changed())
+        if any(function.cold is None for _, function in changed):
+            return None
+        return frozenset((owner, function.name) for owner, function in changed if function.cold)
+
+    def _changed(self) -> Iterator[tuple[str, PatchedFunction]]:
+        for each in self.manifest.objects if self.manifest else ():
+            for function in each.functions:
+                if function.state == CHANGED:
+                    yield each.name, function
 
     @property
     def sha256(self) -> str:
@@ -299,11 +316,13 @@ def _object(document: Mapping[str, object]) -> PatchedObject:
 
 
 def _function(document: Mapping[str, object]) -> PatchedFunction:
-    sympos = document["sympos"]
+    sympos, cold = document["sympos"], document.get("cold")
     if not isinstance(sympos, int):
         raise ValueError(f"sympos is {sympos!r}")
+    if not isinstance(cold, bool | None):
+        raise ValueError(f"cold is {cold!r}")
     return PatchedFunction(
-        _text(document["name"]), sympos, _text(document["state"]), _text(document["unit"])
+        _text(document["name"]), sympos, _text(document["state"]), _text(document["unit"]), cold
     )
 
 
