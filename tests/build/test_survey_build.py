@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.documents import validate
 
+from livegraft.cli.main import main
+from livegraft.errors import Exit
 from livegraft.fix.fix import Fix
 from livegraft.kernel.kernel import Kernel
 from livegraft.run import run
@@ -84,7 +88,9 @@ def test_a_control_can_fail(kernel: Kernel) -> None:
     assert _changed(kernel, CMDLINE, {CMDLINE: changed})
 
 
-def test_commits_are_fixes(kernel: Kernel, tmp_path: Path) -> None:
+def test_commits_are_fixes(
+    kernel: Kernel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     repository = tmp_path / "repository"
     (repository / "fs/proc").mkdir(parents=True)
 
@@ -111,3 +117,19 @@ def test_commits_are_fixes(kernel: Kernel, tmp_path: Path) -> None:
     fix = tmp_path / "fix.patch"
     fix.write_bytes(commits.fix(found))
     assert set(Fix.load([fix]).apply(kernel.source)) == {CMDLINE}
+    # The command takes both commits as one word. This one needs the one before.
+    commit(text.replace("'\\n'", "'y'"), "proc: yet another character")
+    words = ["survey", f"{fixed}..HEAD", "--git", str(repository), "-k", kernel.release, "--json"]
+    assert main([*words, "-o", str(tmp_path / "proc"), "--path", "fs/proc/*"]) == Exit.DONE
+    document = json.loads(capsys.readouterr().out)
+    validate("survey", document)
+    assert document["outcomes"] == {"inapplicable": 1}
+    assert main([*words, "-o", str(tmp_path / "ext4"), "--path", "fs/ext4/*"]) == Exit.FAILED
+    assert "changes no unit" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_what_is_compared_has_two_ends(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Without a repository OLD..NEW is no pair."""
+    words = ["survey", "6.1.190-1..6.1.192-1", "-k", "6.1.0-54-amd64", "-o", str(tmp_path / "out")]
+    assert main([*words, "--json"]) == Exit.USAGE
+    assert json.loads(capsys.readouterr().out)["error"]["object"] == "NEW"

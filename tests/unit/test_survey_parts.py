@@ -221,6 +221,7 @@ def test_the_report_counts() -> None:
         line(Outcome.UNCHANGED, True, seconds=1.0),
         line(Outcome.WRONG, False, seconds=1.0, size=10, error="x+1: y | z"),
         line(Outcome.REFUSED, False, rules=["data-changed", "vdso"], seconds=1.0),
+        line(Outcome.UNFINISHED, False, seconds=1.0, error="took longer"),
     ]
     options = Options("6.1.190-1", "6.1.192-1", "6.1.0-54-amd64", sample=5)
     numbers = report.document(Findings(options, results, [], 1.0))
@@ -228,6 +229,7 @@ def test_the_report_counts() -> None:
     assert numbers["body_only_loaded"] == 1
     assert numbers["refusals"] == {"data-changed": 2, "vdso": 1}
     assert [each["outcome"] for each in numbers["failed"]] == ["wrong"]
+    assert numbers["unfinished"] == ["unfinishedFalse"]
     assert numbers["absent_objects"] == ["ext4"]
     assert [each["id"] for each in numbers["tried_again"]] == ["loadedTrue"]
     assert numbers["read_back"] == {"all": 1, "partly": 1, "nothing": 0}

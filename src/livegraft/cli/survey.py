@@ -22,7 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     which = "a package version (6.1.190-1) or a release; with --git a commit"
     parser.add_argument("old", metavar="OLD", help=f"the source before: {which}")
-    parser.add_argument("new", metavar="NEW", help="the source after, named likewise")
+    parser.add_argument(
+        "new",
+        metavar="NEW",
+        nargs="?",
+        help="the source after, named likewise; with --git OLD..NEW may be one word",
+    )
     target.add_release(parser)
     parser.add_argument(
         "-o",
@@ -74,14 +79,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
     """Survey."""
     output = _folder(arguments.output)
+    old, new = _between(arguments)
     from livegraft.module.delivery import write_whole
     from livegraft.survey import report
     from livegraft.survey.conduct import Options, conduct
 
     kernel = target.kernel(arguments, context, arguments.kernel)
     options = Options(
-        arguments.old,
-        arguments.new,
+        old,
+        new,
         arguments.kernel,
         arguments.sample,
         arguments.seed,
@@ -95,14 +101,14 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     findings = conduct(
         options,
         kernel,
-        partial(_sources, arguments, context),
+        partial(_sources, arguments, old, new, context),
         output,
         progress=context.progress,
     )
     numbers = report.document(findings)
     write_whole(output / "report.md", report.markdown(numbers).encode())
     document = numbers | {"folder": str(output), "timings": context.timings()}
-    sound = not numbers["failed"] and not numbers["false_changes"]
+    sound = not (numbers["failed"] or numbers["false_changes"] or numbers["unfinished"])
     return Answer(
         document, _text(numbers, output, context.paint), Exit.DONE if sound else Exit.FAILED
     )
@@ -116,22 +122,34 @@ def _folder(path: Path) -> Path:
     return path.absolute()
 
 
-def _sources(arguments: argparse.Namespace, context: Context) -> Trees | Commits:
+def _between(arguments: argparse.Namespace) -> tuple[str, str]:
+    """OLD and NEW."""
+    old, new = arguments.old, arguments.new
+    if new is None and arguments.git is not None:
+        old, _, new = old.partition("..")
+    if not (old and new):
+        raise UsageError("NEW", "is missing", "name the source before and the one after")
+    return old, new
+
+
+def _sources(
+    arguments: argparse.Namespace, old: str, new: str, context: Context
+) -> Trees | Commits:
     if arguments.git is not None:
         from livegraft.survey.commits import Commits
 
         patterns = tuple(arguments.path)
-        return Commits(arguments.git, arguments.old, arguments.new, patterns)
+        return Commits(arguments.git, old, new, patterns)
     from livegraft.kernel.kernel import source_of
     from livegraft.kernel.packages import default_source
     from livegraft.survey.sources import Trees
 
     packages = default_source(target.folder(arguments))
-    old, new = (
+    before, after = (
         source_of(name, source=packages, cache=context.cache(), progress=context.progress)
-        for name in (arguments.old, arguments.new)
+        for name in (old, new)
     )
-    return Trees.compare(old, new, context.cache(), arguments.path, context.progress)
+    return Trees.compare(before, after, context.cache(), arguments.path, context.progress)
 
 
 def _text(numbers: dict[str, Any], output: Path, paint: Paint) -> str:
@@ -147,6 +165,7 @@ def _text(numbers: dict[str, Any], output: Path, paint: Paint) -> str:
         f"{paint.bad(each['outcome'])} {each['id']}: {each['error']}" for each in numbers["failed"]
     ]
     lines += [f"{paint.bad('false change')} {each}" for each in numbers["false_changes"]]
+    lines += [f"{paint.bad('unfinished')} {each}" for each in numbers["unfinished"]]
     lines.append(f"{output / 'report.md'} tells more, {output / 'results.jsonl'} all of it")
     return "\n".join(lines)
 
@@ -164,13 +183,14 @@ an interrupted one stopped.""",
     examples=(
         "livegraft survey 6.1.190-1 6.1.192-1 -k 6.1.0-54-amd64 -o survey --sample 12",
         "livegraft survey 6.1.190-1 6.1.192-1 -k 6.1.0-54-amd64 -o ext4 --path 'fs/ext4/*'",
-        "livegraft survey v6.1.190 v6.1.192 -k 6.1.0-54-amd64 -o commits --git linux",
+        "livegraft survey v6.1.190..v6.1.192 -k 6.1.0-54-amd64 -o commits --git linux",
     ),
     configure=configure,
     run=run,
     exits={
-        Exit.DONE: "each fix was loaded, found to change no code, or refused by a rule",
-        Exit.FAILED: "a fix failed or its module is wrong, a unit that nobody has changed looks "
-        "changed, or the survey could not be made",
+        Exit.DONE: "each fix was loaded, found to change no code, refused by a rule, or (a commit) "
+        "does not apply",
+        Exit.FAILED: "a fix failed, was not finished in time, or its module is wrong; a unit that "
+        "nobody has changed looks changed; or the survey could not be made",
     },
 )

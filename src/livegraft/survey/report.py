@@ -64,6 +64,7 @@ def document(findings: Findings) -> dict[str, Any]:
         "false_changes": [
             each["id"] for each in findings.controls if any(each["changed"].values())
         ],
+        "unfinished": [each["id"] for each in results if each["outcome"] == Outcome.UNFINISHED],
         "failed": [
             *(
                 {"id": each["id"], "outcome": each["outcome"], "error": each.get("error", "")}
