@@ -320,6 +320,38 @@ def test_what_modinfo_tells_is_told(tmp_path: Path) -> None:
     assert compared(plain, plain.replace("info_1", "info_7"), tmp_path).warnings == ()
 
 
+PRINTK = """
+int f(int x) {
+    static const char *const entry __attribute__((section(".printk_index"), used)) = "text";
+    return outside(x) + %d;
+}
+"""
+
+
+def test_the_index_of_messages_stays(tmp_path: Path) -> None:
+    """``printk()`` with CONFIG_PRINTK_INDEX."""
+    (warning,) = compared(PRINTK % 1, PRINTK % 2, tmp_path).warnings
+    assert warning == ".printk_index: a live patch does not change the index of messages"
+    assert compared(PRINTK % 1, LINES + PRINTK % 1, tmp_path).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        # include/linux/export.h of 6.1 and of 6.12
+        '___ksymtab_gpl+f, \\"a\\"\\n__ksymtab_f: .long f - .\\n',
+        '.export_symbol, \\"a\\"\\n__export_symbol_f: .asciz \\"GPL\\"\\n.quad f\\n',
+    ],
+)
+def test_an_export_is_told(entry: str, tmp_path: Path) -> None:
+    f = "int f(int x) { return outside(x) + %d; }\n"
+    export = f'asm(".pushsection {entry}.popsection");\n'
+    comparison = compared(f % 1, f % 2 + export, tmp_path)
+    assert (comparison.verdict, comparison.changed) == ("changed", ("f",))
+    assert comparison.warnings == ("f: is exported by the fix, but not by a live patch",)
+    assert compared(f % 1 + export, f % 2 + export, tmp_path).warnings == ()
+
+
 DEBUG = """
 struct _ddebug { long text[7]; };
 static int debug(int x) {

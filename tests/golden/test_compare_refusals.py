@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.compare_pairs import Running, compared, compiled, payload, rules
+from tests.compare_pairs import SECTIONS, Running, compared, compiled, payload, rules
 
 from livegraft.compare.comparison import compare_objects
 from livegraft.elf.header import SectionFlag, SectionType
@@ -113,6 +113,12 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
         "int (*entry)(int) __attribute__((section(\"__param\"), used)) = f;",
         "registration", "entry",
     ),
+    "registration-of-a-tracepoint": (
+        "int f(int x) { return x; }",
+        'int mine __attribute__((section("__tracepoints"))) = 7;\n'
+        "int f(int x) { return x + mine; }",
+        "registration", "mine",
+    ),
     "unknown-section-read-by-code": (
         "int f(int x) { return x; }",
         'int mine __attribute__((section("something"))) = 7;\nint f(int x) { return x + mine; }',
@@ -186,6 +192,16 @@ def test_refused(case: str, tmp_path: Path) -> None:
 def test_the_same_source_twice_is_not_refused(case: str, tmp_path: Path) -> None:
     for source in REFUSED[case][:2]:
         assert compared(source, source, tmp_path).verdict == "unchanged"
+
+
+def test_data_of_a_sanitizer_is_refused(tmp_path: Path) -> None:
+    """CONFIG_UBSAN, which Debian's kernels do not have: each place has a line in it."""
+    flags = (*SECTIONS, "-fsanitize=bounds")
+    f = "int a[8];\nint f(int x) { return a[x] + %d; }"
+    assert compared(f % 1, f % 1, tmp_path, flags).verdict == "unchanged"
+    found = compared(f % 1, "\n\n" + f % 2, tmp_path, flags)
+    assert (found.verdict, rules(found)) == ("refused", {"unknown-section"})
+    assert {each.object for each in found.reasons} == {".data..Lubsan_data0"}
 
 
 def test_all_reasons_are_given(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from livegraft.errors import CompileError
 from livegraft.extract.clones import FLAG, Clones, parse_clones
 from livegraft.extract.delivery import deliver
 from livegraft.extract.twoways import (
-    RULE,
     Apart,
     Build,
     Class,
@@ -125,7 +124,7 @@ def test_what_is_cut_out_wrongly_is_unknown(old: str, new: str, told: str, tmp_p
     assert (difference.function, difference.kind) == ("caller", Class.UNKNOWN)
     assert told in difference.where
     (reason,) = unknown("fs/unit.c", [difference])
-    assert (reason.rule, reason.object) == (RULE, "caller")
+    assert (reason.rule, reason.object) == ("two-ways-differ", "caller")
 
 
 def test_a_table_entry_with_other_contents_is_a_difference(tmp_path: Path) -> None:

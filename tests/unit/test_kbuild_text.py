@@ -47,8 +47,9 @@ def test_what_is_not_a_plain_command_is_refused(text: str) -> None:
 def test_random_layout_is_refused() -> None:
     plugin = "-fplugin=./scripts/gcc-plugins/randomize_layout_plugin.so"
     for word in (plugin, "-frandomize-layout-seed-file=./x"):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused) as refused:
             check_layout(parse(COMMAND.replace("gcc-12", f"gcc-12 {word}")))
+        assert [each.rule for each in refused.value.reasons] == ["randomized-layout"]
     check_layout(parse(COMMAND))
 
 

@@ -56,7 +56,7 @@ def test_each_needed_setting_is_refused_by_name(name: str) -> None:
     del settings[name]
     with pytest.raises(Refused) as raised:
         check_usable("6.1.0-55-amd64", Config(settings))
-    assert [reason.object for reason in raised.value.reasons] == [name]
+    assert [(each.rule, each.object) for each in raised.value.reasons] == [("kernel-config", name)]
     assert raised.value.exit_code is Exit.REFUSED
 
 
@@ -84,7 +84,7 @@ def test_a_changed_setting_names_its_tool(line: str, package: str) -> None:
     with pytest.raises(Refused) as raised:
         check_unchanged("6.1.0-55-amd64", shipped, Config.parse(TEXT))
     (reason,) = raised.value.reasons
-    assert reason.object == line.partition("=")[0]
+    assert (reason.rule, reason.object) == ("config-changed", line.partition("=")[0])
     assert package in reason.remedy
 
 

@@ -22,6 +22,7 @@ from livegraft.kbuild import special
 
 SOURCE = Path(__file__).parents[2] / "src"
 PAGES = Path(__file__).parents[2] / "docs" / "reference" / "rules"
+TESTS = Path(__file__).parents[1]
 
 TABLES: Mapping[tuple[str, str], Callable[[], Iterable[str]]] = {
     ("livegraft.fix.kind", "reason_for"): lambda: kind._MESSAGES,
@@ -223,6 +224,25 @@ def test_the_form_of_a_page(page: str) -> None:
     assert re.search(rf"^{re.escape(page)}\s", example, re.MULTILINE), "the rule is not shown"
     assert text.endswith("[All rules](index.md)\n")
     assert max(map(len, text.split("```")[0].splitlines())) <= 100
+
+
+def test_each_rule_refuses_something_in_a_test() -> None:
+    named = {path.name.partition(".")[0] for path in (TESTS / "data/refused").iterdir()}
+    for path in TESTS.rglob("*.py"):
+        if path != Path(__file__):
+            nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+            named |= {node.value for node in nodes if isinstance(node, ast.Constant)}
+    assert not set(written()) - named
+
+
+def test_the_page_of_cases_names_tests_that_are_there() -> None:
+    rows = re.findall(r"`(tests/\S+\.py)::(\w+)`", (PAGES.parent / "cases.md").read_text("utf-8"))
+    assert len(rows) > 30
+    for file, function in rows:
+        tree = ast.parse((TESTS.parent / file).read_text("utf-8"))
+        assert any(isinstance(each, Function) and each.name == function for each in tree.body), (
+            f"{file} has no {function}"
+        )
 
 
 # -- the search finds what it should, and fails where it should -----------------------------------

@@ -33,6 +33,10 @@ PER_CPU = ".data..percpu"
 
 DYNAMIC_DEBUG = "__dyndbg"
 
+PRINTK_INDEX = ".printk_index"
+
+_TRACEPOINTS = "__tracepoints"
+
 _RUNTIME_CONSTANTS = ("runtime_ptr_", "runtime_shift_")
 """Places of built-in code where the boot writes a variable's value (asm/runtime-const.h)."""
 
@@ -63,6 +67,11 @@ def is_without_meaning(name: str) -> bool:
 def is_export(name: str) -> bool:
     """Whether it lists exported symbols."""
     return name.startswith(_EXPORTS)
+
+
+def is_tracepoint(name: str) -> bool:
+    """Whether it is one of the lists of tracepoints."""
+    return name.startswith(_TRACEPOINTS)
 
 
 def is_initial(name: str) -> bool:

@@ -140,7 +140,9 @@ def registration(comparison: Comparison) -> Iterator[Reason]:
     for variable in comparison.new_data:
         section = comparison.patched.section(variable).name
         is_other = sections.is_copyable(section) or sections.is_initial(section)
-        if is_other or sections.is_export(section) or variable in comparison.inclusion.copied:
+        if is_other or sections.is_export(section):
+            continue
+        if variable in comparison.inclusion.copied and not sections.is_tracepoint(section):
             continue
         text = f"is a new entry of {section}, which is read at boot or load only"
         yield Reason("registration", variable.name, text, "leave it out of the fix")

@@ -39,7 +39,8 @@ def unknown_section(comparison: Comparison) -> Iterator[Reason]:
     unit, inclusion = comparison.patched, comparison.inclusion
     for entity in inclusion.in_order():
         name = unit.section(entity).name
-        if entity.kind in (Kind.DATA, Kind.ANONYMOUS) and not sections.is_copyable(name):
+        is_known = sections.is_copyable(name) or sections.is_tracepoint(name)
+        if entity.kind in (Kind.DATA, Kind.ANONYMOUS) and not is_known:
             text = f"is needed by the new code and lies in {name}, which is not known"
             yield Reason("unknown-section", entity.name or name, text, REPORT)
     for owner, function in _places_in_functions(unit):

@@ -12,6 +12,9 @@ from livegraft.compare.unit import Unit
 from livegraft.elf.object import Binding
 from livegraft.verdict.marks import what_marks_do
 
+_EXPORTS = ("__ksymtab_", "__export_symbol_")
+"""What is put before an exported symbol's name: until 6.4, and since (linux/export.h)."""
+
 
 def remarks_on(comparison: Comparison) -> Iterator[str]:
     """All remarks."""
@@ -21,6 +24,7 @@ def remarks_on(comparison: Comparison) -> Iterator[str]:
         yield f"{variable.name}: a new variable, which starts with its initial value"
     yield from _exported(comparison)
     yield from _dynamic_debug(comparison)
+    yield from _printk_index(comparison)
     yield from _module_information(comparison)
 
 
@@ -32,10 +36,19 @@ def _weak(comparison: Comparison) -> Iterator[str]:
 
 
 def _exported(comparison: Comparison) -> Iterator[str]:
-    for variable in comparison.new_data:
-        if sections.is_export(comparison.patched.section(variable).name):
-            name = variable.name.removeprefix("__ksymtab_")
-            yield f"{name}: is exported by the fix, but not by a live patch"
+    before, after = (_exports(unit) for unit in (comparison.original, comparison.patched))
+    for name in sorted(after - before):
+        yield f"{name}: is exported by the fix, but not by a live patch"
+
+
+def _exports(unit: Unit) -> set[str]:
+    """What ``EXPORT_SYMBOL()`` lists."""
+    return {
+        symbol.name.removeprefix(prefix)
+        for symbol in unit.obj.symbols
+        for prefix in _EXPORTS
+        if symbol.name.startswith(prefix)
+    }
 
 
 def _dynamic_debug(comparison: Comparison) -> Iterator[str]:
@@ -57,6 +70,13 @@ def _is_debug(unit: Unit, function: Entity) -> bool:
         isinstance(use.target, Entity) and unit.section(use.target).name == sections.DYNAMIC_DEBUG
         for use in unit.uses(function)
     )
+
+
+def _printk_index(comparison: Comparison) -> Iterator[str]:
+    """With ``CONFIG_PRINTK_INDEX`` each ``printk()`` has an entry, to which no code refers."""
+    is_listed = any(each.name == sections.PRINTK_INDEX for each in comparison.patched.obj.sections)
+    if is_listed and comparison.changed_entities:
+        yield f"{sections.PRINTK_INDEX}: a live patch does not change the index of messages"
 
 
 def _module_information(comparison: Comparison) -> Iterator[str]:
