@@ -90,20 +90,33 @@ def test_a_layout_is_accepted_by_the_authors_word(
         assert outcome.changes.decisions.accepted_layouts == ("struct eventfd_ctx",)
 
 
-def test_a_static_call_of_a_module_goes_through_its_trampoline(
-    any_kernel: Kernel, tmp_path: Path
+@pytest.mark.parametrize(
+    ("new", "symbol"),
+    [
+        ('\tasm volatile("nop");', "__SCT__kvm_x86_migrate_timers"),
+        ("\tLIVEGRAFT_STATIC_CALL(kvm_x86_migrate_timers)(vcpu);", "__SCK__kvm_x86_migrate_timers"),
+    ],
+    ids=["trampoline", "key"],
+)
+def test_a_static_call_of_a_module_is_an_ordinary_call(
+    new: str, symbol: str, any_kernel: Kernel, tmp_path: Path
 ) -> None:
     """objtool knows static calls by their symbols' names, and would have the loader patch the call
-    before the module's address is known; under a livepatch symbol it is an ordinary call."""
+    before the module's address is known; under a livepatch symbol it is an ordinary call. What the
+    author calls by the header's macro reads the key."""
     source = (any_kernel.source / KVM).read_text("utf-8")
     (call,) = [line for line in source.splitlines(True) if "migrate_timers)(vcpu);" in line]
     line = source[: source.index(call)].count("\n") + 1
     fix = tmp_path / "fix.patch"
+    first = "#include <linux/kvm_host.h>\n"
+    included = source[: source.index(first)].count("\n") + 1
     fix.write_text(
-        f'--- a/{KVM}\n+++ b/{KVM}\n@@ -{line},1 +{line},2 @@\n {call}+\tasm volatile("nop");\n'
+        f"--- a/{KVM}\n+++ b/{KVM}\n"
+        f"@@ -{included},1 +{included},2 @@\n {first}+#include <livegraft.h>\n"
+        f"@@ -{line},1 +{line + 1},2 @@\n {call}+{new}\n"
     )
     built = pipeline.build([fix], any_kernel, output=tmp_path / "kvm.ko")
-    target = Target("kvm", "__SCT__kvm_x86_migrate_timers", 1)
+    target = Target("kvm", symbol, 1)
     assert [each.count for each in built.inspection.references if each.target == target] == [1]
     obj = elf.read(built.path)
     assert not [each for each in obj.sections if each.name == ".static_call_sites" and each.size]
