@@ -95,6 +95,22 @@ def test_a_sound_module_passes_and_a_damaged_one_does_not(
         ibt.check_module(obj, entrances)
 
 
+def test_no_build_leaves_the_check_out(
+    any_kernel: Kernel, tracked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not tracked:
+        return
+
+    def refuse(obj: ElfObject, entrances: Entrances) -> None:
+        raise ModuleError(obj.sections[-1].name, "leads to a sealed function")
+
+    monkeypatch.setattr(ibt, "check_module", refuse)
+    output = tmp_path / "endbr.ko"
+    with pytest.raises(ModuleError, match="leads to a sealed function"):
+        pipeline.build([DATA / "endbr.patch"], any_kernel, output=output)
+    assert not output.exists()
+
+
 def _livepatch_symbol(obj: ElfObject, name: str) -> tuple[int, str]:
     found = next(n for n, target in livepatch_targets(obj).items() if target.name == name)
     return found, obj.symbols[found].name.replace(".", r"\.")

@@ -255,11 +255,35 @@ def test_every_object_equals_itself(case: str, tmp_path: Path) -> None:
         assert compared(source, source, tmp_path).verdict == "unchanged"
 
 
-def test_a_symbol_between_sections_of_hot_and_cold_code_is_no_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", [".text.hot.f", ".text.unlikely.f"])
+def test_a_symbol_between_sections_of_hot_and_cold_code_is_no_change(
+    section: str, tmp_path: Path
+) -> None:
     plain = "int f(int x) { return outside(x); }"
-    comparison = compared(plain, f'__attribute__((section(".text.hot.f"))) {plain}', tmp_path)
-    assert comparison.patched.obj.section_number(".text.hot.f") is not None
+    comparison = compared(plain, f'__attribute__((section("{section}"))) {plain}', tmp_path)
+    assert comparison.patched.obj.section_number(section) is not None
     assert comparison.verdict == "unchanged"
+
+
+CONSTANTS = """
+typedef float four __attribute__((vector_size(16)));
+{first}
+void g(four *x) {{ *x *= (four) {{1, 2, 3, {last}}}; outside(7); }}
+void h(four *x) {{ *x += (four) {{5, 6, 7, 8}}; outside(8); }}
+"""
+FIRST = "void e(four *x) { *x *= (four) {9, 9, 9, 9}; }"
+
+
+@pytest.mark.parametrize(("last", "changed"), [(4, ()), (5, ("g",))])
+def test_constants_are_told_by_their_contents(
+    last: int, changed: tuple[str, ...], tmp_path: Path
+) -> None:
+    """One more in front moves all of them in ``.rodata.cst16``."""
+    flags = (*SECTIONS, "-msse2")
+    before, after = CONSTANTS.format(first="", last=4), CONSTANTS.format(first=FIRST, last=last)
+    comparison = compared(before, after, tmp_path, flags)
+    assert comparison.patched.obj.section_number(".rodata.cst16") is not None
+    assert (comparison.changed, comparison.new) == (changed, ("e",))
 
 
 ISRA = """

@@ -194,6 +194,17 @@ def test_the_same_source_twice_is_not_refused(case: str, tmp_path: Path) -> None
         assert compared(source, source, tmp_path).verdict == "unchanged"
 
 
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [(".data..read_mostly", "read-mostly"), (".data..ro_after_init", "ro-after-init")],
+)
+def test_what_protects_changed_data_is_told(section: str, kind: str, tmp_path: Path) -> None:
+    limit = f'int limit __attribute__((section("{section}"))) = %d;'
+    (reason,) = compared(limit % 7, limit % 8, tmp_path).reasons
+    assert (reason.rule, reason.object) == ("data-changed", "limit")
+    assert f"the initial value of {kind} data changed ({section})" in reason.message
+
+
 def test_data_of_a_sanitizer_is_refused(tmp_path: Path) -> None:
     """CONFIG_UBSAN, which Debian's kernels do not have: each place has a line in it."""
     flags = (*SECTIONS, "-fsanitize=bounds")

@@ -77,6 +77,7 @@ def test_none_fails_and_none_is_wrong(surveyed: Surveyed) -> None:
     assert document["fixes"] == 12
     assert set(document["outcomes"]) <= {"loaded", "refused", "unchanged"}
     assert document["outcomes"]["loaded"] >= 3
+    assert document["body_only_loaded"] >= 0.9 * document["body_only_changed"] >= 3
     assert document["relocations"]["right"] >= 20
     assert (document["controls"], document["false_changes"]) == (4, [])
     for result in surveyed.results:

@@ -33,7 +33,17 @@ def test_base_and_family(name: str, base: str, family: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["__func__.3", "__already_done.7", "_rs.14", "__key.22", "CSWTCH.9", "__UNIQUE_ID_ddebug12.3"],
+    [
+        *(
+            "__func__.3",
+            "__FUNCTION__.0",
+            "__PRETTY_FUNCTION__.1",
+            "__already_done.7",
+            "__warned.2",
+        ),
+        *("__print_once", "_rs.14", "__key.22", "CSWTCH.9", "__UNIQUE_ID_ddebug12.3"),
+        *("__ddebug.4", "descriptor.8", "_entry.5", "_entry_ptr.5"),
+    ],
 )
 def test_always_new(name: str) -> None:
     assert names.is_always_new(name)

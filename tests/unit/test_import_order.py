@@ -132,6 +132,14 @@ def test_the_order_can_be_broken() -> None:
     assert both_ways([*wrong, ("livegraft.cli.main", "livegraft.elf.object")])
 
 
+def test_the_oracle_shares_nothing_with_what_it_judges() -> None:
+    """What says whether a module is right reads objects by itself."""
+    judges = {f"livegraft.survey.{name}" for name in ("oracle", "objectfile", "running")}
+    judges.add("livegraft.survey.rewritten")
+    found = {imported for importer, imported in own(IMPORTS) if importer in judges}
+    assert found - judges == {"livegraft.errors"}
+
+
 def test_the_runtime_imports_nothing_else_of_the_package() -> None:
     found = [
         f"{importer} imports {imported}"

@@ -231,7 +231,7 @@ def test_each_rule_refuses_something_in_a_test() -> None:
     for path in TESTS.rglob("*.py"):
         if path != Path(__file__):
             nodes = ast.walk(ast.parse(path.read_text("utf-8")))
-            named |= {node.value for node in nodes if isinstance(node, ast.Constant)}
+            named |= {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
     assert not set(written()) - named
 
 

@@ -31,6 +31,8 @@ _COPYABLE_PARTS = tuple(f"{name}." for name in _COPYABLE)
 
 PER_CPU = ".data..percpu"
 
+_PROTECTED = {".data..read_mostly": "read-mostly", ".data..ro_after_init": "ro-after-init"}
+
 DYNAMIC_DEBUG = "__dyndbg"
 
 PRINTK_INDEX = ".printk_index"
@@ -84,9 +86,12 @@ def is_copyable(name: str) -> bool:
     return name in _COPYABLE or name.startswith(_COPYABLE_PARTS)
 
 
-def is_read_mostly(name: str) -> bool:
-    """Whether the kernel expects its variables never to change after boot."""
-    return name.startswith((".data..read_mostly", ".data..ro_after_init"))
+def protection(name: str) -> str:
+    """What the kernel expects of variables there after boot, for a sentence."""
+    for start, words in _PROTECTED.items():
+        if name.startswith(start):
+            return f" of {words} data"
+    return ""
 
 
 def is_per_cpu(name: str) -> bool:

@@ -57,7 +57,7 @@ def data_changed(comparison: Comparison) -> Iterator[Reason]:
         from livegraft.verdict.values import changed_values
 
         section = comparison.patched.section(variable)
-        where = " of read-mostly data" if sections.is_read_mostly(section.name) else ""
+        where = sections.protection(section.name)
         values = changed_values(comparison, original, variable)
         text = f"the initial value{where} changed ({section.name})"
         if values:
