@@ -277,6 +277,18 @@ _MMU = (
     "__init int h(int x) { FEATURE; return outside(x); }\n"
     "int f(int x) { FEATURE; return outside(x) * 3; }\n"
 )
+
+
+def _fixup(before: str, after: str, back: str) -> Case:
+    """Code that a fault leads to, in a section of its own."""
+    source = (
+        'int f(int x) { asm volatile("1: nop\\n2:\\n.pushsection .fixup,\\"ax\\"\\n'
+        f'3: {before}\\n{back}\\n.popsection\\n.pushsection __ex_table,\\"a\\"\\n.balign 4\\n'
+        '.long 1b - ., 3b - .\\n.popsection"); return outside(x); }\n'
+    )
+    return _replaced(source, before, after, "f")
+
+
 _SUM = (
     'asm(".pushsection .rodata.sum,\\"a\\"\\nsum: .reloc ., R_LARCH_ADD32, f\\n'
     '.reloc ., R_LARCH_SUB32, g\\n.long 0\\n.size sum, 4\\n.popsection");\n'
@@ -299,6 +311,11 @@ OF_ONE: dict[str, dict[str, Case]] = {
         "lwsync": _place("__lwsync_fixup"),
         "barrier-nospec": _place("__barrier_nospec_fixup"),
         "feature-of-the-mmu": _replaced(_MMU, "97b-98b", "97b+4-98b", "f", "h", rule="init-code"),
+        "feature-of-the-firmware": _replaced(
+            _MMU.replace("__mmu_ftr_fixup", "__fw_ftr_fixup"), "97b-98b", "97b+4-98b", "f", "h",
+            rule="init-code",
+        ),
+        "fixup": _fixup("li 9,1", "li 9,2", "b 2b"),
         "toc-entry-changed": _replaced(
             "extern int one[], two[];\nint f(int x) { return outside(one[x]) + two[0]; }\n"
             "int g(int x) { return outside(two[x]); }\n",
@@ -314,6 +331,8 @@ OF_ONE: dict[str, dict[str, Case]] = {
     "s390x": {
         "alternative-gone": _FEATURE,
         "return-in-memory": _place(".s390_return_mem", ".long 1b - ."),
+        "return-in-a-register": _place(".s390_return_reg", ".long 1b - ."),
+        "fixup": _fixup("lghi %r1,1", "lghi %r1,2", "jg 2b"),
         "indirect-jump": _place(".s390_indirect_jump", ".long 1b - ."),
     },
     "loongarch64": {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A live patch comes and goes while several processes call what it changes.
 
-On 6.1 with two processors, with the kernel's own choice of preemption and with ``preempt=full``; on
-6.12 with one, with ``preempt=full`` and with call depth tracking, which counts every call and return
-of the payload (``retbleed=stuff`` on a processor that needs it).
+On 6.1 with two processors, with the kernel's own choice of preemption and with ``preempt=full``. On
+6.12 with one processor, with ``preempt=full`` and with call depth tracking, which counts every call
+and return of the payload (``retbleed=stuff`` on a processor that needs it).
 """
 
 from __future__ import annotations
