@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import booting, commandline, installed, installing, switches, syscalls
 from livegraft.runtime.booting import Boot, settle
 from livegraft.runtime.installing import Kept, enable_again, install
+from livegraft.runtime.livepatch import ENGINE
 from livegraft.trust import detached
 
 UNITS = Path(__file__).parents[2] / "systemd"
@@ -121,6 +123,27 @@ def test_in_their_order(machine: Machine, put: Callable[..., Kept]) -> None:
     again = Loader(machine)
     assert set(outcomes(boot(machine, again)).values()) == {"other-kernel", "present"}
     assert again.asked == []
+
+
+def test_what_was_replaced_is_not_loaded_again(machine: Machine, put: Callable[..., Kept]) -> None:
+    """The newer one is in force: the older one, loaded once more, would lie above it."""
+    put("c")
+    put("a", model="hybrid")
+    put("b", model="hybrid", replacing=True)
+    put("d", model="hybrid")
+    boot(machine)
+    for attribute, value in (("enabled", "1"), ("transition", "0")):
+        file = machine.root / ENGINE / "b" / attribute
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(value)
+    assert machine.states() == {"c": "loaded", "a": "replaced", "b": "loaded", "d": "loaded"}
+    shutil.rmtree(machine.root / "sys/module/a")  # unloaded, which is safe
+    again = Loader(machine)
+    done = boot(machine, again)
+    assert outcomes(done) == dict.fromkeys("cbd", "present") | {"a": "replaced"}
+    assert again.asked == []
+    (machine.root / ENGINE / "b/enabled").write_text("0")
+    assert machine.states()["a"] == "waiting"
 
 
 def test_one_that_fails_keeps_no_other_out(machine: Machine, put: Callable[..., Kept]) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import stat
@@ -18,9 +20,9 @@ from tests.unit.test_runtime_sysfs import add_module, add_patch, write
 from livegraft.cli import status as status_verb
 from livegraft.errors import PatchError
 from livegraft.runtime import commandline, metrics, state
-from livegraft.runtime.checking import CRITICAL, MEANINGS, Checked, Health, check, installed
-from livegraft.runtime.installed import PLACE
-from livegraft.runtime.livepatch import Livepatches
+from livegraft.runtime.checking import CRITICAL, MEANINGS, Checked, Health, check
+from livegraft.runtime.installed import PLACE, RECORD, Record
+from livegraft.runtime.livepatch import ENGINE, Livepatches
 from livegraft.runtime.state import PatchState, Status
 from livegraft.runtime.switches import Place, Switch
 from livegraft.runtime.taints import Taint, taints
@@ -46,10 +48,15 @@ CHANGING = PATCH._replace(state=PatchState.TRANSITION, direction=state.Direction
 FOREIGN = PATCH._replace(name="kpatch_x", foreign=True, fix_sha256="", cves=())
 
 
-def keep(root: Path, *names: str, release: str = RELEASE) -> None:
-    (root / PLACE / release).mkdir(parents=True)
+def keep(root: Path, *names: str, release: str = RELEASE, order: int = 0, **more: Any) -> None:
+    """Patches in the store."""
+    sha256 = hashlib.sha256(b"module").hexdigest()
+    record = Record("native", False, order, sha256, PATCH.fix_sha256, "2026-01-01")._replace(**more)
+    (root / PLACE / release).mkdir(parents=True, exist_ok=True)
     for name in names:
-        (root / PLACE / release / name).mkdir()
+        folder = root / PLACE / release / name
+        write(folder / f"{name}.ko", "module")
+        write(folder / RECORD, json.dumps({"format": 1, **record.as_json()}))
 
 
 def codes(checked: Checked) -> list[Health]:
@@ -57,9 +64,13 @@ def codes(checked: Checked) -> list[Health]:
 
 
 def test_all_well(tmp_path: Path) -> None:
-    for found, text in (([PATCH], "livegraft_fix (CVE-2026-1234)"), ([], "no live patch is load")):
+    checked = check([], root=tmp_path)  # nothing was ever installed
+    assert (checked.health, checked.installed) == (Health.WELL, ())
+    assert checked.line.startswith("LIVEGRAFT OK - no live patch is loaded | patches=0 ")
+    keep(tmp_path, "livegraft_fix")
+    for found, text in (([PATCH], "livegraft_fix (CVE-2026-1234)"),):
         checked = check(found, root=tmp_path)
-        assert (checked.health, checked.installed) == (Health.WELL, None)
+        assert (checked.health, checked.installed) == (Health.WELL, ("livegraft_fix",))
         assert checked.line.startswith(f"LIVEGRAFT OK - {text}")
         assert f"| patches={len(found)} off=0 stalled=0 missing=0 unkept=0 f" in checked.line
 
@@ -68,6 +79,7 @@ def test_all_well(tmp_path: Path) -> None:
     ("since", "stalled"), [(0.0, False), (59.0, False), (61.0, True), (None, True)]
 )
 def test_a_transition(tmp_path: Path, since: float | None, stalled: bool) -> None:
+    keep(tmp_path, "livegraft_fix")
     began = None if since is None else time.time() - since
     checked = check([CHANGING._replace(since=began)], root=tmp_path)
     assert checked.health is (Health.STALLED if stalled else Health.WELL)
@@ -77,28 +89,64 @@ def test_a_transition(tmp_path: Path, since: float | None, stalled: bool) -> Non
 
 
 def test_stalled_is_what_one_says_it_is(tmp_path: Path) -> None:
+    keep(tmp_path, "livegraft_fix")
     late = CHANGING._replace(since=time.time() - 61)
     assert check([late], stalled_after=90, root=tmp_path).health is Health.WELL
     assert check([late], stalled_after=30, root=tmp_path).health is Health.STALLED
 
 
 def test_what_is_kept_and_what_is_loaded(tmp_path: Path) -> None:
-    assert check([PATCH], root=tmp_path).health is Health.WELL  # nothing can be installed
-    keep(tmp_path, release="6.1.0-1-amd64")
+    for _ in range(2):
+        checked = check([PATCH], root=tmp_path)
+        assert (checked.health, checked.installed) == (Health.UNKEPT, ())
+        assert "WARNING - livegraft_fix is loaded and not installed" in checked.line
+        keep(tmp_path, "livegraft_fix", release="6.1.0-1-amd64")
+    keep(tmp_path, "livegraft_fix")
     checked = check([PATCH], root=tmp_path)
-    assert (checked.health, checked.installed) == (Health.UNKEPT, ())
-    assert "WARNING - livegraft_fix is loaded and not installed" in checked.line
-    keep(tmp_path, "livegraft_fix", ".new")
-    assert check([PATCH], root=tmp_path).health is Health.WELL
-    assert installed(tmp_path) == ("livegraft_fix",)
+    assert (checked.health, checked.installed) == (Health.WELL, ("livegraft_fix",))
     for gone in ([], [PATCH._replace(state=PatchState.DISABLED)]):
         checked = check(gone, root=tmp_path)
         assert checked.health is Health.MISSING
         assert "CRITICAL - livegraft_fix is installed and not loaded" in checked.line
 
 
+def test_another_version_is_loaded(tmp_path: Path) -> None:
+    """After an upgrade, until the next boot."""
+    keep(tmp_path, "livegraft_fix", fix_sha256="aa" * 32)
+    checked = check([PATCH], root=tmp_path)
+    assert codes(checked) == [Health.MISSING]
+    assert "livegraft_fix is installed and another version of it is loaded" in checked.line
+
+
+def test_damaged_ones_are_not_well(tmp_path: Path) -> None:
+    keep(tmp_path, "livegraft_fix")
+    write(tmp_path / PLACE / RELEASE / "livegraft_fix/livegraft_fix.ko", "damaged")
+    checked = check([PATCH], root=tmp_path)
+    assert codes(checked) == [Health.MISSING]
+    assert "livegraft_fix is installed and damaged: is not what was installed" in checked.line
+    (tmp_path / PLACE).chmod(0o777)
+    checked = check([PATCH], root=tmp_path)
+    assert codes(checked) == [Health.MISSING, Health.UNKEPT]
+    assert "the installed patches cannot be loaded" in checked.line
+
+
+@pytest.mark.parametrize(("model", "well"), [("hybrid", True), ("native", False)])
+def test_one_that_a_later_one_replaces_is_not_missed(
+    tmp_path: Path, model: str, well: bool
+) -> None:
+    """The engine has undone the older one for good; what the kernel's core has put in stays."""
+    keep(tmp_path, "livegraft_fix", model=model)
+    keep(tmp_path, "newer", order=1, model="hybrid", replace=True)
+    newer = PATCH._replace(name="newer", model="hybrid")
+    assert codes(check([newer], root=tmp_path)) == [Health.MISSING]  # as nothing is in force
+    for attribute, value in (("enabled", "1\n"), ("transition", "0\n")):
+        write(tmp_path / ENGINE / "newer" / attribute, value)
+    checked = check([newer, PATCH._replace(state=PatchState.DISABLED)], root=tmp_path)
+    assert (checked.health is Health.WELL) == well
+    assert checked.installed == (("newer",) if well else ("livegraft_fix", "newer"))
+
+
 def test_foreign(tmp_path: Path) -> None:
-    keep(tmp_path)
     checked = check([FOREIGN], root=tmp_path)
     assert codes(checked) == [Health.FOREIGN]
     assert "WARNING - kpatch_x was not built by livegraft" in checked.line
@@ -189,7 +237,6 @@ def test_the_document_of_status(tmp_path: Path) -> None:
     lines = commandline.text("status", whole).splitlines()
     assert lines[0].startswith("live patches are switched off: livegraft=off")
     assert any("until 'livegraft unload --all'" in line for line in lines)
-    keep(tmp_path)
     checked = check([PATCH], root=tmp_path)
     whole = document(checked)
     validate("status", whole)

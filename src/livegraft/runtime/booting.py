@@ -33,6 +33,8 @@ class Outcome(StrEnum):
     LOADED = "loaded"
     PRESENT = "present"
     """It was loaded already."""
+    REPLACED = "replaced"
+    """A later one is in force that has undone it."""
     OTHER_KERNEL = "other-kernel"
     OFF = "off"
     CRASHED = "crashed"
@@ -171,6 +173,8 @@ def _one(
         problem = f"{patch.problem.subject} {patch.problem.problem}"
         return Booted(patch, Outcome.FAILED, problem, patch.problem.remedy)
     assert patch.record is not None
+    if patch.is_replaced(root):
+        return Booted(patch, Outcome.REPLACED)
     if patch.is_loaded(root):
         return Booted(patch, Outcome.PRESENT)
     if patch.trial is not None and patch.crashed(root):

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from livegraft.errors import LivegraftError
 from livegraft.runtime import settings
 from livegraft.runtime.state import PatchState, Status
+
+if TYPE_CHECKING:
+    from livegraft.runtime.installed import Installed
 
 STALLED_AFTER = 60.0
 """Seconds after which a transition counts as stalled."""
@@ -26,7 +29,7 @@ class Health(IntEnum):
     STALLED = 11
     """A transition does not end."""
     MISSING = 12
-    """A patch is installed for this kernel and not loaded."""
+    """A patch is installed for this kernel and not loaded, or damaged, or another version is."""
     UNKEPT = 13
     """A patch is loaded and not installed: it is gone after the next boot."""
     FOREIGN = 14
@@ -37,7 +40,7 @@ MEANINGS = {
     Health.WELL: "all well",
     Health.OFF: "a patch is loaded and not in force, because ftrace is switched off",
     Health.STALLED: "a transition is stalled",
-    Health.MISSING: "a patch is installed for this kernel and not loaded",
+    Health.MISSING: "a patch is installed for this kernel and not loaded, or not in this version",
     Health.UNKEPT: "a patch is loaded and not installed",
     Health.FOREIGN: "a live patch is loaded that livegraft did not build",
 }
@@ -69,12 +72,13 @@ class Checked(NamedTuple):
 
     Args:
         live: the patches that are on, or on their way to be.
-        installed: the patches that are installed for this kernel; None where there is no store.
+        installed: the patches that are installed for this kernel, without those that later ones
+            have replaced.
         problems: all that is not well, the worst first.
     """
 
     live: tuple[Status, ...]
-    installed: tuple[str, ...] | None
+    installed: tuple[str, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -107,7 +111,7 @@ class Checked(NamedTuple):
         return {
             "code": int(self.health),
             "line": self.line,
-            "installed": None if self.installed is None else list(self.installed),
+            "installed": list(self.installed),
             "problems": [each.as_json() for each in self.problems],
         }
 
@@ -121,47 +125,48 @@ def check(
         patches: the live patches of this machine.
         stalled_after: seconds after which a transition counts as stalled; one of which nobody knows
             when it began does at once.
-        root: where var/ and proc/ are.
+        root: where var/, sys/ and proc/ are.
     """
+    from livegraft.runtime import installed  # seldom needed, and start-up time counts
+
     live = tuple(each for each in patches if each.state is not PatchState.DISABLED)
-    kept = installed(root)
     found = [
         *(_off(each) for each in live if settings.ftrace_is_off(root)),
         *(_stalled(each) for each in live if _is_stalled(each, stalled_after)),
     ]
-    names = {each.name for each in live}
-    found += [
-        Problem(Health.MISSING, name, f"{name} is installed and not loaded")
-        for name in kept or ()
-        if name not in names
-    ]
+    kept: list[Installed] = []
+    try:
+        everything = installed.installed(root, installed.running_release())
+        kept = [each for each in everything if not each.is_replaced(root)]
+    except LivegraftError as error:
+        problem = f"the installed patches cannot be loaded: {error.subject} {error.problem}"
+        found.append(Problem(Health.MISSING, "", problem))
+    loaded = {each.name: each for each in live}
+    for one in kept:
+        text = _missing(one, loaded.get(one.name))
+        if text:
+            found.append(Problem(Health.MISSING, one.name, f"{one.name} is installed and {text}"))
+    names = tuple(one.name for one in kept)
     for each in live:
         if each.foreign:
             problem = f"{each.name} was not built by livegraft"
             found.append(Problem(Health.FOREIGN, each.name, problem))
-        elif kept is not None and each.name not in kept:
+        elif each.name not in names:
             problem = f"{each.name} is loaded and not installed"
             found.append(Problem(Health.UNKEPT, each.name, problem))
-    return Checked(live, kept, tuple(sorted(found, key=lambda each: each.health)))
+    return Checked(live, names, tuple(sorted(found, key=lambda each: each.health)))
 
 
-def installed(root: Path = Path("/"), release: str | None = None) -> tuple[str, ...] | None:
-    """The patches that are installed for a kernel; None where there is no store.
-
-    Args:
-        root: where var/ is.
-        release: the kernel's; the running one's by default.
-    """
-    from livegraft.runtime.installed import PLACE  # seldom needed, and start-up time counts
-
-    store = root / PLACE
-    if not store.is_dir():
-        return None
-    try:
-        names = [path.name for path in (store / (release or os.uname().release)).iterdir()]
-    except OSError:
-        return ()
-    return tuple(sorted(name for name in names if not name.startswith(".")))
+def _missing(kept: Installed, loaded: Status | None) -> str:
+    """What of an installed patch is not loaded; "" if it is."""
+    if kept.problem is not None:
+        return f"damaged: {kept.problem.problem}"
+    if loaded is None:
+        return "not loaded"
+    assert kept.record is not None
+    if loaded.fix_sha256 != kept.record.fix_sha256:
+        return "another version of it is loaded"
+    return ""
 
 
 def _off(patch: Status) -> Problem:

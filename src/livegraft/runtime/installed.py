@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from livegraft.errors import PatchError
 from livegraft.runtime import stacks
-from livegraft.runtime.livepatch import MARK, Livepatches
+from livegraft.runtime.livepatch import MARK, NATIVE, Livepatches
 from livegraft.runtime.payload import FORMAT as MANIFEST_FORMAT
 from livegraft.runtime.payload import MODULE_NAME_LENGTH
 from livegraft.trust import owned
@@ -55,6 +55,8 @@ class State(StrEnum):
     """What an installed patch is at this moment."""
 
     LOADED = "loaded"
+    REPLACED = "replaced"
+    """A later one, which is in force, has undone it."""
     WAITING = "waiting"
     """For the next boot."""
     OTHER_KERNEL = "other-kernel"
@@ -106,6 +108,7 @@ class Installed(NamedTuple):
         record: how it was installed; None if it is damaged.
         trial: its marker, if there is one.
         problem: what is wrong with it.
+        replacing: those that are loaded after it and undo it.
     """
 
     release: str
@@ -114,6 +117,7 @@ class Installed(NamedTuple):
     record: Record | None = None
     trial: Trial | None = None
     problem: PatchError | None = None
+    replacing: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -133,6 +137,8 @@ class Installed(NamedTuple):
         """
         if self.problem is not None:
             return State.DAMAGED
+        if self.release == running and self.is_replaced(root):
+            return State.REPLACED
         if self.release == running and self.is_loaded(root):
             return State.LOADED
         if self.release != running and not is_kernel_installed(self.release, root):
@@ -147,6 +153,12 @@ class Installed(NamedTuple):
             return False
         mark = Livepatches(root).parameter(self.name, MARK)
         return mark == f"{MANIFEST_FORMAT}:{self.record.fix_sha256}"
+
+    def is_replaced(self, root: Path = ROOT) -> bool:
+        """Whether one is in force that has undone it."""
+        patches = Livepatches(root)
+        found = (patches.of(name).get(name) for name in self.replacing)
+        return any(each is not None and each.enabled for each in found)
 
     def as_json(self, running: str, root: Path = ROOT) -> dict[str, object]:
         """The patch in documents.
@@ -188,7 +200,21 @@ def installed(root: Path = ROOT, release: str | None = None) -> list[Installed]:
                 for name in [] if kernel is None else owned.names(kernel):
                     found += _entry(path / name, kernel)
     found.sort(key=lambda one: (one.release, one.record.order if one.record else 0, one.name))
-    return found
+    return [
+        each._replace(replacing=_replacing(each, found[number + 1 :]))
+        for number, each in enumerate(found)
+    ]
+
+
+def _replacing(patch: Installed, later: Sequence[Installed]) -> tuple[str, ...]:
+    """Which of those that are loaded later undo it: what the kernel's core has put in stays."""
+    if patch.record is None or patch.record.model == NATIVE:
+        return ()
+    return tuple(
+        each.name
+        for each in later
+        if each.release == patch.release and each.record is not None and each.record.replace
+    )
 
 
 @contextmanager

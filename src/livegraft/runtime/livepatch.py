@@ -34,6 +34,9 @@ KERNEL_CORE = "sys/kernel/livepatch"
 ENGINE = "sys/kernel/livegraft"
 """The directories of the two cores."""
 
+NATIVE = "native"
+"""The model of the kernel's own core."""
+
 TAINT_LIVEPATCH = "K"
 """In /sys/module/NAME/taint: kernel/panic.c, ``taint_flags``."""
 
@@ -110,7 +113,7 @@ class Livepatches(NamedTuple):
             if (core.folder / name / "enabled").exists():
                 return core
         model = self.parameter(name, "model")
-        return Livepatches(self.root, KERNEL_CORE if model in (None, "native") else ENGINE)
+        return Livepatches(self.root, KERNEL_CORE if model in (None, NATIVE) else ENGINE)
 
     @property
     def modules(self) -> Path:

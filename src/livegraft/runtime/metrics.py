@@ -69,7 +69,7 @@ def metrics(
         _metric(
             "patch_installed",
             "Whether a patch that is installed for this kernel is loaded (1) or not (0).",
-            [({"patch": each}, each in loaded) for each in checked.installed or ()],
+            [({"patch": each}, each in loaded) for each in checked.installed],
         ),
         _metric(
             "problems",

@@ -214,6 +214,7 @@ def _text_uninstall(document: Mapping[str, Any]) -> list[str]:
 
 STATES = {
     "loaded": "loaded",
+    "replaced": "replaced by a later one",
     "waiting": "waits for the next boot",
     "other-kernel": "for another kernel",
     "obsolete": "obsolete: that kernel is installed no more",
@@ -250,6 +251,8 @@ def _booted(each: Mapping[str, Any]) -> list[str]:
             head = f"{each['name']}: loaded, model {each['model']}{_took(each)}"
         case "present":
             head = f"{each['name']}: loaded already"
+        case "replaced":
+            head = f"{each['name']}: replaced by a later one"
         case "failed":
             head = f"{each['name']}: not loaded: {each['message']}"
         case _:
