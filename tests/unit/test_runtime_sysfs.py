@@ -7,12 +7,13 @@ The trees are copies of a guest's, file by file: no kernel of these tests has a 
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 
 import pytest
 
 from livegraft.errors import PatchError
-from livegraft.runtime import blockers, state, syscalls
+from livegraft.runtime import blockers, known, state, syscalls
 from livegraft.runtime.blockers import Kind
 from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.stacks import Code
@@ -100,6 +101,20 @@ def test_states(root: Path) -> None:
     assert found["off"].state is PatchState.DISABLED
     assert not found["off"].foreign
     assert found["off"].fix_sha256 == "ab" * 32
+
+
+def test_since_when_although_the_kernels_log_has_lost_it(root: Path) -> None:
+    (root / "run").mkdir()
+    add_patch(root, "on")
+    add_patch(root, "going", transition=1, enabled=0)
+    began = time.time()
+    for name in ("on", "going"):
+        assert state.status(name, patches=Livepatches(root))[0].since is None
+        known.keep(name, known.Known("ab" * 32), root)
+    (on,) = state.status("on", patches=Livepatches(root))
+    assert on.since is not None and began <= on.since <= time.time()
+    # When the undoing began is another question.
+    assert state.status("going", patches=Livepatches(root))[0].since is None
 
 
 def test_status_of_what_is_no_live_patch(root: Path) -> None:

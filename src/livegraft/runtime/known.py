@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was known of a patch when it was loaded and no module tells, for its unload's record.
+"""What was known of a patch when it was loaded and no module tells: for its unload's record, and
+since when it is there when the kernel's log has lost that.
 
 Kept below /run, which no boot outlives, and believed of the very module that was loaded then.
 """
@@ -7,6 +8,7 @@ Kept below /run, which no boot outlives, and believed of the very module that wa
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,12 +32,14 @@ class Known(NamedTuple):
         manifest_sha256: of its manifest; "" of a foreign patch, which has none.
         upstream: the commits that the fix was taken from.
         signers: whose signatures held, as records name them.
+        since: seconds since the epoch at which it was loaded; None as long as it is not.
     """
 
     file_sha256: str
     manifest_sha256: str = ""
     upstream: tuple[str, ...] = ()
     signers: tuple[str, ...] = ()
+    since: float | None = None
 
     def fields(self) -> list[tuple[str, str]]:
         """The same in a record, without prefix."""
@@ -68,6 +72,7 @@ def keep(name: str, known: Known, root: Path = Path("/")) -> None:
             durable.make_folder(run, (root / PLACE).name)
     with suppress(OSError, LivegraftError), owned.folder(root / PLACE) as folder:
         if folder is not None:
+            known = known._replace(since=time.time())
             document = {"format": FORMAT, "module": _insertion(name, root), **known._asdict()}
             durable.write(folder, name, json.dumps(document).encode())
 
@@ -90,6 +95,7 @@ def of(name: str, root: Path = Path("/")) -> Known | None:
                 document["manifest_sha256"],
                 tuple(document["upstream"]),
                 tuple(document["signers"]),
+                document.get("since"),
             )
     return None
 

@@ -57,8 +57,9 @@ class Status(NamedTuple):
         model: the consistency model.
         foreign: livegraft did not build it.
         fix_sha256: SHA-256 of the fix, "" if foreign.
-        since: seconds since the epoch at which it came into this state; None if the engine, or the
-            kernel's log of its own core, does not tell.
+        since: seconds since the epoch at which it came into this state, as the engine or the
+            kernel's log of its own core tells, or else at which livegraft loaded it; None if
+            nobody knows.
         stack_order: 1 for the first loaded, None on kernels that do not tell.
         blockers: while in transition, the tasks that have not changed sides (root only).
         warnings: what the user should know as long as it is loaded.
@@ -236,7 +237,8 @@ def _status(name: str, patches: Livepatches, records: Sequence[Record]) -> Statu
         foreign=mark is None,
         fix_sha256=mark.fix_sha256 if mark else "",
         cves=mark.cves if mark else (),
-        since=_since(patch, chosen.patches, kernellog.transitions(records, name)),
+        since=_since(patch, chosen.patches, kernellog.transitions(records, name))
+        or _loaded_at(patch, patches),
         stack_order=patch.stack_order if patch else None,
         blockers=(),
     )
@@ -289,6 +291,16 @@ def _since(patch: LivePatch | None, core: Livepatches, seen: Sequence[Transition
     if patch is not None and patch.transition:
         return kernellog.wall_clock(last.started)
     return None if last.completed is None else kernellog.wall_clock(last.completed)
+
+
+def _loaded_at(patch: LivePatch | None, patches: Livepatches) -> float | None:
+    """The kernel's log keeps its last messages only, and can be cleared."""
+    if patch is None or not patch.enabled:
+        return None
+    from livegraft.runtime import known  # seldom needed, and start-up time counts
+
+    found = known.of(patch.name, patches.root)
+    return found.since if found else None
 
 
 def _iso(seconds: float) -> str:
