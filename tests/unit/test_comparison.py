@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from livegraft.lab.comparison.claims import Verdict, answers, source_facts
 from livegraft.lab.comparison.conduct import read
 from livegraft.lab.comparison.scenarios import MODELS, chosen, models, scenarios
 from livegraft.lab.comparison.statistics import Growth, difference, estimate, fit, ratio
+from livegraft.lab.witness.measure import longest
 
 RANDOM = numpy.random.default_rng(5)
 
@@ -85,6 +87,26 @@ def test_growth(growth: Growth, exponent: float | None) -> None:
     assert found is not None
     assert found.growth is growth
     assert found.at_smallest == pytest.approx(40, rel=0.05)
+
+
+def test_growth_that_varies_too_much_cannot_be_told() -> None:
+    sizes = [1, 10, 100, 500]
+    noise = [RANDOM.lognormal(0, 0.9, size=10) for _ in sizes]
+    samples = [list(0.5 * size**1.2 * own) for size, own in zip(sizes, noise, strict=True)]
+    found = fit(sizes, samples)
+    assert found is not None
+    assert found.exponent.low <= 1.2 < found.exponent.high
+    assert found.growth is Growth.OPEN
+
+
+def test_a_pause_counts_in_its_own_span_of_time() -> None:
+    """The one that begins with the load is none of the quiet time before."""
+    cpu = min(os.sched_getaffinity(0))
+    gaps = [(cpu, "u", 1.0, 1.002), (cpu, "s", 1.499, 1.6), (cpu, "u", 1.58, 1.7)]
+    quiet, apply = longest(gaps, 0.9, 1.5), longest(gaps, 1.5, 1.65)
+    assert quiet["user"] == pytest.approx(2) and quiet["syscall"] == pytest.approx(1)
+    assert apply["syscall"] == pytest.approx(100) and apply["user"] == pytest.approx(70)
+    assert longest(gaps, 2, 3) == {"user": 0, "syscall": 0, "every": 0}
 
 
 def test_growth_of_too_few_sizes() -> None:

@@ -334,7 +334,7 @@ VERB = Verb(
     name="lab",
     description="""\
 'models' measures the consistency models side by side: each model under each load, in a virtual
-machine (QEMU) of its own, one at a time. It takes half a minute to a minute for a model and a
+machine (QEMU) of its own, one at a time. It takes half a minute to three for a model and a
 scenario. DIR gets a page that opens without a network (report.html), the same as Markdown
 (report.md) and JSON (report.json), and each plot as SVG and PNG. The same command goes on where an
 interrupted one stopped. Scenarios: idle, called, sleeping, kthread, tasks-1000, hogs; with --all

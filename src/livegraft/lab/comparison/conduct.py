@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from livegraft.lab.witnesses import witnesses
 from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress
 
-FORMAT = 1
+FORMAT = 2
+"""Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well."""
+
+LOCK = "lab/measure"
+"""One guest at a time on a machine: two comparisons would measure each other."""
+
 CELLS = "cells"
 OPTIONS = "options.json"
 
@@ -90,7 +96,8 @@ def conduct(
     if there := sum(cell is not None for cell in done.values()):
         progress.note(f"{there} of {len(plan)} cells are there already")
     wanted = [one for one in plan if done[_path(folder, *one)] is None]
-    with progress.step("measure", len(wanted)) as step:
+    alone = kernels[0].cache.lock(LOCK, progress) if wanted else nullcontext()
+    with alone, progress.step("measure", len(wanted)) as step:
         for one in wanted:
             kernel, scenario, model = one
             step.say(f"{kernel.release} {scenario.name} {model}")

@@ -108,7 +108,8 @@ def markdown(found: Document) -> str:
         "",
         f"Made by livegraft {found['version']}, {found['repeat']} repetitions of each cell, each in"
         f" a guest of its own with {found['machine']['guest_processors']} processors, on"
-        f" {found['machine']['processors']} processors ({found['machine']['processor']}):",
+        f" {found['machine']['processors']} processors ({found['machine']['processor']}),"
+        f" {sum(each['seconds'] for each in found['cells']) / 60:.0f} minutes in all:",
         "",
         f"    {found['command']}",
         "",

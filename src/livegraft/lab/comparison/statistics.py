@@ -111,6 +111,8 @@ class Growth(StrEnum):
     CONSTANT = "constant"
     LINEAR = "linear"
     WORSE = "worse than linear"
+    OPEN = "cannot be told"
+    """Linear or worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,9 @@ def fit(sizes: Sequence[float], samples: Sequence[Sequence[float]]) -> Fit | Non
     power = _estimate(exponent(medians), every, min(map(len, samples)))
     if medians[-1] < SAME * medians[0]:
         growth = Growth.CONSTANT
+    elif power.high <= LINEAR_MOST:
+        growth = Growth.LINEAR
     else:
-        growth = Growth.LINEAR if power.low <= LINEAR_MOST else Growth.WORSE
+        growth = Growth.WORSE if power.low > LINEAR_MOST else Growth.OPEN
     each = float((medians[-1] - medians[0]) / (sizes[-1] - sizes[0]))
     return Fit(growth, power, float(medians[0]), each)

@@ -318,7 +318,9 @@ class Probe:
 def longest(
     gaps: list[tuple[int, str, float, float]], begin: float, end: float
 ) -> dict[str, float]:
-    """The longest gaps that lie in a span of time, if only in part; milliseconds.
+    """The longest gaps of a span of time, milliseconds; of one that lies in it in part, that part.
+
+    Whoever begins the next span makes such a gap, and it is none of this one.
 
     Returns:
         ``user`` and ``syscall``: of any processor's probe, in user mode and in a system call;
@@ -327,8 +329,8 @@ def longest(
     by_cpu = dict.fromkeys(os.sched_getaffinity(0), 0.0)
     kinds = {"u": 0.0, "s": 0.0}
     for cpu, kind, start, stop in gaps:
-        if start < end and stop > begin:
-            length = (stop - start) * 1000
+        length = (min(stop, end) - max(start, begin)) * 1000
+        if length > 0:
             by_cpu[cpu] = max(by_cpu[cpu], length)
             kinds[kind] = max(kinds[kind], length)
     return {"user": kinds["u"], "syscall": kinds["s"], "every": min(by_cpu.values())}
