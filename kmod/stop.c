@@ -5,13 +5,20 @@
  * kpatch's model. All processors are held, all stacks looked at; if every one is free all functions
  * change, else the processors are let go and it is tried again later. The price is the pause, and
  * that a function in which some task always sleeps can never be changed.
+ *
+ * stop_machine() holds cpus_read_lock(): no processor comes or goes meanwhile, and one that is not
+ * online runs nothing but its idle task, which is looked at like any other.
  */
 #include <linux/ktime.h>
 #include <linux/stop_machine.h>
 
 #include "engine.h"
 
-/* On one CPU, while all others spin with interrupts off. It takes no lock: see both callees. */
+/*
+ * On one CPU, while all others spin with interrupts off. It takes no lock: see both callees. So it
+ * may come in the middle of a transition of the kernel's own core: whoever held one of its locks
+ * with preemption off has let it go, or its processor would not be held.
+ */
 static int lg_flip(void *goal)
 {
 	ktime_t began = ktime_get();

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,21 @@ def manifest() -> dict[str, Any]:
     }
 
 
-def module(sections: dict[str, bytes], machine: int = 62, kind: int = 1) -> bytes:
+Headed = tuple[bytes, int, int, int]
+"""A section's contents, type, ``sh_link`` and ``sh_info``."""
+
+PROGBITS, SYMTAB, STRTAB, RELA = 1, 2, 3, 4
+
+
+def module(sections: Mapping[str, bytes | Headed], machine: int = 62, kind: int = 1) -> bytes:
     """A small but whole ELF file with these sections, its header table at the end as ld puts it."""
+    heads = {
+        name: each if isinstance(each, tuple) else (each, PROGBITS, 0, 0)
+        for name, each in sections.items()
+    }
     names = ["", *sections, ".shstrtab"]
     strings = b"\0".join(name.encode() for name in names) + b"\0"
-    contents = [b"", *sections.values(), strings]
+    contents = [b"", *(each[0] for each in heads.values()), strings]
     offsets, body = [], b""
     for content in contents:
         offsets.append(64 + len(body))
@@ -57,9 +68,9 @@ def module(sections: dict[str, bytes], machine: int = 62, kind: int = 1) -> byte
     table = b""
     for index, content in enumerate(contents):
         at = len(b"".join(name.encode() + b"\0" for name in names[:index]))
-        kind_of = 0 if index == 0 else (3 if names[index] == ".shstrtab" else 1)
+        _, kind_of, link, info = heads.get(names[index], (b"", STRTAB if index else 0, 0, 0))
         table += struct.pack(
-            "<IIQQQQIIQQ", at, kind_of, 0, 0, offsets[index], len(content), 0, 0, 1, 0
+            "<IIQQQQIIQQ", at, kind_of, 0, 0, offsets[index], len(content), link, info, 1, 0
         )
     head = b"\x7fELF\x02\x01\x01" + b"\0" * 9
     head += struct.pack(
@@ -69,15 +80,79 @@ def module(sections: dict[str, bytes], machine: int = 62, kind: int = 1) -> byte
     return head + body + table
 
 
+OBJECT_SIZE, FUNCTION_SIZE = 96, 112
+
+
+def tables(document: dict[str, Any], first: int) -> dict[str, bytes | Headed]:
+    """The tables that the kernel reads, as a manifest tells them.
+
+    Args:
+        document: the manifest.
+        first: the number of the first section.
+    """
+    strings, names, symbols = bytearray(b"\0"), bytearray(b"\0"), [bytes(24)]
+    data, relocations = bytearray(), bytearray()
+    data_at, strings_at, names_at = first, first + 2, first + 4
+
+    def symbol(name: str, section: int, value: int, size: int) -> int:
+        symbols.append(struct.pack("<IBBHQQ", len(names), 1, 0, section, value, size))
+        names.extend(name.encode() + b"\0")
+        return len(symbols) - 1
+
+    def pointer(at: int, to: int, addend: int = 0) -> None:
+        relocations.extend(struct.pack("<QQq", at, to << 32 | 1, addend))
+
+    text, code = symbol("strings", strings_at, 0, 0), symbol("code", data_at, 0, 0)
+
+    def string(at: int, value: str) -> None:
+        pointer(at, text, len(strings))
+        strings.extend(value.encode() + b"\0")
+
+    objects = document["objects"]
+    symbol("lg_objects", data_at, 0, OBJECT_SIZE * (len(objects) + 1))
+    data.extend(bytes(OBJECT_SIZE * (len(objects) + 1)))
+    for number, each in enumerate(objects):
+        changed = [one for one in each["functions"] if one["state"] == "changed"]
+        size = FUNCTION_SIZE * (len(changed) + 1)
+        if each["name"] != "vmlinux":
+            string(OBJECT_SIZE * number, each["name"])
+        pointer(OBJECT_SIZE * number + 8, symbol(f"lg_funcs_{number}", data_at, len(data), size))
+        for one in changed:
+            string(len(data), one["name"])
+            pointer(len(data) + 8, code)
+            data.extend(struct.pack("<QQQ", 0, 0, one["sympos"]) + bytes(FUNCTION_SIZE - 24))
+        data.extend(bytes(FUNCTION_SIZE))
+    return {
+        ".data": bytes(data),
+        ".rela.data": (bytes(relocations), RELA, first + 3, data_at),
+        ".rodata.str1.1": bytes(strings),
+        ".symtab": (b"".join(symbols), SYMTAB, names_at, 1),
+        ".strtab": (bytes(names), STRTAB, 0, 0),
+    }
+
+
 def payload(
-    info: dict[str, str] | None = None, document: Any = None, extra: dict[str, bytes] | None = None
+    info: dict[str, str] | None = None,
+    document: Any = None,
+    extra: Mapping[str, bytes | Headed] | None = None,
+    real: Any = None,
 ) -> bytes:
-    sections = {
+    """A live patch's file.
+
+    Args:
+        info: its ``.modinfo``.
+        document: its manifest.
+        extra: more sections.
+        real: a manifest that tells what it does, where `document` lies.
+    """
+    told = manifest() if document is None else document
+    sections: dict[str, bytes | Headed] = {
         ".modinfo": b"\0".join(
             f"{key}={value}".encode() for key, value in (info or MODINFO).items()
         )
         + b"\0",
-        ".livegraft": json.dumps(document or manifest()).encode(),
+        ".livegraft": json.dumps(told).encode(),
+        **tables(real or (told if "objects" in told else manifest()), 3),
         **(extra or {}),
     }
     return module(sections)
@@ -97,6 +172,35 @@ def test_whole_payload(tmp_path: Path) -> None:
     assert found.manifest.kernel_build_id == "ab" * 20
     assert found.manifest.objects[0].functions[0].name == "f"
     assert found.data == (tmp_path / "fix.ko").read_bytes()
+
+
+LIES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another function": lambda told: told["objects"][0]["functions"][0].update(name="g"),
+    "another position": lambda told: told["objects"][0]["functions"][0].update(sympos=2),
+    "another object": lambda told: told["objects"][0].update(name="xfs"),
+    "one less": lambda told: told["objects"][0]["functions"].clear(),
+    "one more": lambda told: told["objects"][0]["functions"].append(
+        {"name": "g", "sympos": 1, "state": "changed", "unit": "x.c"}
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_manifest_that_lies_about_its_module(tmp_path: Path, lie: str) -> None:
+    """What is looked for before a load (tasks in cold parts, other users) is what it names."""
+    told = manifest()
+    LIES[lie](told)
+    read(tmp_path, payload(document=told))
+    with pytest.raises(PatchError, match=r"its manifest and its tables differ in \w+:[fg]"):
+        read(tmp_path, payload(document=told, real=manifest()))
+
+
+def test_a_module_without_tables_is_none_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(PatchError, match="has no table lg_objects"):
+        read(tmp_path, payload(extra={".symtab": b""}))
+    damaged = (bytes(range(24)) * 3, RELA, 6, 3)
+    with pytest.raises(PatchError, match="tables"):
+        read(tmp_path, payload(extra={".rela.data": damaged}))
 
 
 def test_data_stays_what_was_checked(tmp_path: Path) -> None:

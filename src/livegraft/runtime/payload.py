@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from livegraft.elf import header
 from livegraft.errors import ElfError, PatchError, Untrusted
+from livegraft.runtime import tables
 from livegraft.runtime.returning import relocated_modules
 from livegraft.trust import appended
 
@@ -179,6 +180,8 @@ class Payload(NamedTuple):
             raise PatchError(
                 str(path), f"its manifest is that of '{manifest.name}', not of '{name}'", REBUILD
             )
+        if manifest is not None:
+            _require_true(manifest, file, str(path))
         return cls(
             path,
             data,
@@ -187,6 +190,23 @@ class Payload(NamedTuple):
             manifest,
             relocated_modules(section.name for section in file.sections),
         )
+
+
+def _require_true(manifest: Manifest, file: header.File, subject: str) -> None:
+    """What is looked for before a load is what the manifest names: it has to be what is loaded."""
+    told = {
+        (each.name, function.name, function.sympos)
+        for each in manifest.objects
+        for function in each.functions
+        if function.state == CHANGED
+    }
+    try:
+        found = tables.redirected(file, subject)
+    except ElfError as error:
+        raise PatchError(subject, error.problem, REBUILD) from error
+    if different := sorted(f"{owner}:{name}" for owner, name, _ in told ^ found):
+        problem = f"its manifest and its tables differ in {', '.join(different[:3])}"
+        raise PatchError(subject, problem, REBUILD)
 
 
 def _sha256(data: bytes) -> str:

@@ -51,22 +51,22 @@ static noinline __noclone int new_shiver(wait_queue_head_t *queue, bool *over, b
 	return deep ? new_bed(queue, over) : 2;
 }
 
-static struct klp_func vmlinux_funcs[] = {
+static struct klp_func lg_funcs_0[] = {
 	{ .old_name = "cmdline_proc_show", .new_func = new_cmdline_proc_show, .old_sympos = 1 }, { }
 };
 
-static struct klp_func target_funcs[] = {
+static struct klp_func lg_funcs_1[] = {
 	{ .old_name = "lgt_answer", .new_func = new_answer, .old_sympos = 1 },
 	{ .old_name = "lgt_doze", .new_func = new_doze, .old_sympos = 1 },
 	{ .old_name = "lgt_shiver", .new_func = new_shiver, .old_sympos = 1 }, { }
 };
 
-static struct klp_object objs[] = {
-	{ .name = NULL, .funcs = vmlinux_funcs },
-	{ .name = "lgt_target", .funcs = target_funcs }, { }
+static struct klp_object lg_objects[] = {
+	{ .name = NULL, .funcs = lg_funcs_0 },
+	{ .name = "lgt_target", .funcs = lg_funcs_1 }, { }
 };
 
-static struct klp_patch patch = { .mod = THIS_MODULE, .objs = objs };
+static struct klp_patch patch = { .mod = THIS_MODULE, .objs = lg_objects };
 
 #ifdef LGT_FOREIGN
 
