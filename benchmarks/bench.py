@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.booting import added
+from benchmarks.booting import added, status
 from benchmarks.calls import calls
 from benchmarks.comparing import comparing
 from benchmarks.engine import KERNELS, engine
@@ -41,12 +41,14 @@ PLOT = HERE.parent / "build/compare.svg"
 
 
 def build(_: Kernel, rounds: int) -> Iterator[Figure]:
-    """From fix to module, kernel prepared: in all, the project's own Python, its memory."""
-    costs = []
+    """From fix to module, kernel prepared: in all, the project's own Python, its memory; and what
+    a second person takes to vouch for it."""
+    costs, again = [], []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds):
             output = Path(folder, f"{number}.ko")
             costs.append(livegraft("build", FIX, "-k", RELEASE, "-o", output))
+            again.append(livegraft("verify", output, "--rebuild", "--fix", FIX))
     seconds = statistics.median(cost.seconds for cost in costs)
     own = statistics.median(cost.own_seconds for cost in costs)
     memory = max(cost.own_mib for cost in costs)
@@ -57,6 +59,10 @@ def build(_: Kernel, rounds: int) -> Iterator[Figure]:
     )
     for name, value in _median_timings(costs).items():
         yield Figure(f"  step: {name}", f"{value:.2f} s")
+    times = statistics.median(
+        second.seconds / first.seconds for first, second in zip(costs, again, strict=True)
+    )
+    yield Figure("verify --rebuild, over build", f"{times:.2f} times", "<= 1.5", times <= 1.5)
 
 
 def cold(_: Kernel, __: int) -> Iterator[Figure]:
@@ -161,6 +167,7 @@ def parts(
         "transitions": transitions,
         "calls": calls,
         "boot": partial(added, releases=releases),
+        "status": partial(status, releases=releases),
         "engine": partial(engine, releases=releases),
         "cold": cold,
         **{f"survey-{each.name}": partial(sampled, survey=each) for each in surveys},
@@ -174,7 +181,7 @@ def main() -> int:
     parser.add_argument("--only", help=f"parts, separated by commas: {listed}")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument(
-        "--kernel", choices=KERNELS, nargs="*", default=KERNELS, help="for boot and engine"
+        "--kernel", choices=KERNELS, nargs="*", default=KERNELS, help="for boot, status and engine"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/bench.json"))
     parser.add_argument(

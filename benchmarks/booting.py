@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What installed patches add to the time that a machine takes to boot."""
+"""What a production machine pays: for installed patches when it boots, and for ``status``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ print(json.dumps({"none": none, "some": some}))
 def added(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
     """Patches of the kernel itself, under the kernel's own core: how long the boot unit takes."""
     for release in releases:
-        document = _measure(pipeline.prepare(release, cache=Cache()), rounds)
+        document = _measure(pipeline.prepare(release, cache=Cache()), rounds, IN_GUEST)
         for each in document["some"]:
             outcomes = [patch["outcome"] for patch in each["patches"]]
             if outcomes != ["loaded"] * len(UNITS):
@@ -70,7 +70,44 @@ def added(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
         yield Figure(what, said, f"<= {LIMIT:g} s", some <= LIMIT)
 
 
-def _measure(kernel: Kernel, rounds: int) -> dict[str, Any]:
+STATUS_SECONDS, STATUS_MB = 0.15, 25
+
+STATUS_IN_GUEST = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+from livegraft.runtime import load
+for path in sys.argv[2:]:
+    load(Path(path))
+found = []
+for words in (["-c", "pass"], ["-m", "livegraft.runtime", "status", "--json"]):
+    for _ in range(int(sys.argv[1])):
+        began = time.monotonic()
+        child = subprocess.Popen(["python3", *words], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        assert status == 0
+        found.append({"seconds": time.monotonic() - began, "kib": usage.ru_maxrss})
+print(json.dumps({"none": found[:len(found) // 2], "some": found[len(found) // 2:]}))
+"""
+"""Python that does nothing, and ``status`` of as many patches as there are."""
+
+
+def status(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
+    """What monitoring pays for ``livegraft status`` of three patches, in an emulated guest."""
+    for release in releases:
+        document = _measure(pipeline.prepare(release, cache=Cache()), rounds, STATUS_IN_GUEST)
+        none, some = (
+            statistics.median(each["seconds"] for each in document[key]) for key in ("none", "some")
+        )
+        memory = max(each["kib"] for each in document["some"]) / 1000
+        line = release.partition("-")[0].rpartition(".")[0]
+        what = f"{line}: status of {len(UNITS)} patches, memory"
+        yield Figure(what, f"{memory:.1f} MB", f"<= {STATUS_MB} MB", memory <= STATUS_MB)
+        said = f"{some:.2f} s, of an empty Python {none:.2f} s"
+        held = some <= STATUS_SECONDS
+        yield Figure(f"{line}: status, time", said, f"<= {STATUS_SECONDS:g} s", held)
+
+
+def _measure(kernel: Kernel, rounds: int, code: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files: dict[str, bytes | Path] = {}
@@ -81,7 +118,7 @@ def _measure(kernel: Kernel, rounds: int) -> dict[str, Any]:
             files[f"/root/{module.name}"] = module
         with boot(kernel.vmlinuz, kernel.modules, files=files) as guest:
             guest.check(["mkdir", "-p", "/var/lib"])
-            result = guest.python(IN_GUEST, str(rounds), *files, timeout=600)
+            result = guest.python(code, str(rounds), *files, timeout=600)
             if result.status != 0:
                 raise RuntimeError(result.stderr.decode())
     document: dict[str, Any] = json.loads(result.stdout)
