@@ -254,13 +254,6 @@ def test_another_compiler(desk: Desk, kernel: Kernel, tmp_path: Path) -> None:
     assert desk.left_behind() == []
 
 
-def test_a_filled_cache_needs_no_network(desk: Desk, built: Path) -> None:
-    for words in (desk.words("prepare", desk.release), desk.building(SAMPLE)):
-        done = desk.run(["unshare", "--net", *words])
-        assert done.status == Exit.DONE, done.document
-    assert desk.module.read_bytes() == built.read_bytes()
-
-
 def test_no_network(desk: Desk, tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     home = tmp_path / "empty"

@@ -104,7 +104,14 @@ def test_what_the_scripts_do(made: dict[str, Any], tmp_path: Path) -> None:
     boot = script(Path(document["path"]), "postinst")
     assert "livegraft install --quiet --model hybrid --replace /usr/lib/livegraft/" in boot
     assert "livegraft load" not in boot
-    for each in (made, document):
+    _, asked = package(PATCH, tmp_path / "boot", "--load", "demand", "--model", "hybrid")
+    demand = script(Path(asked["path"]), "postinst")
+    assert "livegraft install" not in demand and "livegraft load" not in demand
+    assert "livegraft uninstall" in demand  # what an earlier version of the package has kept
+    description = run(["dpkg-deb", "-f", asked["path"], "Description"]).stdout
+    assert "asks for it: livegraft load --model hybrid /usr/lib/livegraft/" in description
+    run(["dash", "-n", "-c", demand])
+    for each in (made, document, asked):
         gone = script(Path(each["path"]), "prerm")
         assert "livegraft unload" in gone
         assert "livegraft uninstall" in gone
@@ -142,10 +149,16 @@ def test_what_is_no_patch_is_refused(tmp_path: Path) -> None:
         assert (status, document["error"]["kind"]) == (1, "PatchError"), name
     status, document = package(tmp_path / "absent.ko", tmp_path)
     assert (status, document["error"]["kind"]) == (2, "UsageError")
-    # Its manifest says something else than its code.
-    (tmp_path / "lies.ko").write_bytes(data.replace(b'"state":"changed"', b'"state":"removed"'))
-    status, document = package(tmp_path / "lies.ko", tmp_path)
-    assert (status, document["error"]["kind"]) == (1, "ModuleError")
+    # Its manifest says something else than its code: a production machine sees the first as well.
+    lies = {
+        "PatchError": data.replace(b'"state":"changed"', b'"state":"removed"'),
+        "ModuleError": re.sub(rb'("sha256":")([0-9a-f])', rb"\g<1>x", data),
+    }
+    for kind, content in lies.items():
+        assert content != data
+        (tmp_path / "lies.ko").write_bytes(content)
+        status, document = package(tmp_path / "lies.ko", tmp_path)
+        assert (status, document["error"]["kind"]) == (1, kind)
     assert list(tmp_path.glob("*.deb")) == []
 
 

@@ -27,6 +27,7 @@ from livegraft.run import run
 pytestmark = pytest.mark.build
 
 SERIES = ("6.1", "6.12")
+SAMPLE = Path(__file__).parents[2] / "demo/sample.patch"
 
 TRIVIAL = """
 #include <linux/module.h>
@@ -244,3 +245,11 @@ def test_a_damaged_package_is_named(kernel: Kernel, tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
     assert not cache.has(f"kernel/{kernel.release}/image")
     assert _running_below(tmp_path) == []
+
+
+def test_a_filled_cache_needs_no_network(kernel: Kernel, tmp_path: Path) -> None:
+    for words in (("prepare", kernel.release), ("build", SAMPLE, "-k", kernel.release)):
+        argv = [sys.executable, "-m", "livegraft.cli.main", *words, "--quiet"]
+        output = ["-o", tmp_path / "fix.ko"] if "build" in words else []
+        run(["unshare", "--net", *argv, *output])
+    assert (tmp_path / "fix.ko").stat().st_size > 10_000

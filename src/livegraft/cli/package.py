@@ -28,10 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--load",
-        choices=("now", "boot"),
+        choices=("now", "boot", "demand"),
         default="now",
         help="when a machine that installs the package loads the patch: at once and at each boot "
-        "(now, the default), or at each boot from the next one on (boot)",
+        "(now, the default), at each boot from the next one on (boot), or when somebody runs "
+        "'livegraft load' (demand)",
     )
     add_model(parser)
     add_replace(parser)
@@ -96,7 +97,11 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     return Answer(document, f"{made.path}: for {payload.release}, loaded {_WHEN[choices.load]}")
 
 
-_WHEN = {"now": "when it is installed, and at each boot", "boot": "at each boot, from the next one"}
+_WHEN = {
+    "now": "when it is installed, and at each boot",
+    "boot": "at each boot, from the next one",
+    "demand": "when somebody asks for it",
+}
 
 
 def _options(arguments: argparse.Namespace) -> list[str]:
@@ -123,10 +128,11 @@ from a signed repository. The package depends on the very version of the very ke
 the patch was built for, and on livegraft-runtime. Detached signatures beside the patch go along.
 
 When it is installed the patch is kept for each boot, as by 'livegraft install', and, if its kernel
-runs, loaded at once, as by 'livegraft load'; --load boot leaves the loading to the next boot. What
-'livegraft install' refuses is not installed by apt either; a patch that cannot be loaded at once is
-loaded at the next boot, and the installation says so. When the package is removed the patch is
-unloaded and kept no more; if it cannot be unloaded the package stays.
+runs, loaded at once, as by 'livegraft load'; --load boot leaves the loading to the next boot, and
+--load demand to the administrator: the file is there, and nothing loads it unasked. What 'livegraft
+install' refuses is not installed by apt either; a patch that cannot be loaded at once is loaded at
+the next boot, and the installation says so. When the package is removed the patch is unloaded and
+kept no more; if it cannot be unloaded the package stays.
 
 The same patch and the same options make the same bytes.""",
     examples=(

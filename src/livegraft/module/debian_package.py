@@ -56,6 +56,8 @@ class Load(StrEnum):
     """When the package is configured, and at each boot."""
     BOOT = "boot"
     """At each boot from the next one on."""
+    DEMAND = "demand"
+    """When somebody asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,9 @@ def make(
     for name, signature in signatures:
         content[f"usr/lib/livegraft/{release}/{name}"] = signature
     name, depends = _name(patch.name, release), _depends(patch.manifest)
-    values = _values(patch, choices) | {
+    values = _values(patch, choices, f"/{place}") | {
         "package": name,
         "depends": ", ".join(depends),
-        "path": f"/{place}",
     }
     document = f"usr/share/doc/{name}"
     content[f"{document}/copyright"] = _render("copyright", values)
@@ -174,15 +175,15 @@ def _depends(manifest: Mapping[str, object]) -> tuple[str, ...]:
     return image, f"{RUNTIME} (>= {tool['version']})" if known else RUNTIME
 
 
-def _values(patch: Inspection, choices: Choices) -> dict[str, object]:
+def _values(patch: Inspection, choices: Choices, path: str) -> dict[str, object]:
     """What the templates take from the patch and from the choices."""
     says = patch.manifest
-    now = choices.load is Load.NOW
-    when = (
-        "It is loaded when the package is installed, and at each boot."
-        if now
-        else ("It is loaded at each boot of its kernel, from the next one on.")
-    )
+    options = "".join(f"{each} " for each in choices.options)
+    when = {
+        Load.NOW: "It is loaded when the package is installed, and at each boot.",
+        Load.BOOT: "It is loaded at each boot of its kernel, from the next one on.",
+        Load.DEMAND: f"It is loaded when somebody asks for it: livegraft load {options}{path}",
+    }[choices.load]
     return {
         "name": patch.name,
         "mark": mark(says["fix"]["sha256"]),
@@ -192,9 +193,10 @@ def _values(patch: Inspection, choices: Choices) -> dict[str, object]:
         "files": says["fix"]["files"],
         "cves": says["fix"]["cves"],
         "upstream": says["fix"]["upstream"],
-        "load_now": now,
+        "load": choices.load.value,
         "when": when,
-        "options": "".join(f"{each} " for each in choices.options),
+        "options": options,
+        "path": path,
         "version": choices.version,
         "maintainer": choices.maintainer,
         "date": formatdate(_epoch()),
