@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.comparison import KERNEL, cell, kept
 from tests.documents import validate
 
+from livegraft.cache import Cache
 from livegraft.cli import lab
 from livegraft.cli.main import main
 from livegraft.errors import Exit
+from livegraft.kernel.kernel import Kernel
 from livegraft.lab.comparison import conduct
 from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options
 from livegraft.lab.comparison.scenarios import MODELS, Scenario, scenarios
+from livegraft.lab.witness.measure import Request
 
 PAYLOAD = Path(__file__).parents[1] / "data/payload-abi1.ko"
 
@@ -89,6 +95,44 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="No space left"):
         conduct.conduct(Options((), MODELS, (), 1), [], [], None, tmp_path)
     assert [each for each in tmp_path.iterdir() if each.is_file()] == []
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command goes on where it was stopped; nobody else measures meanwhile."""
+    kernel = cast(Kernel, SimpleNamespace(release=KERNEL, cache=Cache(tmp_path / "cache")))
+    asked: list[str] = []
+
+    def measure(*arguments: object) -> dict[str, Any]:
+        request = cast(Request, arguments[3])
+        asked.append(request.model)
+        with (
+            pytest.raises(BlockingIOError),
+            (tmp_path / "cache/locks/lab%2Fmeasure.lock").open() as held,
+        ):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if asked == ["native", "hybrid"]:
+            raise KeyboardInterrupt
+        return {
+            "status": "done",
+            "reason": "",
+            "log": [],
+            "faults": [],
+            "measured": None,
+            "seconds": 1,
+        }
+
+    monkeypatch.setattr(conduct, "witnesses", lambda *_: {})
+    monkeypatch.setattr(conduct.cells, "measure", measure)
+    options = Options((KERNEL,), ("native", "hybrid", "stop"), ("idle",), 1)
+
+    def conducted() -> list[conduct.Cell]:
+        return conduct.conduct(options, [kernel], [scenarios()["idle"]], None, tmp_path / "report")
+
+    with pytest.raises(KeyboardInterrupt):
+        conducted()
+    assert [each.stem for each in (tmp_path / "report").rglob("native.json")] == ["native"]
+    assert [each["model"] for each in conducted()] == list(options.models)
+    assert asked == ["native", "hybrid", "hybrid", "stop"]
 
 
 def test_which_cells_are_kept(tmp_path: Path) -> None:
