@@ -50,6 +50,14 @@ def test_it_loads_and_unloads(release: str, engine: Callable[[Kernel], Path]) ->
         assert [text for text in said if text not in EXPECTED] == []
 
 
+def test_another_kernels_is_refused(one_kernel: Kernel, engine: Callable[[Kernel], Path]) -> None:
+    other = next(each for each in RELEASES if each != one_kernel.release)
+    with boot(one_kernel.vmlinuz, one_kernel.modules) as guest:
+        guest.put("/root/engine.ko", engine(prepare(other)))
+        assert guest.run(["insmod", "engine.ko"]).status != 0
+        assert guest.run(["test", "-e", DIRECTORY]).status != 0
+
+
 def test_it_loads_again_and_again(one_kernel: Kernel, engine: Callable[[Kernel], Path]) -> None:
     with boot(one_kernel.vmlinuz, one_kernel.modules) as guest:
         before = guest.kernel_log()[-1].sequence
