@@ -76,35 +76,38 @@ STATUS_IN_GUEST = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 from livegraft.runtime import load
+from livegraft.runtime.installing import install
 for path in sys.argv[2:]:
+    install(Path(path))
     load(Path(path))
 found = []
-for words in (["-c", "pass"], ["-m", "livegraft.runtime", "status", "--json"]):
+for words in ("-c pass", "-m livegraft.runtime status --check --json"):
     for _ in range(int(sys.argv[1])):
         began = time.monotonic()
-        child = subprocess.Popen(["python3", *words], stdout=subprocess.DEVNULL)
+        # Not as a child of this Python, whose memory would count as its own.
+        child = subprocess.Popen(["sh", "-c", f"python3 {words} >/dev/null; exit $?"])
         _, status, usage = os.wait4(child.pid, 0)
         assert status == 0
         found.append({"seconds": time.monotonic() - began, "kib": usage.ru_maxrss})
 print(json.dumps({"none": found[:len(found) // 2], "some": found[len(found) // 2:]}))
 """
-"""Python that does nothing, and ``status`` of as many patches as there are."""
+"""Python that does nothing, and ``status --check`` of as many patches as there are."""
 
 
 def status(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
-    """What monitoring pays for ``livegraft status`` of three patches, in an emulated guest."""
+    """What monitoring pays for ``livegraft status --check``, in an emulated guest."""
     for release in releases:
         document = _measure(pipeline.prepare(release, cache=Cache()), rounds, STATUS_IN_GUEST)
         none, some = (
             statistics.median(each["seconds"] for each in document[key]) for key in ("none", "some")
         )
-        memory = max(each["kib"] for each in document["some"]) / 1000
+        memory = max(each["kib"] for each in document["some"]) * 1024 / 1e6
         line = release.partition("-")[0].rpartition(".")[0]
-        what = f"{line}: status of {len(UNITS)} patches, memory"
+        what = f"{line}: status --check of {len(UNITS)} patches, memory"
         yield Figure(what, f"{memory:.1f} MB", f"<= {STATUS_MB} MB", memory <= STATUS_MB)
         said = f"{some:.2f} s, of an empty Python {none:.2f} s"
         held = some <= STATUS_SECONDS
-        yield Figure(f"{line}: status, time", said, f"<= {STATUS_SECONDS:g} s", held)
+        yield Figure(f"{line}: status --check, time", said, f"<= {STATUS_SECONDS:g} s", held)
 
 
 def _measure(kernel: Kernel, rounds: int, code: str) -> dict[str, Any]:

@@ -130,6 +130,14 @@ def test_commits_are_fixes(
 
 def test_what_is_compared_has_two_ends(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Without a repository OLD..NEW is no pair."""
-    words = ["survey", "6.1.190-1..6.1.192-1", "-k", "6.1.0-54-amd64", "-o", str(tmp_path / "out")]
-    assert main([*words, "--json"]) == Exit.USAGE
-    assert json.loads(capsys.readouterr().out)["error"]["object"] == "NEW"
+    words = ["-k", "6.1.0-54-amd64", "-o", str(tmp_path / "out"), "--json"]
+    for pair in (
+        ["6.1.190-1..6.1.192-1"],
+        *(
+            [*each, "--git", str(tmp_path)]
+            for each in (["a"], ["a..b", "c"], ["a...b"], ["a..b..c"])
+        ),
+    ):
+        assert main(["survey", *pair, *words]) == Exit.USAGE
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert "is missing" in error["message"] or "is no pair" in error["message"]

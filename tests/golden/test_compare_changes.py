@@ -355,7 +355,7 @@ int f(int x) {
 def test_the_index_of_messages_stays(tmp_path: Path) -> None:
     """``printk()`` with CONFIG_PRINTK_INDEX."""
     (warning,) = compared(PRINTK % 1, PRINTK % 2, tmp_path).warnings
-    assert warning == ".printk_index: a live patch does not change the index of messages"
+    assert warning == ".printk_index: messages of new code are not in the index of messages"
     assert compared(PRINTK % 1, LINES + PRINTK % 1, tmp_path).warnings == ()
 
 

@@ -126,7 +126,7 @@ def test_damaged_ones_are_not_well(tmp_path: Path) -> None:
     assert "livegraft_fix is installed and damaged: is not what was installed" in checked.line
     (tmp_path / PLACE).chmod(0o777)
     checked = check([PATCH], root=tmp_path)
-    assert codes(checked) == [Health.MISSING, Health.UNKEPT]
+    assert codes(checked) == [Health.MISSING]  # and what is installed is not known
     assert "the installed patches cannot be loaded" in checked.line
 
 
@@ -144,6 +144,14 @@ def test_one_that_a_later_one_replaces_is_not_missed(
     checked = check([newer, PATCH._replace(state=PatchState.DISABLED)], root=tmp_path)
     assert (checked.health is Health.WELL) == well
     assert checked.installed == (("newer",) if well else ("livegraft_fix", "newer"))
+    # Not replaced yet; or loaded once more, on top of the newer one.
+    for transition, own in ((1, False), (0, True)):
+        write(tmp_path / ENGINE / "newer/transition", f"{transition}\n")
+        if own:
+            for attribute, value in (("enabled", "1\n"), ("transition", "0\n")):
+                write(tmp_path / ENGINE / "livegraft_fix" / attribute, value)
+        checked = check([newer, PATCH], root=tmp_path)
+        assert (checked.health, len(checked.installed)) == (Health.WELL, 2)
 
 
 def test_foreign(tmp_path: Path) -> None:

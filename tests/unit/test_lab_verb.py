@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         }
 
     monkeypatch.setattr(conduct, "witnesses", lambda *_: {})
-    monkeypatch.setattr(conduct.cells, "measure", measure)
+    monkeypatch.setattr("livegraft.lab.comparison.cells.measure", measure)
     options = Options((KERNEL,), ("native", "hybrid", "stop"), ("idle",), 1)
 
     def conducted() -> list[conduct.Cell]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -198,9 +200,37 @@ def test_a_manifest_that_lies_about_its_module(tmp_path: Path, lie: str) -> None
 def test_a_module_without_tables_is_none_of_ours(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match="has no table lg_objects"):
         read(tmp_path, payload(extra={".symtab": b""}))
+    for pointers in (struct.pack("<QQq", 8, 9999 << 32 | 1, 0), bytes(range(25)), bytes(23)):
+        with pytest.raises(PatchError, match="tables"):
+            read(tmp_path, payload(extra={".rela.data": (pointers, RELA, 6, 3)}))
     damaged = (bytes(range(24)) * 3, RELA, 6, 3)
     with pytest.raises(PatchError, match="tables"):
         read(tmp_path, payload(extra={".rela.data": damaged}))
+
+
+def test_a_large_file_of_nobody_costs_no_more_than_its_size(tmp_path: Path) -> None:
+    """It is read before anybody has looked who has signed it."""
+    many = 20_000
+    names = b"lg_objects\0" + b"lg_funcs_" * many
+    symbols = [bytes(24), struct.pack("<IBBHQQ", 0, 1, 0, 3, 0, 16 * many)]
+    symbols += [struct.pack("<IBBHQQ", 11 + 9 * n, 1, 0, 3, 0, 16 * many) for n in range(many)]
+    pointers = b"".join(struct.pack("<QQq", 8 * n, 2 << 32 | 1, 0) for n in range(2 * many))
+    data = payload(
+        extra={
+            ".data": bytes(16 * many),
+            ".rela.data": (pointers, RELA, 6, 3),
+            ".rodata.str1.1": b"x" * many + b"\0",
+            ".symtab": (b"".join(symbols), SYMTAB, 7, 1),
+            ".strtab": (names, STRTAB, 0, 0),
+        }
+    )
+    tracemalloc.start()
+    began = time.process_time()
+    with pytest.raises(PatchError):
+        read(tmp_path, data)
+    assert time.process_time() - began < 10
+    assert tracemalloc.get_traced_memory()[1] < 40 * len(data)
+    tracemalloc.stop()
 
 
 def test_data_stays_what_was_checked(tmp_path: Path) -> None:

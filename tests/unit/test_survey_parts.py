@@ -230,6 +230,11 @@ def test_the_report_counts() -> None:
     assert numbers["refusals"] == {"data-changed": 2, "vdso": 1}
     assert [each["outcome"] for each in numbers["failed"]] == ["wrong"]
     assert numbers["unfinished"] == ["unfinishedFalse"]
+    for bad in (Outcome.WRONG, Outcome.UNFINISHED, Outcome.FAILED):
+        sound = [each for each in results if each["outcome"] not in ("wrong", "unfinished")]
+        assert report.is_sound(report.document(Findings(options, sound, [], 1.0)))
+        found = Findings(options, [*sound, line(bad, True, seconds=1.0)], [], 1.0)
+        assert not report.is_sound(report.document(found))
     assert numbers["absent_objects"] == ["ext4"]
     assert [each["id"] for each in numbers["tried_again"]] == ["loadedTrue"]
     assert numbers["read_back"] == {"all": 1, "partly": 1, "nothing": 0}

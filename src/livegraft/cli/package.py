@@ -129,10 +129,10 @@ the patch was built for, and on livegraft-runtime. Detached signatures beside th
 
 When it is installed the patch is kept for each boot, as by 'livegraft install', and, if its kernel
 runs, loaded at once, as by 'livegraft load'; --load boot leaves the loading to the next boot, and
---load demand to the administrator: the file is there, and nothing loads it unasked. What 'livegraft
-install' refuses is not installed by apt either; a patch that cannot be loaded at once is loaded at
-the next boot, and the installation says so. When the package is removed the patch is unloaded and
-kept no more; if it cannot be unloaded the package stays.
+--load demand to the administrator: the file is there, and nothing looks at it until then. What
+'livegraft install' refuses is else not installed by apt either; a patch that cannot be loaded at
+once is loaded at the next boot, and the installation says so. When the package is removed the patch
+is unloaded and kept no more; if it cannot be unloaded the package stays.
 
 The same patch and the same options make the same bytes.""",
     examples=(

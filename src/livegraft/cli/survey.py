@@ -26,7 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "new",
         metavar="NEW",
         nargs="?",
-        help="the source after, named likewise; with --git OLD..NEW may be one word",
+        help="the source after, named likewise, and right behind OLD; with --git OLD..NEW may be "
+        "one word",
     )
     target.add_release(parser)
     parser.add_argument(
@@ -108,10 +109,8 @@ def run(arguments: argparse.Namespace, context: Context) -> Answer:
     numbers = report.document(findings)
     write_whole(output / "report.md", report.markdown(numbers).encode())
     document = numbers | {"folder": str(output), "timings": context.timings()}
-    sound = not (numbers["failed"] or numbers["false_changes"] or numbers["unfinished"])
-    return Answer(
-        document, _text(numbers, output, context.paint), Exit.DONE if sound else Exit.FAILED
-    )
+    status = Exit.DONE if report.is_sound(numbers) else Exit.FAILED
+    return Answer(document, _text(numbers, output, context.paint), status)
 
 
 def _folder(path: Path) -> Path:
@@ -124,12 +123,15 @@ def _folder(path: Path) -> Path:
 
 def _between(arguments: argparse.Namespace) -> tuple[str, str]:
     """OLD and NEW."""
-    old, new = arguments.old, arguments.new
-    if new is None and arguments.git is not None:
-        old, _, new = old.partition("..")
-    if not (old and new):
+    words = [arguments.old] if arguments.new is None else [arguments.old, arguments.new]
+    if arguments.git is not None and len(words) == 1:
+        words = words[0].split("..")
+    if len(words) != 2 or not all(words):
         raise UsageError("NEW", "is missing", "name the source before and the one after")
-    return old, new
+    if arguments.git is not None and any(".." in each or each[0] == "." for each in words):
+        problem = "is no pair of commits"
+        raise UsageError(" ".join(words), problem, "name one commit before and one after: OLD..NEW")
+    return words[0], words[1]
 
 
 def _sources(

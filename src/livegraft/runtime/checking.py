@@ -134,7 +134,7 @@ def check(
         *(_off(each) for each in live if settings.ftrace_is_off(root)),
         *(_stalled(each) for each in live if _is_stalled(each, stalled_after)),
     ]
-    kept: list[Installed] = []
+    kept: list[Installed] | None = None
     try:
         everything = installed.installed(root, installed.running_release())
         kept = [each for each in everything if not each.is_replaced(root)]
@@ -142,16 +142,16 @@ def check(
         problem = f"the installed patches cannot be loaded: {error.subject} {error.problem}"
         found.append(Problem(Health.MISSING, "", problem))
     loaded = {each.name: each for each in live}
-    for one in kept:
+    for one in kept or ():
         text = _missing(one, loaded.get(one.name))
         if text:
             found.append(Problem(Health.MISSING, one.name, f"{one.name} is installed and {text}"))
-    names = tuple(one.name for one in kept)
+    names = tuple(one.name for one in kept or ())
     for each in live:
         if each.foreign:
             problem = f"{each.name} was not built by livegraft"
             found.append(Problem(Health.FOREIGN, each.name, problem))
-        elif each.name not in names:
+        elif kept is not None and each.name not in names:
             problem = f"{each.name} is loaded and not installed"
             found.append(Problem(Health.UNKEPT, each.name, problem))
     return Checked(live, names, tuple(sorted(found, key=lambda each: each.health)))

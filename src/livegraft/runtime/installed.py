@@ -157,8 +157,10 @@ class Installed(NamedTuple):
     def is_replaced(self, root: Path = ROOT) -> bool:
         """Whether one is in force that has undone it."""
         patches = Livepatches(root)
-        found = (patches.of(name).get(name) for name in self.replacing)
-        return any(each is not None and each.enabled for each in found)
+        own, *others = (patches.of(name).get(name) for name in (self.name, *self.replacing))
+        if own is not None and own.enabled:
+            return False
+        return any(each is not None and each.enabled and not each.transition for each in others)
 
     def as_json(self, running: str, root: Path = ROOT) -> dict[str, object]:
         """The patch in documents.

@@ -32,14 +32,15 @@ class Known(NamedTuple):
         manifest_sha256: of its manifest; "" of a foreign patch, which has none.
         upstream: the commits that the fix was taken from.
         signers: whose signatures held, as records name them.
-        since: seconds since the epoch at which it was loaded; None as long as it is not.
+        since: microseconds since boot at which it was loaded, None as long as it is not: the clock
+            of the day may not be right yet when patches are loaded early.
     """
 
     file_sha256: str
     manifest_sha256: str = ""
     upstream: tuple[str, ...] = ()
     signers: tuple[str, ...] = ()
-    since: float | None = None
+    since: int | None = None
 
     def fields(self) -> list[tuple[str, str]]:
         """The same in a record, without prefix."""
@@ -72,7 +73,7 @@ def keep(name: str, known: Known, root: Path = Path("/")) -> None:
             durable.make_folder(run, (root / PLACE).name)
     with suppress(OSError, LivegraftError), owned.folder(root / PLACE) as folder:
         if folder is not None:
-            known = known._replace(since=time.time())
+            known = known._replace(since=time.monotonic_ns() // 1000)
             document = {"format": FORMAT, "module": _insertion(name, root), **known._asdict()}
             durable.write(folder, name, json.dumps(document).encode())
 

@@ -300,7 +300,7 @@ def _loaded_at(patch: LivePatch | None, patches: Livepatches) -> float | None:
     from livegraft.runtime import known  # seldom needed, and start-up time counts
 
     found = known.of(patch.name, patches.root)
-    return found.since if found else None
+    return kernellog.wall_clock(found.since) if found and found.since is not None else None
 
 
 def _iso(seconds: float) -> str:

@@ -76,6 +76,11 @@ def document(findings: Findings) -> dict[str, Any]:
     }
 
 
+def is_sound(numbers: Mapping[str, Any]) -> bool:
+    """Whether the survey has found nothing that must not happen, and an answer for each fix."""
+    return not (numbers["failed"] or numbers["false_changes"] or numbers["unfinished"])
+
+
 def spread(numbers: Iterable[float]) -> dict[str, float] | None:
     """Median and 90th percentile; None of nothing."""
     found = sorted(numbers)

@@ -76,7 +76,7 @@ def _printk_index(comparison: Comparison) -> Iterator[str]:
     """With ``CONFIG_PRINTK_INDEX`` each ``printk()`` has an entry, to which no code refers."""
     is_listed = any(each.name == sections.PRINTK_INDEX for each in comparison.patched.obj.sections)
     if is_listed and comparison.changed_entities:
-        yield f"{sections.PRINTK_INDEX}: a live patch does not change the index of messages"
+        yield f"{sections.PRINTK_INDEX}: messages of new code are not in the index of messages"
 
 
 def _module_information(comparison: Comparison) -> Iterator[str]:

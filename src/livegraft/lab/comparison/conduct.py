@@ -26,7 +26,7 @@ FORMAT = 2
 """Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well."""
 
 LOCK = "lab/measure"
-"""One guest at a time on a machine: two comparisons would measure each other."""
+"""Of the cache. One guest at a time: two comparisons would measure each other."""
 
 CELLS = "cells"
 OPTIONS = "options.json"
@@ -102,7 +102,10 @@ def conduct(
             kernel, scenario, model = one
             step.say(f"{kernel.release} {scenario.name} {model}")
             path = _path(folder, *one)
-            cell = _measured(options, *one, subject, progress)
+            # Another run may have measured it while this one waited.
+            cell = kept(path, asked(options, scenario, model)) or _measured(
+                options, *one, subject, progress
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, _text(cell))
             done[path] = cell
