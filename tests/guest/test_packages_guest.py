@@ -22,12 +22,16 @@ from tests.documents import validate
 from tests.keys import Person, person
 from tests.repository import KEYRING, PLACE, SOURCES, publish
 
+from livegraft.errors import LostGuest
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.guest import Guest, Result
 from livegraft.lab.trial import FAULT
 from livegraft.run import run
+from livegraft.runtime.checking import Health
+from livegraft.runtime.installed import MARKER
+from livegraft.runtime.installed import PLACE as PLACE_OF_PATCHES
 
-pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.soak, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = "livegraft.sample=1"
@@ -35,6 +39,8 @@ SAMPLE = "livegraft.sample=1"
 
 NEXT = "0.1.1"
 """A later version of the runtime."""
+
+PROMETHEUS = "/var/lib/prometheus/node-exporter"
 
 APT_SECONDS = 900.0
 """An emulated machine takes its time over maintainers' scripts: a minute, if nothing else runs."""
@@ -82,7 +88,6 @@ class Site:
     """What a site has: a patch, who vouches for it, and its repository, now and later."""
 
     author: Person
-    patch: Path
     repository: dict[str, bytes]
     later: dict[str, bytes]
     forged: dict[str, bytes]
@@ -116,19 +121,23 @@ def made_later(package: Path, folder: Path) -> Path:
 def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     author = person(folder, "author")
-    fix, patch = ROOT / "demo/sample.patch", folder / "livegraft_sample.ko"
+    fixes = (ROOT / "demo/sample.patch", ROOT / "tests/data/endbr.patch")
     options = ("--fixes", "CVE-2026-12345", "--sign", author.key, author.cert)
-    command("build", fix, "-k", one_kernel.release, "-o", patch, *options)
-    made = Path(command("package", patch, "-o", folder)["path"])
+    made = []
+    for number, fix in enumerate(fixes, 1):
+        patch = folder / f"{number}/livegraft_sample.ko"
+        patch.parent.mkdir()
+        command("build", fix, "-k", one_kernel.release, "-o", patch, *options)
+        words = ("package", patch, "-o", folder, "--package-version", str(number))
+        made.append(Path(command(*words)["path"]))
     first = make(folder / "first")
     later = made_later(first["livegraft-runtime"], folder / "later")
     with repository.signer() as signer, repository.signer() as stranger:
         yield Site(
             author,
-            patch,
-            publish(folder / "r1", [*first.values(), made], signer),
-            publish(folder / "r2", [*first.values(), later, made], signer),
-            publish(folder / "r3", [*first.values(), made], stranger),
+            publish(folder / "r1", [*first.values(), made[0]], signer),
+            publish(folder / "r2", [*first.values(), later, *made], signer),
+            publish(folder / "r3", [*first.values(), made[0]], stranger),
             signer.public(),
         )
 
@@ -191,9 +200,9 @@ def is_live(guest: Guest) -> bool:
     return SAMPLE in guest.get("/proc/cmdline").decode()
 
 
-def come_up(guest: Guest) -> None:
+def come_up(guest: Guest, state: str = "running") -> None:
     """Wait until systemd has started all that it starts by itself."""
-    assert guest.run(["systemctl", "is-system-running", "--wait"], timeout=300).text == "running"
+    assert guest.run(["systemctl", "is-system-running", "--wait"], timeout=300).text == state
     print(f"\nup; the agent was there after {guest.boot_seconds:.1f} s")
 
 
@@ -237,6 +246,26 @@ def first_boot(guest: Guest, site: Site) -> dict[str, Sequence[object]]:
     return before
 
 
+def crash(guest: Guest) -> None:
+    """The machine goes down soon after the patch was loaded."""
+    come_up(guest)
+    assert is_live(guest)
+    with pytest.raises(LostGuest):
+        guest.run(["sh", "-c", "echo c > /proc/sysrq-trigger"])
+
+
+def after_the_crash(guest: Guest) -> None:
+    """The patch is not tried again until somebody wants that."""
+    come_up(guest, "degraded")
+    assert not is_live(guest)
+    journal = said(guest, "journalctl", "-b", "-u", "livegraft-boot.service", "-o", "cat")
+    assert "livegraft_sample: skipped: the machine crashed" in journal
+    (patch,) = document(guest, "list")["patches"]
+    assert patch["state"] == "crashed"
+    said(guest, "livegraft", "status", "--check", status=Health.MISSING)
+    said(guest, "livegraft", "install", "--again", "livegraft_sample")
+
+
 def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -> None:
     """The fix is live; it is looked at, the runtime is upgraded, and all of it is removed."""
     come_up(guest)
@@ -254,6 +283,13 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     assert "LIVEGRAFT OK" in said(guest, "livegraft", "status", "--check")
     assert 'cve="CVE-2026-12345"' in said(guest, "livegraft", "metrics")
     assert "livegraft_sample" in said(guest, "livegraft", "history")
+    # What the timers start, at once.
+    guest.check(["mkdir", "-p", PROMETHEUS])
+    said(guest, "systemctl", "start", "livegraft-metrics.service", "livegraft-settle.service")
+    assert 'cve="CVE-2026-12345"' in guest.get(f"{PROMETHEUS}/livegraft.prom").decode()
+    guest.check(["rm", "-r", str(Path(PROMETHEUS).parent)])
+    marker = f"/{PLACE_OF_PATCHES}/{guest.name}/livegraft_sample/{MARKER}"
+    assert guest.run(["test", "-e", marker]).status == 1
 
     offer(guest, site.later)
     said(guest, "apt-get", "update")
@@ -267,6 +303,13 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     assert said(guest, "systemctl", "is-active", "livegraft-boot.service") == "active\n"
 
     package = f"livegraft-patch-sample-{guest.name}"
+    upgraded = said(guest, "apt-get", "install", "-y", package)
+    assert "another version of it is loaded, and stays so until the next boot" in upgraded
+    assert is_live(guest)
+    assert document(guest, "list")["patches"][0]["state"] == "waiting"
+    checked = said(guest, "livegraft", "status", "--check", status=Health.MISSING)
+    assert "another version of it is loaded" in checked
+
     said(guest, "apt-get", "remove", "-y", package)
     assert not is_live(guest)
     assert document(guest, "status")["patches"] == []
@@ -278,6 +321,7 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     is_well(guest)
 
 
+@pytest.mark.soak
 def test_from_a_repository_to_a_stock_kernel_again(
     one_kernel: Kernel, site: Site, tmp_path: Path
 ) -> None:
@@ -285,6 +329,11 @@ def test_from_a_repository_to_a_stock_kernel_again(
     own = system_guest.copied(disk, tmp_path / "disk")
     with system_guest.booted(one_kernel, own, initrd) as guest:
         before = first_boot(guest, site)
+        system_guest.goes_down(guest)
+    with system_guest.booted(one_kernel, own, initrd) as guest:
+        crash(guest)
+    with system_guest.booted(one_kernel, own, initrd) as guest:
+        after_the_crash(guest)
         system_guest.goes_down(guest)
     with system_guest.booted(one_kernel, own, initrd) as guest:
         second_boot(guest, before, site)
