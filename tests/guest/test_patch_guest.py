@@ -225,7 +225,8 @@ def tampered(sample: bytes, what: str) -> bytes:
     old, new = {
         "symbol": (symbol, symbol.replace(b"_line", b"_lime")),  # which no kernel has
         "position": (symbol, symbol.replace(b",1", b",9")),
-        "function": (b"\0cmdline_proc_show\0", b"\0cmdline_proc_shaw\0"),
+        "table": (b"\0cmdline_proc_show\0", b"\0cmdline_proc_shaw\0"),
+        "function": (b"cmdline_proc_show", b"cmdline_proc_shaw"),  # in the manifest as well
         "vermagic": (b"vermagic=6.1.", b"vermagic=6.0."),
         "name": (b"\0name=livegraft_sample\0", b"\0name=livegraft_sampel\0"),
     }[what]
@@ -241,6 +242,7 @@ def tampered(sample: bytes, what: str) -> bytes:
             "no symbol saved_command_lime at position 1|symbol 'saved_command_lime' not found",
         ),
         ("position", "no symbol saved_command_line at position 9|symbol position 9 for symbol"),
+        ("table", "its manifest and its tables differ in vmlinux:cmdline_proc_shaw"),
         ("function", "symbol 'cmdline_proc_shaw' not found"),
         ("vermagic", "was built for kernel 6.0."),
         ("name", "its manifest is that of 'livegraft_sample'"),

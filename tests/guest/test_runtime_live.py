@@ -157,11 +157,11 @@ def test_what_monitoring_sees(guest: Guest) -> None:
         late = ("--timeout", "0.5", "--on-stall", "wait")
         status, document = verb(guest, "load", "/ko/lgt_payload.ko", *late)
         assert (status, document["state"]) == (0, "transition")
-        assert verb(guest, "status", "--check")[0] == Health.FOREIGN  # it is not late yet
+        assert verb(guest, "status", "--check")[0] == Health.UNKEPT  # it is not late yet
         line = guest.run([*RUNTIME, "status", "--check", "--stalled-after", "0"])
         assert line.status == Health.STALLED
         assert line.text.startswith("LIVEGRAFT CRITICAL - lgt_payload is stalled in transition")
-        assert line.text.strip().endswith("stalled=1 missing=0 unkept=0 foreign=1")
+        assert line.text.strip().endswith("stalled=1 missing=0 unkept=1 foreign=1")
         assert "\n" not in line.text.strip()
         guest.check([*RUNTIME, "metrics", "-o", "/root/lg.prom", "--stalled-after", "0"])
         found = guest.get("/root/lg.prom").decode().splitlines()
@@ -172,7 +172,7 @@ def test_what_monitoring_sees(guest: Guest) -> None:
         assert int(left.split()[1]) >= 1
         wake(guest)
         assert verb(guest, "wait", "lgt_payload", "--timeout", "100")[0] == 0
-    assert verb(guest, "status", "--check", "--stalled-after", "0")[0] == Health.FOREIGN
+    assert verb(guest, "status", "--check", "--stalled-after", "0")[0] == Health.UNKEPT
     assert verb(guest, "unload", "--all")[0] == 0
 
 
