@@ -120,8 +120,8 @@ static bool lg_interrupted_user_mode(void)
 /*
  * On each processor, in an interrupt. The current task runs nothing but this. Its stack holds the
  * code that was interrupted, a softirq included. The unwinder judges it as it judges that of a
- * task that was preempted, which is an interrupted one too. It is sent, and reaches a processor that
- * has been in user mode without ticks (nohz_full) for hours as well.
+ * task that was preempted, which is an interrupted one too. It is sent, so it reaches a processor
+ * that has been in user mode without ticks (nohz_full) for hours as well.
  */
 static void lg_settle_current(void *data)
 {
