@@ -413,8 +413,7 @@ def test_a_foreign_module(
     done = desk.run(desk.words("load", other))
     assert (done.status, done.error["object"]) == (Exit.FAILED, str(other))
     if what == "tampered":
-        problem = "its manifest and its tables differ in vmlinux:cmdline_proc_show, vmlinux:version"
-        assert problem in done.error["message"]
+        assert "its manifest and its tables differ in" in done.error["message"]
     if what == "foreign":
         assert "--foreign" in done.error["remedy"] or "root" in done.error["message"]
     assert desk.left_behind() == []
