@@ -56,9 +56,7 @@ def added(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
             outcomes = [patch["outcome"] for patch in each["patches"]]
             if outcomes != ["loaded"] * len(UNITS):
                 raise RuntimeError(f"not all were loaded: {each}")
-        none, some = (
-            statistics.median(each["seconds"] for each in document[key]) for key in ("none", "some")
-        )
+        none, some = _seconds(document)
         moved = statistics.median(
             sum(patch["transition_ms"] for patch in each["patches"]) for each in document["some"]
         )
@@ -98,9 +96,7 @@ def status(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
     """What monitoring pays for ``livegraft status --check``, in an emulated guest."""
     for release in releases:
         document = _measure(pipeline.prepare(release, cache=Cache()), rounds, STATUS_IN_GUEST)
-        none, some = (
-            statistics.median(each["seconds"] for each in document[key]) for key in ("none", "some")
-        )
+        none, some = _seconds(document)
         memory = max(each["kib"] for each in document["some"]) * 1024 / 1e6
         line = release.partition("-")[0].rpartition(".")[0]
         what = f"{line}: status --check of {len(UNITS)} patches, memory"
@@ -108,6 +104,11 @@ def status(_: Kernel, rounds: int, releases: Sequence[str]) -> Iterator[Figure]:
         said = f"{some:.2f} s, of an empty Python {none:.2f} s"
         held = some <= STATUS_SECONDS
         yield Figure(f"{line}: status --check, time", said, f"<= {STATUS_SECONDS:g} s", held)
+
+
+def _seconds(document: dict[str, Any]) -> Iterator[float]:
+    """The median without a patch, and that with all."""
+    return (statistics.median(one["seconds"] for one in document[key]) for key in ("none", "some"))
 
 
 def _measure(kernel: Kernel, rounds: int, code: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from livegraft.assessment import Assessment, Method, Outcome, Question, Verdict
 from livegraft.cache import Cache
 from livegraft.changeset import VMLINUX, ChangeSet, State
+from livegraft.compare.names import COLD
 from livegraft.errors import CompileError, NothingChanged, NotPrepared, Refused
 from livegraft.extract.ahead import Ahead
 from livegraft.extract.folder import Folder
@@ -35,7 +36,6 @@ from livegraft.kernel.modulefile import open_module
 from livegraft.kernel.packages import PackageSource
 from livegraft.kernel.release import Release
 from livegraft.kernel.shipped import open_shipped
-from livegraft.kernel.symbols import COLD
 from livegraft.kernel.symvers import read_symvers
 from livegraft.module.build import KERNEL_SYMBOLS, Module, build_module, check_name, module_name
 from livegraft.module.delivery import write_module

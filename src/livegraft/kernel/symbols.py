@@ -27,9 +27,6 @@ from livegraft.kernel.kallsyms import Kallsyms
 RULE = "unresolved-reference"
 """The rule by which a symbol is refused that cannot be named to the livepatch core."""
 
-COLD = ".cold"
-"""What GCC adds to a function's name for its unlikely code, which lies elsewhere."""
-
 _SECTION_SHIFT = 32
 
 

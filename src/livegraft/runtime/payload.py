@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +93,16 @@ class Manifest(NamedTuple):
     upstream: tuple[str, ...] = ()
     sha256: str = ""
 
+    @property
+    def changed(self) -> tuple[tuple[str, PatchedFunction], ...]:
+        """The functions that it redirects, each with its object's name."""
+        return tuple(
+            (each.name, function)
+            for each in self.objects
+            for function in each.functions
+            if function.state == CHANGED
+        )
+
 
 class Payload(NamedTuple):
     """A live patch module, whole, in memory.
@@ -121,21 +131,18 @@ class Payload(NamedTuple):
     @property
     def functions(self) -> tuple[tuple[str, str], ...]:
         """What it redirects, by object and name; empty for a foreign one, which does not tell."""
-        return tuple((owner, function.name) for owner, function in self._changed())
+        return tuple((owner, function.name) for owner, function in self._changed)
 
     @property
     def cold(self) -> frozenset[tuple[str, str]] | None:
         """Those of them that have a cold part; None if the manifest does not tell."""
-        changed = tuple(self._changed())
-        if any(function.cold is None for _, function in changed):
+        if any(function.cold is None for _, function in self._changed):
             return None
-        return frozenset((owner, function.name) for owner, function in changed if function.cold)
+        return frozenset((owner, each.name) for owner, each in self._changed if each.cold)
 
-    def _changed(self) -> Iterator[tuple[str, PatchedFunction]]:
-        for each in self.manifest.objects if self.manifest else ():
-            for function in each.functions:
-                if function.state == CHANGED:
-                    yield each.name, function
+    @property
+    def _changed(self) -> tuple[tuple[str, PatchedFunction], ...]:
+        return self.manifest.changed if self.manifest else ()
 
     @property
     def sha256(self) -> str:
@@ -194,12 +201,7 @@ class Payload(NamedTuple):
 
 def _require_true(manifest: Manifest, file: header.File, subject: str) -> None:
     """What is looked for before a load is what the manifest names: it has to be what is loaded."""
-    told = {
-        (each.name, function.name, function.sympos)
-        for each in manifest.objects
-        for function in each.functions
-        if function.state == CHANGED
-    }
+    told = {(owner, each.name, each.sympos) for owner, each in manifest.changed}
     try:
         found = tables.redirected(file, subject)
     except ElfError as error:

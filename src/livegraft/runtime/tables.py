@@ -16,6 +16,7 @@ from typing import NamedTuple
 from livegraft.elf import header
 from livegraft.elf.header import SectionType
 from livegraft.errors import ElfError
+from livegraft.runtime.stacks import VMLINUX
 
 OBJECTS = "lg_objects"
 FUNCTIONS = "lg_funcs_"
@@ -25,8 +26,6 @@ _OBJECTS_NAME, _FUNCTIONS_NAME = OBJECTS.encode() + b"\0", FUNCTIONS.encode()
 
 ABSOLUTE = {header.Machine.X86_64: 1, header.Machine.AARCH64: 257}
 """Relocations of 64-bit pointers: R_X86_64_64, R_AARCH64_ABS64."""
-
-VMLINUX = "vmlinux"
 
 _FUNCTIONS_AT = 8
 """Offset of ``funcs`` in ``struct klp_object``; ``name`` comes first."""
