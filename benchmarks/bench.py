@@ -35,7 +35,7 @@ from livegraft.lab.image import Image
 HERE = Path(__file__).resolve().parent
 RELEASE = "6.1.0-55-amd64"
 FIX = HERE.parent / "tests/data/ext4-mballoc.patch"
-HEADER_FIX = HERE / "btrfs-inode-header.patch"
+HEADER_FIX = HERE / "btrfs-ctree-header.patch"
 SAMPLE = HERE.parent / "demo/sample.patch"
 PLOT = HERE.parent / "build/compare.svg"
 

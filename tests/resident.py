@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The runtime's verbs in a guest, each in a fork of one Python that has imported it.
+"""Modules' ``main()`` in a guest, each time in a fork of one Python that has imported the module.
 
 Starting Python with the runtime takes seconds where the processor is emulated, and the tests run
 hundreds of verbs. A fork is as good as a new process: what is imported has done nothing yet. That
@@ -16,15 +16,16 @@ from livegraft.lab.guest import BackgroundJob, Guest, Result
 
 _SERVER = """
 import importlib, json, os, pkgutil, sys, traceback
-import livegraft.runtime
-for found in pkgutil.iter_modules(livegraft.runtime.__path__):
-    importlib.import_module(f"livegraft.runtime.{found.name}")
-from livegraft.runtime.__main__ import main
+package, _, name = sys.argv[1].rpartition(".")
+if name == "__main__":
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{found.name}")
+main = importlib.import_module(sys.argv[1]).main
 
 def act(words):
     status = 1
     try:
-        status = main(words)
+        status = main(words) or 0
     except SystemExit as error:
         status = error.code
     except BaseException:
@@ -50,8 +51,8 @@ for line in sys.stdin:
     os.close(error)
 """
 
-_OF_GUEST = "resident of the tests"
-"""The guest's attribute: the server goes when the guest goes."""
+_OF_GUEST = "residents of the tests"
+"""The guest's attribute: the servers go when the guest goes."""
 
 
 def run_verb(guest: Guest, *words: str, timeout: float = 120) -> Result:
@@ -62,16 +63,28 @@ def run_verb(guest: Guest, *words: str, timeout: float = 120) -> Result:
         words: the verb and its arguments.
         timeout: seconds after which it is an error, and killed.
     """
-    server: _Server | None = vars(guest).get(_OF_GUEST)
+    return run_main(guest, "livegraft.runtime.__main__", *words, timeout=timeout)
+
+
+def run_main(guest: Guest, module: str, *words: str, timeout: float = 120) -> Result:
+    """Run a module's ``main(words)`` to its end; None, which it may return, is the status 0.
+
+    Args:
+        guest: where; its image has Python.
+        module: its name; of a ``__main__``, the whole package is imported beforehand.
+        words: its arguments.
+        timeout: seconds after which it is an error, and killed.
+    """
+    servers: dict[str, _Server] = vars(guest).setdefault(_OF_GUEST, {})
+    server = servers.get(module)
     if server is None or not server.running:
-        server = _Server(guest)
-        setattr(guest, _OF_GUEST, server)
+        server = servers[module] = _Server(guest, module)
     return server.run(words, timeout)
 
 
 class _Server:
-    def __init__(self, guest: Guest) -> None:
-        self._job: BackgroundJob = guest.start(["python3", "-c", _SERVER])
+    def __init__(self, guest: Guest, module: str) -> None:
+        self._job: BackgroundJob = guest.start(["python3", "-c", _SERVER, module])
         self._seen = 0
 
     @property

@@ -25,21 +25,17 @@ from livegraft.progress import SILENT
 
 pytestmark = pytest.mark.build
 
-HEADER, USER, READER = "fs/ext4/mballoc.h", "fs/ext4/mballoc.c", "fs/ext4/super.c"
-EVERYWHERE = {
-    "fs/ext4/ext4_jbd2.h": (
-        "return jbd2_journal_extend(handle, nblocks, revoke);",
-        "return jbd2_journal_extend(handle, nblocks + 1, revoke);",
-    )
-}
+HEADER, USER, READER = "fs/fat/fat.h", "fs/fat/fatent.c", "fs/fat/cache.c"
+EVERYWHERE = {HEADER: ("i_pos = MSDOS_I(inode)->i_pos;", "i_pos = MSDOS_I(inode)->i_pos + 1;")}
 """Of a function that three units use."""
 
-EDIT = {
-    HEADER: (
-        "return ext4_group_first_block_no(sb, fex->fe_group) +",
-        "return 8 + ext4_group_first_block_no(sb, fex->fe_group) +",
-    )
-}
+EDIT = {HEADER: ("fatent->entry = entry;", "fatent->entry = entry + 8;")}
+
+BODY = """\
+static void fat12_ent_set_ptr(struct fat_entry *fatent, int offset)
+{
+	struct buffer_head **bhs = fatent->bhs;
+"""
 
 
 def test_only_what_uses_the_function_changes(
@@ -114,18 +110,14 @@ def test_a_layout_is_refused_by_the_first_units(
     monkeypatch.setattr(Reach, "reaches", ask)
     monkeypatch.setattr(pipeline, "FIRST_READERS", 1)
     monkeypatch.setattr(units, "FEW_CANDIDATES", 1)
-    member = "struct ext4_inode_info {\n"
-    body = "static inline int mb_test_bit(int bit, void *addr)\n{\n"
+    member = "struct msdos_inode_info {\n"
     fix = fix_of(
-        {
-            "fs/ext4/ext4.h": (member, f"{member}\tlong more;\n"),
-            USER: (body, f"{body}\tbarrier();\n"),
-        }
+        {HEADER: (member, f"{member}\tlong more;\n"), USER: (BODY, f"{BODY}\tbarrier();\n")}
     )
     outcome = pipeline.check([fix], kernel)
     assert outcome.verdict is Verdict.REFUSED
     found = {(reason.rule, reason.object) for reason in outcome.reasons}
-    assert ("structure-layout", "struct ext4_inode_info") in found, found
+    assert ("structure-layout", "struct msdos_inode_info") in found, found
     assert len(asked) == 1
     assert any("not all units were looked at" in warning for warning in outcome.warnings)
 
@@ -161,11 +153,11 @@ def test_a_declaration_that_nobody_uses_changes_nothing(
     )
     fix = fix_of(
         {
-            HEADER: ("struct ext4_free_data {\n", f"{new}struct ext4_free_data {{\n"),
+            HEADER: ("struct fat_entry {\n", f"{new}struct fat_entry {{\n"),
             USER: (
-                "static inline int mb_test_bit(int bit, void *addr)\n{\n",
-                "static inline int mb_test_bit(int bit, void *addr)\n{\n"
-                "\tstruct lg_number number = { bit };\n\n\tbit = lg_eight(&number) - LG_EIGHT;\n",
+                BODY,
+                f"{BODY}\tstruct lg_number number = {{ offset }};\n\n"
+                "\toffset = lg_eight(&number) - LG_EIGHT;\n",
             ),
         }
     )

@@ -56,13 +56,13 @@ def trees(kernel: Kernel) -> dict[str, int]:
 
 @pytest.mark.parametrize("path", [MBALLOC, "kernel/fork.c", "net/ipv4/tcp_input.c"])
 def test_leaving_out_debug_information_changes_no_code(
-    any_kernel: Kernel, path: str, tmp_path: Path
+    newest_kernel: Kernel, path: str, tmp_path: Path
 ) -> None:
-    command = command_of(any_kernel, path)
+    command = command_of(newest_kernel, path)
     assert "-g" in {word[:2] for word in command.argv}
     flags = Variant.SECTIONS.flags
     assert "-g0" in flags
-    compile_one = partial(compile_unit, any_kernel, command)
+    compile_one = partial(compile_unit, newest_kernel, command)
     with_debug, without, with_types = side_by_side(
         [
             partial(compile_one, output=tmp_path / "a/x.o", extra_flags=flags[:-1]),

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ ERESTARTSYS = 512
 MANY = 100
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
 OPTIONS = ENGINE / "options"
+TRACING = Path("/sys/kernel/tracing")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -192,6 +193,50 @@ def a_task_that_sleeps_on(model: str) -> None:
         assert model == "task" or patch.read("signalled") == "0"
         assert version() == 1
     unload(patch)
+
+
+@contextmanager
+def kretprobe(function: str) -> Iterator[Callable[[], bool]]:
+    """A probe of a function's returns; whether one was seen.
+
+    It writes a trampoline's address over that of the caller, on the stack.
+    """
+    events = TRACING / "kprobe_events"
+    events.write_text(f"r500:lgt/returned {function}")
+    enable = TRACING / "events/lgt/returned/enable"
+    try:
+        enable.write_text("1")
+        yield lambda: int((TRACING / "kprobe_profile").read_text().split()[1]) > 0
+    finally:
+        enable.write_text("0")
+        events.write_text("-:lgt/returned")
+
+
+@contextmanager
+def function_graph(function: str) -> Iterator[Callable[[], bool]]:
+    """The tracer of a function's returns, which it sees by the same means."""
+    tracer, only = TRACING / "current_tracer", TRACING / "set_ftrace_filter"
+    only.write_text(function)
+    try:
+        tracer.write_text("function_graph")
+        yield lambda: f"{function}(" in (TRACING / "trace").read_text()
+    finally:
+        tracer.write_text("nop")
+        only.write_text("")
+
+
+def sleepers_with_traced_returns(model: str) -> None:
+    """The patched function's address is not where its callee returns to: it is found all the same,
+    and nobody changes sides while the task is inside."""
+    for traced in (kretprobe, function_graph):
+        with traced("schedule") as seen, dozing() as dozer:
+            patch = begun(model)
+            named(patch, dozer, "lgc_doze")
+            assert dozer.woken() == 0
+            assert seen()
+            patch.settled(20)
+            assert version() == 1
+        unload(patch)
 
 
 def a_signal_ends_a_call(model: str) -> None:
@@ -407,8 +452,13 @@ def clean(model: str) -> None:
                 unload(Patch(name, each), 10)
 
 
-def main(name: str, model: str) -> None:
-    """Run one and look whether it ended as it began."""
+def main(words: Sequence[str]) -> None:
+    """Run one and look whether it ended as it began.
+
+    Args:
+        words: the function's name, and the model's.
+    """
+    name, model = words
     before = loaded()
     try:
         globals()[name](model)
@@ -422,4 +472,4 @@ def main(name: str, model: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1:])

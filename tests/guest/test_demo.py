@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.releases import RELEASE
+from tests.releases import RELEASE, RELEASES
 
 from livegraft.errors import PackageMissing
 from livegraft.kernel.kernel import source_of
@@ -33,13 +33,20 @@ def demo(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, report
 
 
-@pytest.mark.parametrize("method", ["compare", pytest.param("extract", marks=pytest.mark.soak)])
-def test_the_bug_is_there_and_gone_and_there_again(tmp_path: Path, method: str) -> None:
+MODELS = ("hybrid", "stop", "task")
+LONG = [
+    pytest.param(words, marks=pytest.mark.soak)
+    for words in ("--method extract", *(f"--model {model}" for model in MODELS))
+]
+
+
+@pytest.mark.parametrize("words", ["--method compare", *LONG])
+def test_the_bug_is_there_and_gone_and_there_again(tmp_path: Path, words: str) -> None:
     try:
         source_of("6.1.192-2")
     except PackageMissing as error:
         pytest.skip(f"{error.subject}: the archive has dropped it, and the cache lacks it")
-    status, report = demo(tmp_path, "--method", method)
+    status, report = demo(tmp_path, *words.split())
     assert status == 0, report
     lines = [line.strip() for line in report.splitlines()]
     assert "every claim holds" in lines
@@ -61,8 +68,17 @@ def test_a_claim_that_does_not_hold_fails_the_demo(tmp_path: Path) -> None:
     assert "6.1.0-999-amd64" in report
 
 
-def test_the_sample_fix_is_shown_on_a_kernel_of_ones_choice(tmp_path: Path) -> None:
-    status, report = demo(tmp_path, "--kernel", RELEASE)
+@pytest.mark.parametrize(
+    ("release", "model"),
+    [
+        (RELEASE, "native"),
+        *(pytest.param(RELEASES[-1], each, marks=pytest.mark.soak) for each in MODELS),
+    ],
+)
+def test_the_sample_fix_is_shown_on_a_kernel_of_ones_choice(
+    tmp_path: Path, release: str, model: str
+) -> None:
+    status, report = demo(tmp_path, "--kernel", release, "--model", model)
     assert status == 0, report
     assert "ok   control: before, /proc/cmdline has no mark" in report
     assert "with the patch /proc/cmdline says livegraft.sample=1" in report

@@ -14,6 +14,7 @@ import pytest
 from tests.guest.bpf_program import TYPES, function_type
 from tests.live import PAYLOAD, booted, left_clean, loaded, patched_by, verb
 from tests.releases import RELEASE, RELEASES
+from tests.resident import run_main
 
 from livegraft import pipeline
 from livegraft.kernel.kernel import Kernel, prepare
@@ -36,6 +37,7 @@ SCENARIOS = (
     "undoing_is_reversed",
     "those_signalled_are_called_back",
     "a_task_that_sleeps_on",
+    "sleepers_with_traced_returns",
     "a_signal_ends_a_call",
     "a_signal_restarts_a_call",
     "a_signal_restarts_many_calls",
@@ -71,12 +73,11 @@ def guest(
 
 
 def scenario(guest: Guest, name: str, model: str) -> None:
-    words = ["python3", "-m", "tests.guest.engine_scenarios", name, model]
-    result = guest.run(words, timeout=300)
-    log = "\n".join(each.text for each in guest.kernel_log()[-15:])
+    result = run_main(guest, "tests.guest.engine_scenarios", name, model, timeout=300)
+    log = [each.text for each in guest.kernel_log()]
     if result.status != 0:
-        pytest.fail(f"{result.stderr.decode()}\n{log}", pytrace=False)
-    assert faults(guest) == []
+        pytest.fail("\n".join((result.stderr.decode(), *log[-15:])), pytrace=False)
+    assert [each for each in log if FAULT.search(each)] == []
 
 
 @pytest.mark.parametrize("model", MODELS)

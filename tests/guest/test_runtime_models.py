@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.live import (
     NEWER,
     PAYLOAD,
+    ROOT,
     RUNTIME,
     TARGET,
     answer,
@@ -26,6 +28,7 @@ from tests.live import (
     verb,
     wake,
 )
+from tests.resident import run_main
 
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.guest import Guest
@@ -61,7 +64,8 @@ def guest(
     engine: Callable[[Kernel], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Guest]:
-    more = {"ko/livegraft_engine.ko": engine(one_kernel)}
+    loader = "tests/guest/killed_loader.py"
+    more = {"ko/livegraft_engine.ko": engine(one_kernel), f"root/{loader}": ROOT / loader}
     with booted(one_kernel, tmp_path_factory.mktemp("modules"), more) as guest:
         yield guest
 
@@ -186,6 +190,20 @@ def test_a_killed_loader_leaves_what_can_be_unloaded(guest: Guest) -> None:
         job.wait(60)
         assert loaded(guest) == {"lgt_payload": "transition"}
         unload(guest)
+
+
+@pytest.mark.parametrize(
+    ("model", "stride"),
+    [("hybrid", 5), *(pytest.param(each, 1, marks=pytest.mark.soak) for each in ALL)],
+)
+def test_killed_at_each_step(with_engine: Guest, model: str, stride: int) -> None:
+    """Nothing, or the whole patch, is in force; what is left can be unloaded, and loaded again."""
+    words = [PAYLOAD, model, str(stride)]
+    result = run_main(with_engine, "tests.guest.killed_loader", *words, timeout=900)
+    assert result.status == 0, result.stderr.decode()
+    left = json.loads(result.stdout)
+    assert len(left) > 100 / stride
+    assert left[0] == [] and left[-1] == ["enabled"]
 
 
 # -- what is seen beforehand and meanwhile ------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,25 @@ def test_what_a_model_does_not_guarantee() -> None:
     cells = [cell("called", each, kept(each)) for each in MODELS]
     cells[MODELS.index("native")]["measured"]["counts"]["cold"][-1] = 7
     assert verdicts(cells)["C8"] is Verdict.HOLDS
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "held"),
+    [
+        ("C3", {"least": 0.2}, Verdict.HOLDS),
+        ("C3", {"least": 0.3}, Verdict.FAILS),
+        ("C8", {"most": 1}, Verdict.HOLDS),
+        ("C8", {"most": 0}, Verdict.FAILS),
+    ],
+)
+def test_the_threshold_decides(key: str, change: dict[str, float], held: Verdict) -> None:
+    """A forecast that is wrong by a quarter under one model, and one mixed version."""
+    cells = {("called", model): cell("called", model, kept(model)) for model in MODELS}
+    wrong = {"chance": 0.5, "median_ms": None, "horizon_ms": 1000.0}
+    cells["called", "stop"]["measured"]["forecasts"] = [wrong]
+    cells["called", "task"]["measured"]["counts"]["syscall"][-1] = 1
+    claim = replace(claims.claims()[key], **change)
+    assert claims.JUDGES[claim.kind](claim, cells)[0] is held
 
 
 def test_lines_hooks_and_states_of_a_source() -> None:

@@ -167,6 +167,8 @@ def extracted(paths: Sequence[Path], release: str) -> Folder | None:
     Raises:
         UsageError: it was made for another kernel, or is not alone.
     """
+    if not any(path.is_dir() for path in paths):
+        return None
     from livegraft.extract.folder import is_folder, read_folder
 
     if not any(is_folder(path) for path in paths):

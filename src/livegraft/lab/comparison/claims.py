@@ -258,7 +258,8 @@ def _forecast(claim: Claim, here: Here) -> Judged:
     if one.overlaps(other):
         verdict = Verdict.OPEN
     else:
-        verdict = Verdict.HOLDS if one.value > other.value else Verdict.FAILS
+        assert claim.least is not None
+        verdict = Verdict.HOLDS if one.value - other.value >= claim.least else Verdict.FAILS
     return verdict, [summary, *words]
 
 
@@ -313,6 +314,7 @@ def _mixed(claim: Claim, here: Here) -> Judged:
     """Mixed versions that were seen by those who never should."""
     words = []
     broken = False
+    assert claim.most is not None
     for model in claim.models:
         cells = [cell for (_, one), cell in here.items() if one == model]
         counted = [cell["measured"]["counts"] for cell in cells if cell["measured"]["counts"]]
@@ -320,7 +322,7 @@ def _mixed(claim: Claim, here: Here) -> Judged:
             continue
         seen = {who: _seen(counted, contexts) for who, contexts in SEERS.items()}
         kept = GUARANTEES[model]
-        broken = broken or any(seen[who] for who in kept)
+        broken = broken or any(seen[who] > claim.most for who in kept)
         never = ", ".join(f"{who} {seen[who]}" for who in kept)
         may = ", ".join(f"{who} {count}" for who, count in seen.items() if who not in kept)
         calls = sum(sum(row[:-1]) for each in counted for row in each.values())

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""setup/setup.sh on a copy of the project: interrupted, killed, twice at once, without network."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.build
+
+ROOT = Path(__file__).parents[2]
+STAMP = Path(".venv/.livegraft-installed")
+PINNED = ("setuptools", "unidiff")
+"""What the copy installs; the whole takes a minute, and would show no more."""
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "setup", tmp_path / "setup", ignore=shutil.ignore_patterns(".lock"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "src/livegraft").mkdir(parents=True)
+    (tmp_path / "src/livegraft/__init__.py").touch()
+    lock = (ROOT / "requirements.lock").read_text("utf-8")
+    pins = [re.search(rf"^{name}==(.*\\\n)*.*\n", lock, re.M) for name in PINNED]
+    (tmp_path / "requirements.lock").write_text("".join(pin.group() for pin in pins if pin))
+    return tmp_path
+
+
+class Run:
+    """One run, in a process group of its own, as a terminal's."""
+
+    def __init__(self, folder: Path, *before: str) -> None:
+        self._process = subprocess.Popen(
+            [*before, folder / "setup/setup.sh"],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end_by(self, number: signal.Signals) -> None:
+        os.killpg(self._process.pid, number)
+        assert self.finish()[0] != 0
+
+    def finish(self) -> tuple[int, str]:
+        _, said = self._process.communicate(timeout=240)
+        return self._process.returncode, said
+
+
+def until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_it_survives_what_happens_to_it(copy: Path) -> None:
+    """Each run is ended in a later step; what is whole at last has come from two at once."""
+    python, stamp = copy / ".venv/bin/python", copy / STAMP
+    installed = copy / ".venv/lib"
+    for number, reached in (
+        (signal.SIGINT, python.exists),
+        (signal.SIGKILL, lambda: [*installed.glob("*/site-packages/pip")]),
+        (signal.SIGKILL, lambda: [*installed.glob("*/site-packages/unidiff")]),
+    ):
+        run = Run(copy)
+        until(reached)
+        run.end_by(number)
+        assert not stamp.exists()
+
+    both = Run(copy), Run(copy)
+    (one, said), (other, heard) = (run.finish() for run in both)
+    assert (one, other) == (0, 0), said + heard
+    assert (said + heard).count("making the virtual environment") == 1
+    assert (said + heard).count("waiting for another run") == 1
+    found = "import livegraft, setuptools, unidiff; print(livegraft.__file__)"
+    printed = subprocess.run([python, "-c", found], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == str(copy / "src/livegraft/__init__.py")
+    assert (copy / ".venv/bin/livegraft").exists()
+
+    status, said = Run(copy, "unshare", "--net").finish()
+    assert status == 0, said
+    assert "making" not in said and "ready" in said
