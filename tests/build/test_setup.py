@@ -82,7 +82,9 @@ def test_it_survives_what_happens_to_it(copy: Path) -> None:
     assert (said + heard).count("making the virtual environment") == 1
     assert (said + heard).count("waiting for another run") == 1
     found = "import livegraft, setuptools, unidiff; print(livegraft.__file__)"
-    printed = subprocess.run([python, "-c", found], capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [python, "-I", "-c", found], capture_output=True, text=True, check=True
+    )
     assert printed.stdout.strip() == str(copy / "src/livegraft/__init__.py")
     assert (copy / ".venv/bin/livegraft").exists()
 

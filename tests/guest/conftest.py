@@ -11,8 +11,6 @@ import pytest
 from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
-from livegraft.lab.witnesses import witnesses as all_witnesses
-from livegraft.module import engine as engine_module
 from livegraft.module.engine import build_engine
 from livegraft.run import run
 
@@ -49,26 +47,3 @@ def foreign_patch(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("modules") / "lgt"
     build_modules(HERE / "runtime_modules", folder, one_kernel)
     return folder / "lgt_foreign.ko"
-
-
-@pytest.fixture(scope="session")
-def witnesses(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[Kernel], dict[str, bytes | Path]]:
-    """Files for a guest that tries the engine, by their path there: those of
-    :mod:`livegraft.lab.witnesses`, and the engine with ``LG_TEST`` (engine_test.ko)."""
-    made: dict[str, dict[str, bytes | Path]] = {}
-
-    def make(kernel: Kernel) -> dict[str, bytes | Path]:
-        found = engine_module.sources()
-        found["Kbuild"] += b"ccflags-y += -DLG_TEST\n"
-        folder = tmp_path_factory.mktemp("engine_test")
-        engine_test = engine_module.make(folder, found, kernel)
-        return {**all_witnesses(kernel), "/ko/engine_test.ko": engine_test}
-
-    def kept(kernel: Kernel) -> dict[str, bytes | Path]:
-        if kernel.release not in made:
-            made[kernel.release] = make(kernel)
-        return made[kernel.release]
-
-    return kept

@@ -209,7 +209,7 @@ def kretprobe(function: str) -> Iterator[Callable[[], bool]]:
         yield lambda: int((TRACING / "kprobe_profile").read_text().split()[1]) > 0
     finally:
         enable.write_text("0")
-        events.write_text("-:lgt/returned")
+        events.write_text("")  # opened to be written anew, which takes all probes away
 
 
 @contextmanager

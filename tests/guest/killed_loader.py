@@ -29,9 +29,10 @@ def killed(patch: Path, model: str, step: int) -> bool:
 
         def hook(event: str, _: object) -> None:
             nonlocal left
-            left -= event in STEPS
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if event in STEPS:
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
         runtime.load(patch, model=model)

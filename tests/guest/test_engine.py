@@ -21,7 +21,7 @@ from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import BackgroundJob, Guest
 from livegraft.lab.trial import FAULT
-from livegraft.lab.witnesses import package_files
+from livegraft.lab.witnesses import package_files, witnesses
 from livegraft.runtime.trusting import UNSIGNED
 
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(1800)]
@@ -58,12 +58,10 @@ def faults(guest: Guest) -> list[str]:
 
 @pytest.fixture(scope="module", params=RELEASES)
 def guest(
-    request: pytest.FixtureRequest,
-    witnesses: Callable[[Kernel], dict[str, bytes | Path]],
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Guest]:
     kernel = prepare(str(request.param))
-    files: dict[str, bytes | Path] = {**witnesses(kernel)}
+    files = witnesses(kernel)
     for name in ("engine_scenarios.py", "bpf_program.py"):
         files[f"/root/tests/guest/{name}"] = HERE / name
     with booted(kernel, tmp_path_factory.mktemp("modules"), files) as guest:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
 from livegraft.lab.trial import FAULT
+from livegraft.lab.witnesses import witnesses
+from livegraft.module import engine
 
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(7200)]
 
@@ -113,17 +115,26 @@ def run_cycles(guest: Guest, model: str, machine: Machine) -> Outcome:
     return Outcome(**json.loads(result.stdout))
 
 
+def control_engine(kernel: Kernel, folder: Path) -> Path:
+    """The engine with the model that does not look."""
+    found = engine.sources()
+    found["Kbuild"] += b"ccflags-y += -DLG_TEST\n"
+    return engine.make(folder, found, kernel)
+
+
 @pytest.fixture(scope="module", params=machines())
 def outcomes(
-    request: pytest.FixtureRequest, witnesses: Callable[[Kernel], dict[str, bytes | Path]]
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Outcome]:
     machine: Machine = request.param
     kernel = prepare(machine.release)
+    files = witnesses(kernel)
+    files["/ko/engine_test.ko"] = control_engine(kernel, tmp_path_factory.mktemp("engine_test"))
     found = {}
     with boot(
         kernel.vmlinuz,
         kernel.modules,
-        files=witnesses(kernel),
+        files=files,
         cmdline=f"preempt={machine.preempt}",
         cpus=machine.cpus,
         timeout=180,

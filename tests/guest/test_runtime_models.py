@@ -202,7 +202,7 @@ def test_killed_at_each_step(with_engine: Guest, model: str, stride: int) -> Non
     result = run_main(with_engine, "tests.guest.killed_loader", *words, timeout=900)
     assert result.status == 0, result.stderr.decode()
     left = json.loads(result.stdout)
-    assert len(left) > 100 / stride
+    assert len(left) * stride > 60
     assert left[0] == [] and left[-1] == ["enabled"]
 
 
