@@ -39,9 +39,7 @@ test:
 fuzz: setup
 	@$(PYTHON) -m pip install -q --disable-pip-version-check 'atheris>=3.0'
 	@mkdir -p build/fuzz
-	@OPENBLAS_NUM_THREADS=1 $(PYTHON) -m tests.fuzz.run -max_total_time=$(FUZZ_SECONDS) -max_len=8192 \
-		-timeout=15 -rss_limit_mb=1500 -print_final_stats=1 -artifact_prefix=build/fuzz/found- \
-		build/fuzz tests/fuzz/corpus
+	@OPENBLAS_NUM_THREADS=1 $(PYTHON) -m tests.fuzz.run $(FUZZ_SECONDS) build/fuzz tests/fuzz/corpus
 
 golden: setup
 	@$(PYTHON) -m tests.golden.make_pairs

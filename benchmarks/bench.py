@@ -80,11 +80,11 @@ def cold(_: Kernel, __: int) -> Iterator[Figure]:
 
 
 def header(_: Kernel, __: int) -> Iterator[Figure]:
-    """An inline function of a header that 46 units read and two use."""
+    """An inline function of a header that 56 units read and three use."""
     with tempfile.TemporaryDirectory() as folder:
         cost = livegraft("build", HEADER_FIX, "-k", RELEASE, "-o", Path(folder, "header.ko"))
     seconds = cost.seconds
-    what = "fix to .ko, a function in a header of 46 units"
+    what = "fix to .ko, a function in a header of 56 units"
     yield Figure(what, f"{seconds:.0f} s", "<= 120 s", seconds <= 120)
     for name, value in cost.document["timings"].items():
         if value >= 1:
