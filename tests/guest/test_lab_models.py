@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
+import termios
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,14 @@ def lab(*words: str | Path, script: str = "") -> tuple[int, dict[str, Any], str]
     document: dict[str, Any] = json.loads(done.stdout)
     validate("lab", document)
     return done.returncode, document, done.stderr
+
+
+@pytest.fixture(scope="module")
+def sample(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A live patch."""
+    output = tmp_path_factory.mktemp("patches") / "sample.ko"
+    pipeline.build([SAMPLE], one_kernel, output=output)
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +93,9 @@ def test_what_is_measured_is_kept(compared: tuple[list[str], dict[str, Any]]) ->
     assert again["cells"] == document["cells"]
 
 
-def test_which_model_takes_a_fix(
-    compared: tuple[list[str], dict[str, Any]], one_kernel: Kernel, tmp_path: Path
-) -> None:
-    pipeline.build([SAMPLE], one_kernel, output=tmp_path / "sample.ko")
+def test_which_model_takes_a_fix(compared: tuple[list[str], dict[str, Any]], sample: Path) -> None:
     words, document = compared
-    status, again, said = lab(*words, "--fixes", tmp_path)
+    status, again, said = lab(*words, "--fixes", sample.parent)
     assert status == 0, said
     found = [(each["model"], each["taken"], each["refused"]) for each in again["fixes"]]
     assert found == [("hybrid", 1, []), ("stop", 1, [])]
@@ -99,6 +107,16 @@ def test_which_model_takes_a_fix(
 def test_a_folder_without_fixes(compared: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:
     status, document, _ = lab(*compared[0], "--fixes", tmp_path)
     assert status == 2 and "holds no live patch" in document["error"]["message"]
+
+
+def test_a_patch_of_ones_own(sample: Path, tmp_path: Path) -> None:
+    words = ["models", "-k", RELEASE, "--model", "hybrid", "--scenario", "idle", "--repeat", "2"]
+    status, document, said = lab(*words, "--patch", sample, "-o", tmp_path / "report")
+    assert status == 0, said
+    (cell,) = document["cells"]
+    assert (cell["status"], cell["faults"]) == ("done", [])
+    assert cell["patch"] == "livegraft_sample"
+    assert cell["figures"]["apply"]["n"] == 2
 
 
 def test_explain(compared: tuple[list[str], dict[str, Any]]) -> None:
@@ -135,17 +153,43 @@ SCRIPT = """
 modprobe loop && test -e /sys/module/loop && echo loop is here
 modprobe no-such-module || echo refused
 livegraft models | head -1
+hello --greeting="of a package"
+livegraft load sample.ko > /dev/null && grep -o livegraft.sample=1 /proc/cmdline
 cat /mnt/shared/word
 echo back > /mnt/shared/answer
 exit 3
 """
 
 
-def test_the_shell(tmp_path: Path) -> None:
+def test_the_shell(sample: Path, tmp_path: Path) -> None:
     (tmp_path / "word").write_text("from outside\n")
-    status, document, said = lab("shell", "-k", RELEASE, "--share", tmp_path, script=SCRIPT)
+    words = ["shell", "-k", RELEASE, "--share", tmp_path, "--package", "hello", "--patch", sample]
+    status, document, said = lab(*words, script=SCRIPT)
     assert (status, document["status"]) == (1, 3)
     assert "loop is here" in said
     assert "refused" in said and "has no such module" in said
+    assert "of a package" in said
+    assert "livegraft.sample=1" in said
     assert "from outside" in said
     assert (tmp_path / "answer").read_text() == "back\n"
+
+
+def test_the_shell_on_a_terminal() -> None:
+    """Keys are passed on as they are typed; the guest's shell has a terminal of the same size, and
+    this one is as it was afterwards. What is shown may go elsewhere."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (33, 99))
+    before = termios.tcgetattr(theirs)
+    words = [sys.executable, "-m", "livegraft.cli.main", "lab", "shell", "-k", RELEASE, "--quiet"]
+    with subprocess.Popen(words, stdin=theirs, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        shown = b""
+        for typed, wanted in ((b"", b"# "), (b"stty size\r", b"33 99"), (b"exit 3\r", b"")):
+            os.write(ours, typed)
+            while wanted not in shown and (more := shell.stdout.read1()):
+                shown += more
+            assert wanted in shown
+    assert shell.returncode == 1
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)

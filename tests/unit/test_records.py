@@ -22,7 +22,7 @@ from tests.documents import validate
 from tests.keys import Person
 from tests.unit.test_runtime_payload import manifest, payload
 
-from livegraft.errors import PatchError, TransitionTimeout, Untrusted
+from livegraft.errors import PatchError, TransitionTimeout, Untrusted, UsageError
 from livegraft.runtime import (
     commandline,
     history,
@@ -228,7 +228,7 @@ def test_what_the_kernel_never_saw(
     found = journal_socket()
     assert found["LIVEGRAFT_RESULT"] == ["refused"]
     assert "LIVEGRAFT_SIGNER" not in found
-    with pytest.raises(PatchError):
+    with pytest.raises(UsageError):
         load(tmp_path / "missing.ko")
     found = journal_socket()
     assert (found["LIVEGRAFT_RESULT"], "LIVEGRAFT_NAME" in found) == (["failed"], False)

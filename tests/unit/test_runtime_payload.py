@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from livegraft.errors import PatchError
+from livegraft.errors import LivegraftError, PatchError, UsageError
 from livegraft.runtime.payload import Payload, parse_manifest
 
 MACHINE = "x86_64"
@@ -316,9 +316,9 @@ def test_fifo_does_not_hang(tmp_path: Path) -> None:
         Payload.read(tmp_path / "fifo.ko", machine=MACHINE)
 
 
-@pytest.mark.parametrize("name", ["", "missing.ko"])
-def test_no_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PatchError):
+@pytest.mark.parametrize(("name", "kind"), [("", PatchError), ("missing.ko", UsageError)])
+def test_no_file(tmp_path: Path, name: str, kind: type[LivegraftError]) -> None:
+    with pytest.raises(kind):
         Payload.read(tmp_path / name, machine=MACHINE)
 
 

@@ -31,7 +31,7 @@ COMMAND_LINE = "console=ttyS0 panic=-1 quiet no_timer_check cryptomgr.notests"
 quiet: an emulated serial port is slow; oopses, panics and errors are written there all the same.
 no_timer_check: on a busy machine the emulated timer's interrupts come too late for the kernel,
 which then panics ("IO-APIC + timer doesn't work!").
-cryptomgr.notests: that each cipher is what it should be was a fifth of an emulated kernel's start."""
+cryptomgr.notests: testing each cipher was a fifth of an emulated kernel's start."""
 
 _END_SECONDS = 10.0
 

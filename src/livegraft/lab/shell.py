@@ -98,9 +98,9 @@ def converse(guest: Guest, source: IO[bytes], target: IO[bytes]) -> int:
     Raises:
         LostGuest: the guest hung or ended.
     """
-    terminal = source.isatty()
+    terminal = source if source.isatty() else None
     job = guest.start(_words(terminal))
-    with _modules_on_demand(guest), _raw(source if terminal else None):
+    with _modules_on_demand(guest), _raw(terminal):
         threading.Thread(target=_pass_on, args=(source, job), daemon=True).start()
         shown = 0
         while True:
@@ -119,11 +119,11 @@ def converse(guest: Guest, source: IO[bytes], target: IO[bytes]) -> int:
     return result.status
 
 
-def _words(terminal: bool) -> Sequence[str]:
+def _words(terminal: IO[bytes] | None) -> Sequence[str]:
     """The command: with a terminal of its own for a person, plain for a script."""
-    if not terminal:
+    if terminal is None:
         return ["sh"]
-    size = os.get_terminal_size()
+    size = os.get_terminal_size(terminal.fileno())
     name = shlex.quote(os.environ.get("TERM", "linux"))
     first = f"export TERM={name}; stty rows {size.lines} cols {size.columns}; exec sh -i"
     return ["python3", "-c", SPAWN, "sh", "-c", first]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from livegraft.elf import header
-from livegraft.errors import ElfError, PatchError, Untrusted
+from livegraft.errors import ElfError, PatchError, Untrusted, UsageError
 from livegraft.runtime import tables
 from livegraft.runtime.returning import relocated_modules
 from livegraft.trust import appended
@@ -159,6 +159,7 @@ class Payload(NamedTuple):
             machine: what the module has to be for, as uname(2) says it; this machine by default.
 
         Raises:
+            UsageError: it does not exist.
             PatchError: it cannot be read, or it is not a live patch for this machine.
             Untrusted: something follows the module that is no signature.
         """
@@ -222,6 +223,8 @@ def _read_regular(path: Path) -> bytes:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
+    except FileNotFoundError as error:
+        raise UsageError(str(path), "does not exist", "name a live patch's .ko file") from error
     except OSError as error:
         remedy = "check the path"
         if error.errno == errno.ELOOP:
