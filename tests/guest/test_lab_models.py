@@ -163,8 +163,8 @@ exit 3
 
 def test_the_shell(sample: Path, tmp_path: Path) -> None:
     (tmp_path / "word").write_text("from outside\n")
-    words = ["shell", "-k", RELEASE, "--share", tmp_path, "--package", "hello", "--patch", sample]
-    status, document, said = lab(*words, script=SCRIPT)
+    more = ("--package", "hello", "--patch", sample)
+    status, document, said = lab("shell", "-k", RELEASE, "--share", tmp_path, *more, script=SCRIPT)
     assert (status, document["status"]) == (1, 3)
     assert "loop is here" in said
     assert "refused" in said and "has no such module" in said
@@ -186,7 +186,7 @@ def test_the_shell_on_a_terminal() -> None:
         shown = b""
         for typed, wanted in ((b"", b"# "), (b"stty size\r", b"33 99"), (b"exit 3\r", b"")):
             os.write(ours, typed)
-            while wanted not in shown and (more := shell.stdout.read1()):
+            while wanted not in shown and (more := os.read(shell.stdout.fileno(), 4096)):
                 shown += more
             assert wanted in shown
     assert shell.returncode == 1

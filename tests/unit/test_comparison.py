@@ -211,7 +211,7 @@ def test_what_a_model_does_not_guarantee() -> None:
         ("C8", {"most": 0}, Verdict.FAILS),
     ],
 )
-def test_the_threshold_decides(key: str, change: dict[str, float], held: Verdict) -> None:
+def test_the_threshold_decides(key: str, change: dict[str, Any], held: Verdict) -> None:
     """A forecast that is wrong by a quarter under one model, and one mixed version."""
     cells = {("called", model): cell("called", model, kept(model)) for model in MODELS}
     wrong = {"chance": 0.5, "median_ms": None, "horizon_ms": 1000.0}
