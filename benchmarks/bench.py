@@ -80,7 +80,7 @@ def cold(_: Kernel, __: int) -> Iterator[Figure]:
 
 
 def header(_: Kernel, __: int) -> Iterator[Figure]:
-    """An inline function of a header that 56 units read and three use."""
+    """An inline function of a header that 56 units read and two use."""
     with tempfile.TemporaryDirectory() as folder:
         cost = livegraft("build", HEADER_FIX, "-k", RELEASE, "-o", Path(folder, "header.ko"))
     seconds = cost.seconds

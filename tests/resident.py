@@ -84,6 +84,7 @@ def run_main(guest: Guest, module: str, *words: str, timeout: float = 120) -> Re
 
 class _Server:
     def __init__(self, guest: Guest, module: str) -> None:
+        self._guest = guest
         self._job: BackgroundJob = guest.start(["python3", "-c", _SERVER, module])
         self._seen = 0
 
@@ -97,7 +98,8 @@ class _Server:
         while (end := (output := self._job.output()).find(b"\n", self._seen)) < 0:
             if time.monotonic() > began + timeout or not self._job.running:
                 self._job.kill(signal.SIGKILL)  # SIGTERM would only end the server
-                raise AssertionError((words, self._job.wait()))
+                log = [each.text for each in self._guest.kernel_log()[-15:]]
+                raise AssertionError((words, self._job.wait(), log))
             time.sleep(0.01)
         status, out, error = json.loads(output[self._seen : end])
         self._seen = end + 1

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from livegraft.changeset import PATCH_SYMBOL, VMLINUX, ChangeSet, Function, Piece
 from livegraft.compare.comparison import Comparison
-from livegraft.compare.cut import Cut, cut
+from livegraft.compare.cut import BESIDE_CODE, Cut, cut
 from livegraft.compare.marks import Marks
 from livegraft.compare.moved import compare_compiled
 from livegraft.compare.resolver import OfPatch
@@ -64,15 +64,6 @@ class Method(StrEnum):
     def each(self) -> tuple[Method, ...]:
         """The one, or the two."""
         return (Method.COMPARE, Method.EXTRACT) if self is Method.BOTH else (self,)
-
-
-BESIDE_CODE = frozenset(
-    (
-        *("data-changed", "data-size-changed", "enum-value-changed", "prototype-changed"),
-        "structure-layout",
-    )
-)
-"""Rules after which a unit's code can still be judged."""
 
 
 class Verdict(StrEnum):

@@ -72,6 +72,7 @@ def targets(outcome: Outcome) -> set[Target]:
 
 
 def test_the_stored_fix_is_the_difference_of_the_two_sources() -> None:
+    """In two folders; the demo takes that of the whole sources."""
     try:
         before, after = source_of("6.1.192-1"), source_of("6.1.192-2")
     except PackageMissing as error:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""setup/setup.sh on a copy of the project: interrupted, killed, twice at once, without network."""
+"""setup/setup.sh on a copy of the project: interrupted, killed, twice at once, without network.
+
+It needs a package index, as setup itself does.
+"""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -30,50 +34,56 @@ def copy(tmp_path: Path) -> Path:
     (tmp_path / "src/livegraft").mkdir(parents=True)
     (tmp_path / "src/livegraft/__init__.py").touch()
     lock = (ROOT / "requirements.lock").read_text("utf-8")
-    pins = [re.search(rf"^{name}==(.*\\\n)*.*\n", lock, re.M) for name in PINNED]
-    (tmp_path / "requirements.lock").write_text("".join(pin.group() for pin in pins if pin))
+    (tmp_path / "requirements.lock").write_text("".join(pin(lock, name) for name in PINNED))
     return tmp_path
+
+
+def pin(lock: str, name: str) -> str:
+    """A package's lines."""
+    found = re.search(rf"^{name}==(.*\\\n)*.*\n", lock, re.MULTILINE)
+    assert found is not None
+    return found[0]
 
 
 class Run:
     """One run, in a process group of its own, as a terminal's."""
 
     def __init__(self, folder: Path, *before: str) -> None:
+        # A shell that was started with SIGINT ignored goes on ignoring it.
+        words = ["env", "--default-signal=INT", *before, folder / "setup/setup.sh"]
         self._process = subprocess.Popen(
-            [*before, folder / "setup/setup.sh"],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+            words, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def end_by(self, number: signal.Signals) -> None:
+    def end_at(self, reached: Callable[[], object], number: signal.Signals) -> None:
+        """Send a signal to all of it as soon as something has happened."""
+        end = time.monotonic() + 120
+        try:
+            while not reached():
+                assert self._process.poll() is None and time.monotonic() < end
+                time.sleep(0.01)
+        except AssertionError:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            pytest.fail(f"it did not come so far: {self.finish()}")
         os.killpg(self._process.pid, number)
         assert self.finish()[0] != 0
 
     def finish(self) -> tuple[int, str]:
+        """Its exit status, and what it said."""
         _, said = self._process.communicate(timeout=240)
         return self._process.returncode, said
-
-
-def until(happened: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_it_survives_what_happens_to_it(copy: Path) -> None:
     """Each run is ended in a later step; what is whole at last has come from two at once."""
     python, stamp = copy / ".venv/bin/python", copy / STAMP
-    installed = copy / ".venv/lib"
+    installed = f"{copy}/.venv/lib/*/site-packages"
     for number, reached in (
         (signal.SIGINT, python.exists),
-        (signal.SIGKILL, lambda: [*installed.glob("*/site-packages/pip")]),
-        (signal.SIGKILL, lambda: [*installed.glob("*/site-packages/unidiff")]),
+        (signal.SIGKILL, lambda: glob.glob(f"{installed}/pip")),
+        (signal.SIGKILL, lambda: glob.glob(f"{installed}/unidiff")),
     ):
-        run = Run(copy)
-        until(reached)
-        run.end_by(number)
+        Run(copy).end_at(reached, number)
         assert not stamp.exists()
 
     both = Run(copy), Run(copy)
@@ -82,9 +92,8 @@ def test_it_survives_what_happens_to_it(copy: Path) -> None:
     assert (said + heard).count("making the virtual environment") == 1
     assert (said + heard).count("waiting for another run") == 1
     found = "import livegraft, setuptools, unidiff; print(livegraft.__file__)"
-    printed = subprocess.run(
-        [python, "-I", "-c", found], capture_output=True, text=True, check=True
-    )
+    words = [python, "-I", "-c", found]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == str(copy / "src/livegraft/__init__.py")
     assert (copy / ".venv/bin/livegraft").exists()
 

@@ -18,8 +18,14 @@ from typing import Any
 STRETCH = 120
 """Seconds."""
 
-LIMITS = ("-max_len=8192", "-timeout=15", "-rss_limit_mb=1500", "-print_final_stats=1")
-"""Bytes of an input; seconds for one; MiB of the process."""
+LIMITS = (
+    "-runs=40000",
+    "-max_len=8192",
+    "-timeout=15",
+    "-rss_limit_mb=1500",
+    "-print_final_stats=1",
+)
+"""Of a stretch; bytes of an input; seconds for one; MiB of the process."""
 
 ONE = "one"
 """The first argument of a stretch's own process, with those of libFuzzer behind."""
@@ -51,6 +57,7 @@ def main(seconds: float, corpora: list[str]) -> int:
             [sys.executable, "-m", "tests.fuzz.run", ONE, *words],
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
         )
         assert done.stderr is not None
         for line in done.stderr:
@@ -59,8 +66,8 @@ def main(seconds: float, corpora: list[str]) -> int:
                 total += int(found[1])
         if done.wait():
             return done.returncode
-    sys.stdout.write(f"{total} inputs, nothing found\n")
-    return 0
+    sys.stdout.write(f"{total} executions, nothing found\n")
+    return 0 if total else 1
 
 
 if __name__ == "__main__":

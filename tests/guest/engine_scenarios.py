@@ -72,9 +72,17 @@ class Dozer:
     def asleep(self) -> None:
         """Wait until it sleeps there."""
         end = time.monotonic() + 30
-        while "_doze" not in Path(f"/proc/{self.pid}/stack").read_text():
+        while self._state() not in "SD" or "_doze" not in self._stack():
             assert time.monotonic() < end, "nobody sleeps in lgc_doze"
             time.sleep(0.01)
+
+    def _state(self) -> str:
+        """Its letter. Of a task that may run nobody looks at the stack: with a probe of returns on
+        it, 6.1 warns of that (kernel/trace/rethook.c, ``rethook_find_ret_addr``)."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def _stack(self) -> str:
+        return Path(f"/proc/{self.pid}/stack").read_text()
 
     def result(self) -> int:
         """Wait for its end: the version that returned, or 100 and its errno."""
@@ -196,8 +204,8 @@ def a_task_that_sleeps_on(model: str) -> None:
 
 
 @contextmanager
-def kretprobe(function: str) -> Iterator[Callable[[], bool]]:
-    """A probe of a function's returns; whether one was seen.
+def kretprobe(function: str) -> Iterator[Callable[[int], bool]]:
+    """A probe of a function's returns; whether a task's into lgc_doze() was seen.
 
     It writes a trampoline's address over that of the caller, on the stack.
     """
@@ -206,34 +214,42 @@ def kretprobe(function: str) -> Iterator[Callable[[], bool]]:
     enable = TRACING / "events/lgt/returned/enable"
     try:
         enable.write_text("1")
-        yield lambda: int((TRACING / "kprobe_profile").read_text().split()[1]) > 0
+        yield lambda pid: any("(lgc_doze+" in line for line in traced_of(pid))
     finally:
         enable.write_text("0")
         events.write_text("")  # opened to be written anew, which takes all probes away
 
 
 @contextmanager
-def function_graph(function: str) -> Iterator[Callable[[], bool]]:
-    """The tracer of a function's returns, which it sees by the same means."""
+def function_graph(function: str) -> Iterator[Callable[[int], bool]]:
+    """The tracer of a function's returns, which it sees by the same means; whether one of a task's
+    calls was seen."""
     tracer, only = TRACING / "current_tracer", TRACING / "set_ftrace_filter"
     only.write_text(function)
     try:
         tracer.write_text("function_graph")
-        yield lambda: f"{function}(" in (TRACING / "trace").read_text()
+        (TRACING / "trace_options").write_text("funcgraph-proc")
+        yield lambda pid: bool(traced_of(pid))
     finally:
         tracer.write_text("nop")
         only.write_text("")
 
 
+def traced_of(pid: int) -> list[str]:
+    """The lines of the trace that tell of a task."""
+    return [line for line in (TRACING / "trace").read_text().splitlines() if f"-{pid} " in line]
+
+
 def sleepers_with_traced_returns(model: str) -> None:
     """The patched function's address is not where its callee returns to: it is found all the same,
-    and nobody changes sides while the task is inside."""
+    and does not change sides while it is inside."""
     for traced in (kretprobe, function_graph):
         with traced("schedule") as seen, dozing() as dozer:
             patch = begun(model)
             named(patch, dozer, "lgc_doze")
+            pid = dozer.pid
             assert dozer.woken() == 0
-            assert seen()
+            assert seen(pid)
             patch.settled(20)
             assert version() == 1
         unload(patch)

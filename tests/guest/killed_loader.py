@@ -18,6 +18,9 @@ from pathlib import Path
 from livegraft import runtime
 from livegraft.runtime.state import PatchState
 
+ANSWER = Path("/sys/module/lgt_target/parameters/answer")
+"""1, and 2 with the patch."""
+
 STEPS = frozenset({"open", "fcntl.flock", "time.sleep", "os.listdir", "os.scandir"})
 
 
@@ -61,7 +64,9 @@ def main(words: list[str]) -> None:
     left: list[list[str]] = []
     step = 1
     while killed(patch, model, step):
-        left.append([each.value for each in states()])
+        found = states()
+        left.append([each.value for each in found])
+        assert ANSWER.read_text().strip() == ("2" if found == [PatchState.ENABLED] else "1"), found
         runtime.unload_all()
         assert states() == []
         step += stride

@@ -37,7 +37,6 @@ SCENARIOS = (
     "undoing_is_reversed",
     "those_signalled_are_called_back",
     "a_task_that_sleeps_on",
-    "sleepers_with_traced_returns",
     "a_signal_ends_a_call",
     "a_signal_restarts_a_call",
     "a_signal_restarts_many_calls",
@@ -49,6 +48,7 @@ SCENARIOS = (
     "a_callback_that_fails",
     "ftrace_switched_off",
     "loaded_again_at_once",
+    "sleepers_with_traced_returns",
 )
 
 

@@ -52,6 +52,7 @@ def test_a_patch_is_built_and_runs(kernel: Kernel, tmp_path: Path) -> None:
         trials += [attempt(model=model, engine=engine) for model in ("hybrid", "stop")]
         with pytest.raises(FailedInGuest, match="PREEMPT_RT"):
             attempt(model="task", engine=engine)
+    assert [each.model for each in trials] == ["native", "hybrid", "stop"][: len(trials)]
     for trial in trials:
         assert trial.state == "enabled"
         assert trial.script is not None and trial.script.status == 0, trial.script

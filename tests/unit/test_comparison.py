@@ -203,7 +203,7 @@ def test_what_a_model_does_not_guarantee() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "change", "held"),
+    ("key", "threshold", "held"),
     [
         ("C3", {"least": 0.2}, Verdict.HOLDS),
         ("C3", {"least": 0.3}, Verdict.FAILS),
@@ -211,13 +211,13 @@ def test_what_a_model_does_not_guarantee() -> None:
         ("C8", {"most": 0}, Verdict.FAILS),
     ],
 )
-def test_the_threshold_decides(key: str, change: dict[str, Any], held: Verdict) -> None:
+def test_the_threshold_decides(key: str, threshold: dict[str, Any], held: Verdict) -> None:
     """A forecast that is wrong by a quarter under one model, and one mixed version."""
     cells = {("called", model): cell("called", model, kept(model)) for model in MODELS}
     wrong = {"chance": 0.5, "median_ms": None, "horizon_ms": 1000.0}
     cells["called", "stop"]["measured"]["forecasts"] = [wrong]
     cells["called", "task"]["measured"]["counts"]["syscall"][-1] = 1
-    claim = replace(claims.claims()[key], **change)
+    claim = replace(claims.claims()[key], **threshold)
     assert claims.JUDGES[claim.kind](claim, cells)[0] is held
 
 

@@ -29,6 +29,14 @@ from livegraft.errors import ElfError, Reason, Refused
 OFF_KEY = "lg_static_key_off"
 """The key of tracepoints that a module defines."""
 
+BESIDE_CODE = frozenset(
+    (
+        *("data-changed", "data-size-changed", "enum-value-changed", "prototype-changed"),
+        "structure-layout",
+    )
+)
+"""Rules after which a unit's code can still be judged."""
+
 Relocation = tuple[int, int, int, int]
 """Offset, type, symbol, addend."""
 
@@ -55,14 +63,15 @@ def cut(
 
     Raises:
         ElfError: the objects are not for x86-64.
-        Refused: the comparison was refused; a symbol was not found in the running kernel; or code
+        Refused: the comparison was refused (where its code can be judged, what speaks against that
+            is told as well); a symbol was not found in the running kernel; or code
             refers to a module in a place that the kernel needs before it knows the module.
     """
     machine = comparison.patched.arch
     if machine.machine != Machine.X86_64:
         remedy = "such objects can be compared only"
         raise ElfError(unit, f"is for {machine.name}; live patches are made for x86-64", remedy)
-    if comparison.reasons:
+    if any(reason.rule not in BESIDE_CODE for reason in comparison.reasons):
         raise Refused(unit, comparison.reasons)
     references = References(object, resolver, comparison.pairs)
     sites = Sites(comparison.patched, comparison.inclusion, references)
@@ -74,6 +83,7 @@ def cut(
     callbacks = tuple(_callbacks(comparison, prefix))
     piece.add_symbols(functions, callbacks)
     reasons = [
+        *comparison.reasons,
         *sites.reasons,
         *_short_branches(comparison.patched, comparison.inclusion),
         *references.reasons,

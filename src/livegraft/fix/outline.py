@@ -62,11 +62,16 @@ class Outline:
     lines: list[int] = field(default_factory=list, compare=False)
 
 
+def take_apart(text: str) -> Outline:
+    """Take a piece of a file apart."""
+    return _Reader(numbered_tokens(text)).read()
+
+
 @lru_cache(maxsize=4)
 def outline(text: str) -> Outline:
     """Take a file apart. The last ones are kept: a file before and after a fix is asked for by
     several, and a long one takes a quarter of a second."""
-    return _Reader(numbered_tokens(text)).read()
+    return take_apart(text)
 
 
 _Numbered = tuple[Token, int]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from livegraft.fix.bodies import changes_declarations, text_of
 from livegraft.fix.ctokens import Token
 from livegraft.fix.items import Item, chunks_of, items_of
-from livegraft.fix.outline import Function, outline
+from livegraft.fix.outline import Function, outline, take_apart
 from livegraft.kbuild.command import Command
 from livegraft.kbuild.compile import SAME_LINES, preprocess
 from livegraft.kbuild.shadow import Shadow
@@ -180,7 +180,9 @@ def _without(items: Iterable[str | Item], left_out: Counter[str | Item]) -> list
 @lru_cache(maxsize=8192)
 def _found(chunk: str) -> tuple[_Found, ...]:
     """What a part of a text consists of. Most units see the same of a header."""
-    return tuple(_Found(item, item.introduces(), item.words()) for item in items_of(outline(chunk)))
+    return tuple(
+        _Found(item, item.introduces(), item.words()) for item in items_of(take_apart(chunk))
+    )
 
 
 def _spread(inside: str, names: Collection[str]) -> set[str] | None:
