@@ -6,12 +6,12 @@ It needs a package index, as setup itself does.
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ class Run:
 
     def __init__(self, folder: Path, *before: str) -> None:
         # A shell that was started with SIGINT ignored goes on ignoring it.
-        words = ["env", "--default-signal=INT", *before, folder / "setup/setup.sh"]
+        words = ["env", "--default-signal=INT", *before, str(folder / "setup/setup.sh")]
         self._process = subprocess.Popen(
             words, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -77,11 +77,12 @@ class Run:
 def test_it_survives_what_happens_to_it(copy: Path) -> None:
     """Each run is ended in a later step; what is whole at last has come from two at once."""
     python, stamp = copy / ".venv/bin/python", copy / STAMP
-    installed = f"{copy}/.venv/lib/*/site-packages"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    installed = copy / ".venv/lib" / version / "site-packages"
     for number, reached in (
         (signal.SIGINT, python.exists),
-        (signal.SIGKILL, lambda: glob.glob(f"{installed}/pip")),
-        (signal.SIGKILL, lambda: glob.glob(f"{installed}/unidiff")),
+        (signal.SIGKILL, (installed / "pip").exists),
+        (signal.SIGKILL, (installed / "unidiff").exists),
     ):
         Run(copy).end_at(reached, number)
         assert not stamp.exists()
@@ -92,7 +93,7 @@ def test_it_survives_what_happens_to_it(copy: Path) -> None:
     assert (said + heard).count("making the virtual environment") == 1
     assert (said + heard).count("waiting for another run") == 1
     found = "import livegraft, setuptools, unidiff; print(livegraft.__file__)"
-    words = [python, "-I", "-c", found]
+    words = [str(python), "-I", "-c", found]
     printed = subprocess.run(words, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == str(copy / "src/livegraft/__init__.py")
     assert (copy / ".venv/bin/livegraft").exists()
