@@ -10,7 +10,7 @@ the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,6 @@ from livegraft.run import run
 
 FOLDERS = ("fs/proc", "mm", "block", "kernel", "net/core", "net/ipv4")
 """Where the units come from, in this order."""
-
-LINKED = 0.93
-"""What ``ld -r`` makes of the sizes of its files: it joins sections and strings."""
-
 
 _Sized = tuple[Path, int]
 """An object and its size in bytes."""
@@ -79,26 +75,34 @@ def patched(kernel: Kernel, fix: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def pairs(kernel: Kernel, fix: Path, sizes: list[int], folder: Path) -> Iterator[Pair]:
-    """Pairs of about these sizes (bytes, rising), each at most a twentieth too small."""
+    """Pairs of these sizes (bytes, rising), or a little larger: no unit is below 3 kB."""
     before, after = patched(kernel, fix, folder)
     source = _one_of_each_name(before, units(kernel))
     waiting: list[_Sized] = []
     for number, size in enumerate(sizes):
-        rest = size / LINKED - before.stat().st_size
-        chosen: list[_Sized] = []
-        while rest > size / 20:
-            fitting = next((each for each in waiting if each[1] <= rest), None)
-            if fitting is None:
-                waiting.append(next(source))
-                continue
-            waiting.remove(fitting)
-            chosen.append(fitting)
-            rest -= fitting[1]
-        waiting = chosen + waiting
         made = [folder / f"{number}.{side}.o" for side in ("before", "after")]
-        for output, first in zip(made, (before, after), strict=True):
-            run(["ld", "-r", "-o", output, first, *(path for path, _ in chosen)], timeout=60)
+        chosen: list[_Sized] = []
+        # The linker joins sections and strings: how large it is shows when it is linked.
+        while (missing := size - _linked(made[0], before, chosen)) > 0:
+            while missing > 0:
+                fitting = next((each for each in waiting if each[1] <= missing), None)
+                if fitting is None:
+                    if missing > size / 20 and (more := next(source, None)) is not None:
+                        waiting.append(more)
+                        continue
+                    fitting = min(waiting, key=lambda each: each[1])
+                waiting.remove(fitting)
+                chosen.append(fitting)
+                missing -= fitting[1]
+        waiting = chosen + waiting
+        _linked(made[1], after, chosen)
         yield Pair(made[0], made[1], made[0].stat().st_size)
+
+
+def _linked(output: Path, first: Path, others: Iterable[_Sized]) -> int:
+    """Link objects into one; its size in bytes."""
+    run(["ld", "-r", "-o", output, first, *(path for path, _ in others)], timeout=60)
+    return output.stat().st_size
 
 
 def _one_of_each_name(first: Path, others: Iterator[tuple[Unit, Path]]) -> Iterator[_Sized]:

@@ -30,6 +30,13 @@ STARTS = 4
 """How often a guest is started that does not come up because this machine is too busy."""
 
 DRIVER = "/root/in_guest.py"
+_READ = """
+import sys
+sys.path.insert(0, "/root")
+from in_guest import Memory
+print(Memory().read(int(sys.argv[1]), int(sys.argv[2])).hex())
+"""
+
 _MEMORY_MIB = 2048
 _BOOT_SECONDS = 240.0
 
@@ -73,6 +80,11 @@ class Inhabited:
             base = per_cpu_base(content, lines.text)
             sections = {**sections, **({} if base is None else {PER_CPU: base})}
         return running_module(content, sections)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes at an address of the kernel; fewer where none are mapped."""
+        done = self.guest.check(["python3", "-c", _READ, str(address), str(size)])
+        return bytes.fromhex(done.text)
 
     def bring(self, module: str) -> None:
         """Insert a module that is to be patched, and what it needs.

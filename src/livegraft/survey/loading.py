@@ -135,14 +135,14 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, int]:
 
 
 def _unit(
-    kept: KeptObjects, second: bool, running: Running, kernel: Running, others: Iterable[Running]
+    kept: KeptObjects, second: bool, running: Running, here: Inhabited, others: Iterable[Running]
 ) -> Unit:
     """A unit of the fix, by the object file that the module was made of."""
     plain, patched = (Elf.read(path.read_bytes()) for path in (kept.plain, kept.patched))
     if not second or kept.extracted is None:
-        return Unit(plain, patched, running, kernel, others)
+        return Unit(plain, patched, running, here.symbols, others, read=here.read)
     cut = Elf.read(kept.extracted.read_bytes())
-    return Unit(plain, cut, running, kernel, others, whole=patched)
+    return Unit(plain, cut, running, here.symbols, others, whole=patched, read=here.read)
 
 
 def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
@@ -160,7 +160,7 @@ def _judged(load: Load, answer: Found, here: Inhabited) -> Found:
     units: dict[str, list[Unit]] = {}
     for kept in kept_objects(load.objects):
         if kept.object in objects:
-            unit = _unit(kept, load.second, objects[kept.object], symbols, objects.values())
+            unit = _unit(kept, load.second, objects[kept.object], here, objects.values())
             units.setdefault(kept.object, []).append(unit)
     module = Module(load.module.read_bytes())
     relocations = module.judge(answer["values"], answer["sections"], objects, units)

@@ -17,6 +17,7 @@ RESERVED = 0xFF00
 
 _SHT_SYMTAB = 2
 _SHT_RELA = 4
+_SHT_NOBITS = 8
 _SHF_ALLOC = 2
 _KLP_SECTION = re.compile(r"\.klp\.rela\.([^.]+)\.(.+)$")
 _INIT = re.compile(r"\.init(\.|$)")
@@ -49,7 +50,10 @@ class Relocation:
 class Elf:
     """As much of a relocatable ELF-64 file as is needed here."""
 
+    data: bytes = field(default=b"", repr=False)
     names: list[str] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    """The type of each section."""
     flags: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     """Where the content of each section is in the file."""
@@ -72,9 +76,10 @@ class Elf:
                 struct.unpack_from("<IIQQQQIIQQ", data, at + n * size) for n in range(first[5])
             ]
             strings = first[6] if strings == 0xFFFF else strings
-        elf = cls()
+        elf = cls(data)
         text = _Strings(data, heads[strings][4])
         elf.names = [text.at(head[0]) for head in heads]
+        elf.kinds = [head[1] for head in heads]
         elf.flags = [head[2] for head in heads]
         elf.places = [head[4] for head in heads]
         elf.sizes = [head[5] for head in heads]
@@ -108,6 +113,14 @@ class Elf:
                 self.owners.append("vmlinux" if klp[1] == "livegraft" else klp[1])
             else:
                 self.relocations.append(entry)
+
+    def content(self, symbol: Symbol) -> bytes:
+        """What a variable holds at first, as the file has it: nothing of one that begins as zeros,
+        and no addresses."""
+        if self.kinds[symbol.section] == _SHT_NOBITS:
+            return b""
+        start = self.places[symbol.section] + symbol.value
+        return self.data[start : start + symbol.size]
 
     def containing(self, section: int, offset: int) -> Symbol | None:
         """The function or variable that holds a place."""

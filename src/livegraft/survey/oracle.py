@@ -262,20 +262,20 @@ class Module:
     ) -> set[int]:
         found: set[int] = set()
         for unit in units:
-            theirs = self._counterpart(relocation, unit)
-            if theirs is not None:
-                found |= unit.target(theirs)
+            if (theirs := self._counterpart(relocation, unit)) is not None:
+                found |= unit.target(*theirs)
         if not found and self._is_glue(relocation):
             symbol = _KLP_SYMBOL.match(self.elf.symbols[relocation.symbol].name)
             entries = objects["vmlinux"].named(symbol[2]) if symbol else ()
             return {each.address + relocation.addend for each in entries if len(entries) == 1}
         return found
 
-    def _counterpart(self, relocation: Relocation, unit: Unit) -> Relocation | None:
-        """The same relocation in the patched object file."""
+    def _counterpart(self, relocation: Relocation, unit: Unit) -> tuple[Relocation, str] | None:
+        """The same relocation in the patched object file, and the function that it belongs to."""
         holder = self.elf.containing(relocation.section, relocation.offset)
         if holder is not None and holder.kind == 2:
-            return unit.relocation(holder.name, relocation.offset - holder.value)
+            theirs = unit.relocation(holder.name, relocation.offset - holder.value)
+            return (theirs, holder.name) if theirs is not None else None
         table = self.elf.names[relocation.section]
         for each in self.elf.relocations:
             distance = relocation.offset - each.offset
@@ -284,7 +284,7 @@ class Module:
                 if place is not None:
                     theirs = unit.beside(table, *place, distance)
                     if theirs is not None:
-                        return theirs
+                        return theirs, place[0]
         return None
 
     def _is_glue(self, relocation: Relocation) -> bool:

@@ -4,14 +4,16 @@
 A global symbol is the global one of its name in the running object, else in the kernel. A local one
 lies where the unpatched object file puts it: its sections lie in the running object in one piece,
 so the symbols whose names are there once tell where each begins, and its neighbours in the object
-file tell which of several equally named symbols it is.
+file tell which of several equally named symbols it is. Where no neighbour tells, the running code
+does: the same function of the unpatched object file refers to it, at a place that is read from
+memory.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from livegraft.survey.objectfile import RESERVED, Elf, Relocation, Symbol, place_in
@@ -19,10 +21,14 @@ from livegraft.survey.objectfile import RESERVED, Elf, Relocation, Symbol, place
 RELATIVE = frozenset((2, 4, 24))
 """R_X86_64_PC32, PLT32, PC64: relative to their own place."""
 
+_ABSOLUTE = frozenset((10, 11))
+"""R_X86_64_32, 32S."""
+
 FUNCTION = 2
 """``STT_FUNC``."""
 
 _STT_SECTION = 3
+_WORD = (1 << 64) - 1
 _COMPILER_NUMBER = re.compile(r"\.\d+\b")
 
 
@@ -119,6 +125,7 @@ class Unit:
         running: the object that it is linked into.
         kernel: vmlinux.
         others: other objects that are loaded.
+        read: bytes at an address of the running kernel, if that can be asked.
         whole: if `patched` was cut out of the source, the patched object of the whole unit. What
             the cut one only declares is that one's, or the unpatched one's if all of it was
             inlined.
@@ -132,6 +139,7 @@ class Unit:
         kernel: Running,
         others: Iterable[Running] = (),
         whole: Elf | None = None,
+        read: Callable[[int, int], bytes] | None = None,
     ) -> None:
         self.patched = patched
         self._plain = plain
@@ -139,6 +147,7 @@ class Unit:
         self._kernel = kernel
         self._others = tuple(others)
         self._whole = whole
+        self._read = read
         self._bases: dict[int, int | None] = {}
         self._at = {(each.section, each.offset): each for each in patched.relocations}
 
@@ -165,33 +174,25 @@ class Unit:
         """A function and an offset in it, if that is what a relocation means."""
         return place_in(self.patched, relocation)
 
-    def target(self, relocation: Relocation) -> set[int]:
-        """The addresses that a relocation may mean, its addend included; none if nobody knows."""
-        symbol = self.patched.symbols[relocation.symbol]
-        if symbol.kind == _STT_SECTION:
-            symbol_in, rest = self._of_section(symbol.section, relocation)
-            if symbol_in is None:
-                return set()
-            return {address + rest for address in self.addresses(symbol_in)}
-        return {address + relocation.addend for address in self.addresses(symbol)}
+    def target(self, relocation: Relocation, user: str) -> set[int]:
+        """The addresses that a relocation may mean, its addend included; none if nobody knows.
 
-    def _of_section(self, section: int, relocation: Relocation) -> tuple[Symbol | None, int]:
-        inside = [s for s in self.patched.symbols if s.section == section and s.kind in (1, 2)]
-        if len(inside) == 1:
-            return inside[0], relocation.addend - inside[0].value
-        near = relocation.addend + (4 if relocation.kind in RELATIVE else 0)
-        found = self.patched.containing(section, near)
-        return (found, relocation.addend - found.value) if found else (None, 0)
+        Args:
+            relocation: of the patched object.
+            user: the function that it belongs to.
+        """
+        symbol, rest = _meant(self.patched, relocation)
+        return {address + rest for address in self._addresses(symbol, user)} if symbol else set()
 
-    def addresses(self, symbol: Symbol) -> set[int]:
+    def _addresses(self, symbol: Symbol, user: str) -> set[int]:
         """Where a symbol of the patched object is in the running kernel."""
         if symbol.section == 0 and (own := self._declared(symbol.name)) is not None:
-            return self._local(own)
+            return self._local(*own, user)
         if symbol.section == 0 or symbol.is_global:
             return self._global(symbol.name)
-        return self._local(symbol)
+        return self._local(self.patched, symbol, user)
 
-    def _declared(self, name: str) -> Symbol | None:
+    def _declared(self, name: str) -> tuple[Elf, Symbol] | None:
         """The unit's local symbol that a declaration of the cut file stands for."""
         if self._whole is None:
             return None
@@ -199,7 +200,7 @@ class Unit:
             found = [each for each in elf.symbols if each.name == name]
             if found:
                 local = [each for each in found if each.section and not each.is_global]
-                return local[0] if len(local) == 1 else None
+                return (elf, local[0]) if len(local) == 1 else None
         return None
 
     def replaced(self, name: str) -> set[int]:
@@ -207,7 +208,7 @@ class Unit:
         found: set[int] = set()
         for symbol in self._plain.symbols:
             if symbol.name == name and symbol.kind == FUNCTION and symbol.section:
-                found |= self._global(name) if symbol.is_global else self._placed(symbol)
+                found |= self._global(name) if symbol.is_global else self._by_section(symbol)
         return found
 
     def _global(self, name: str) -> set[int]:
@@ -222,12 +223,57 @@ class Unit:
     def _once(self, name: str) -> bool:
         return len(self._running.named(name)) == 1
 
-    def _local(self, symbol: Symbol) -> set[int]:
+    def _local(self, elf: Elf, symbol: Symbol, user: str) -> set[int]:
         twins = self._twins(symbol)
-        return self._placed(twins[0]) if len(twins) == 1 else set()
+        if len(twins) > 1:
+            twins = self._alike(self._plain, user, elf.content(symbol), twins)
+            # Of those that hold the same at first, the order in which the function uses them tells.
+            here = self._alike(elf, user, elf.content(symbol), self._twins(symbol, elf))
+            if symbol not in here or len(here) != len(twins):
+                return set()
+            twins = [twins[here.index(symbol)]]
+        return self._placed(twins[0]) if twins else set()
+
+    @staticmethod
+    def _alike(elf: Elf, user: str, content: bytes, among: Sequence[Symbol]) -> list[Symbol]:
+        """Those of some variables that a function of an object uses and that hold this at first, in
+        the order of their first use."""
+        places = [s for s in elf.symbols if s.name == user and s.kind == FUNCTION and s.section]
+        used = (
+            _meant(elf, each)[0]
+            for place in places
+            for each in sorted(elf.relocations, key=lambda each: each.offset)
+            if each.section == place.section and 0 <= each.offset - place.value < place.size
+        )
+        return [s for s in dict.fromkeys(used) if s and s in among and elf.content(s) == content]
 
     def _placed(self, symbol: Symbol) -> set[int]:
-        """Where a local symbol of the unpatched object is, by the place of its section."""
+        """Where a local symbol of the unpatched object is."""
+        return self._by_section(symbol) or self._by_code(symbol)
+
+    def _by_code(self, symbol: Symbol) -> set[int]:
+        """Where a running function refers to, that refers to the symbol in the object file."""
+        for each in self._plain.relocations if self._read is not None else ():
+            if self._plain.symbols[each.symbol].section != symbol.section:
+                continue
+            meant, rest = _meant(self._plain, each)
+            holder = self._plain.containing(each.section, each.offset)
+            is_code = holder is not None and holder.kind == FUNCTION
+            if meant != symbol or not is_code or each.kind not in RELATIVE | _ABSOLUTE:
+                continue
+            assert holder is not None and self._read is not None
+            starts = self._global(holder.name) if holder.is_global else self._by_section(holder)
+            for start in starts:
+                place = start + each.offset - holder.value
+                value = int.from_bytes(self._read(place, 4), "little", signed=True) - rest
+                address = (value + (place if each.kind in RELATIVE else 0)) & _WORD
+                # The kernel may have rewritten the place.
+                if symbol.name in self._running.names_at(address):
+                    return {address}
+        return set()
+
+    def _by_section(self, symbol: Symbol) -> set[int]:
+        """By the place of its section, or its name, if that is there once."""
         base = self._base(symbol.section)
         if base is None:
             entries = self._running.named(symbol.name)
@@ -235,9 +281,10 @@ class Unit:
         address = base + symbol.value
         return {address} if symbol.name in self._running.names_at(address) else set()
 
-    def _twins(self, symbol: Symbol) -> list[Symbol]:
-        """The unpatched object's symbols that can be this one; gcc numbers static locals anew."""
-        locals_ = [s for s in self._plain.symbols if s.section and not s.is_global]
+    def _twins(self, symbol: Symbol, elf: Elf | None = None) -> list[Symbol]:
+        """The unpatched object's symbols that can be this one (or another object's); gcc numbers
+        static locals anew."""
+        locals_ = [s for s in (elf or self._plain).symbols if s.section and not s.is_global]
         same = [s for s in locals_ if s.name == symbol.name and s.kind == symbol.kind]
         stem = _stem(symbol.name)
         alike = [s for s in locals_ if _stem(s.name) == stem and s.kind == symbol.kind]
@@ -267,6 +314,20 @@ class Unit:
             if best and (len(best) == 1 or best[0][1] > best[1][1]):
                 return best[0][0]
         return None
+
+
+def _meant(elf: Elf, relocation: Relocation) -> tuple[Symbol | None, int]:
+    """The symbol that a relocation means, and what is to be added to its address."""
+    symbol = elf.symbols[relocation.symbol]
+    if symbol.kind != _STT_SECTION:
+        return symbol, relocation.addend
+    inside = [s for s in elf.symbols if s.section == symbol.section and s.kind in (1, 2)]
+    if len(inside) == 1:
+        return inside[0], relocation.addend - inside[0].value
+    near = relocation.addend + (4 if relocation.kind in RELATIVE else 0)
+    # The end of a variable is its own, if nothing begins there.
+    found = elf.containing(symbol.section, near) or elf.containing(symbol.section, near - 1)
+    return (found, relocation.addend - found.value) if found else (None, 0)
 
 
 def _stem(name: str) -> str:

@@ -46,6 +46,7 @@ def _exports(unit: Unit) -> set[str]:
     return {
         symbol.name.removeprefix(prefix)
         for symbol in unit.obj.symbols
+        if symbol.name.startswith(_EXPORTS)
         for prefix in _EXPORTS
         if symbol.name.startswith(prefix)
     }
