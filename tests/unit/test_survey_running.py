@@ -23,9 +23,17 @@ int h(void)
 	{ static int n; sum += take(&n); }
 	return sum;
 }
+int k(void)
+{
+	int sum = 0;
+	{ static const int n = 4; sum += take(&n); }
+	{ static const int n = 5; sum -= take(&n); }
+	return sum;
+}
 """
+SWAPPED = BEFORE.replace("= 4;", "= 6;").replace("= 5;", "= 4;").replace("= 6;", "= 5;")
 AFTER = f"""
-{BEFORE.replace("return sum;", "return sum + 1;")}
+{SWAPPED.replace("return sum;", "return sum + 1;")}
 int z(void) {{ static const int n = 3; return take(&n); }}
 """
 """With another ``n`` behind, so that gcc numbers all of them anew."""
@@ -40,8 +48,8 @@ FIRST, OTHERS = 0x100000, 0x900000
 def compiled(folder: Path, name: str, text: str, *flags: str) -> Elf:
     source, output = folder / f"{name}.c", folder / f"{name}.o"
     source.write_text(text)
-    words = ["gcc", "-O2", "-fno-inline", "-fno-pic", "-mcmodel=kernel", "-c", source]
-    run([*words, *flags, "-o", output])
+    words = ["gcc", "-O2", "-fno-inline", "-fno-pic", "-mcmodel=kernel", *flags]
+    run([*words, "-c", source, "-o", output])
     return Elf.read(output.read_bytes())
 
 
@@ -100,6 +108,15 @@ def test_static_locals_of_one_name(objects: tuple[Elf, Elf], function: str) -> N
     assert [name for _, name in before] != [name for _, name in after]
     for (_, name), (relocation, _) in zip(before, after, strict=True):
         assert unit.target(relocation, function) == {machine.places[name]}
+
+
+def test_what_they_hold_is_more_than_their_order(objects: tuple[Elf, Elf]) -> None:
+    plain, patched = objects
+    machine = Machine(plain)
+    unit = Unit(plain, patched, machine.running, Running(()), read=machine.read)
+    (_, four), (_, five) = uses(plain, "k")
+    found = [unit.target(relocation, "k") for relocation, _ in uses(patched, "k")]
+    assert found == [{machine.places[five]}, {machine.places[four]}]
 
 
 def test_nobody_knows(objects: tuple[Elf, Elf]) -> None:
