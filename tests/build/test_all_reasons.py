@@ -44,6 +44,24 @@ def test_all_steps_tell_their_reasons(kernel: Kernel, fix_of: FixOf, tmp_path: P
     }
 
 
+def test_code_is_judged_beside_data(kernel: Kernel, fix_of: FixOf) -> None:
+    """Of a unit with a table that changes, what speaks against its code is found all the same."""
+    trace = "\tinfo.trace = false;\n\tif (static_branch_unlikely("
+    fix = fix_of(
+        {
+            "net/netfilter/nf_tables_core.c": [
+                (trace, f"\tif (!basechain)\n\t\treturn NF_DROP;\n{trace}"),
+                ("\t&nft_imm_type,\n\t&nft_cmp_type,\n", "\t&nft_cmp_type,\n\t&nft_imm_type,\n"),
+            ]
+        }
+    )
+    outcome = pipeline.check([fix], kernel)
+    assert {(reason.rule, reason.object) for reason in outcome.reasons} == {
+        ("data-changed", "nft_basic_types"),
+        ("module-static-key", "nft_do_chain"),
+    }
+
+
 def test_a_fix_that_does_not_compile_for_a_makefile_is_refused(
     kernel: Kernel, fix_of: FixOf
 ) -> None:
