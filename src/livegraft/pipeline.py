@@ -102,6 +102,7 @@ def check(
     folder: Folder | None = None,
     why: bool = False,
     units: int | None = None,
+    thorough: bool = False,
     progress: Progress = SILENT,
 ) -> Outcome:
     """Say what a fix is to a running kernel.
@@ -114,6 +115,7 @@ def check(
         folder: take the texts of an extracted patch, instead of cutting them out.
         why: find out why each function is in the set, which takes two more compilations.
         units: refuse a fix of headers that more units read; None for no limit.
+        thorough: look at every unit that reads a header, although others speak against the fix.
         keep: a folder for the object files of what is changed (:mod:`livegraft.fix.kept`).
         progress: told of the steps.
 
@@ -132,7 +134,7 @@ def check(
     warnings = [f"{each.object}: {each.message}" for each in touched.ignored]
     if not proof:
         warnings.append("the shipped code was not compared with the source (--no-proof)")
-    if touched.refused and not touched.is_all:
+    if touched.refused and not touched.is_all and not thorough:
         raise Refused(", ".join(map(str, fixes)), touched.refused)
     question = Question(fix, kernel, method, proof, why, keep)
     if keep is not None:
@@ -146,24 +148,39 @@ def check(
         extraction = Extraction(kernel, folder, why, both, progress, ahead)
         assessment = Assessment(question, extraction, touched.refused, warnings)
         try:
-            is_all = _assess(assessment, touched, units, shadow, Path(objects), progress)
+            work = _Work(shadow, Path(objects), units, thorough, progress)
+            is_all = _assess(assessment, touched, work)
         except CompileError as error:
             if touched.refused:  # it may be for a file that cannot be changed
                 raise Refused(", ".join(map(str, fixes)), touched.refused) from error
             raise
     if not is_all:
-        assessment.note("not all units were looked at, for the fix is refused already")
+        assessment.note(
+            "not all units were looked at, for the fix is refused already (check --all-reasons)"
+        )
     return assessment.outcome(progress, is_all=is_all)
 
 
-def _assess(
-    assessment: Assessment,
-    touched: Touched,
-    most: int | None,
-    shadow: Shadow,
-    objects: Path,
-    progress: Progress,
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """How units are assessed.
+
+    Args:
+        shadow: the source with the fix.
+        objects: a folder for object files.
+        most: so many may read what the fix changes; None for any number.
+        thorough: go on although some speak against the fix.
+        progress: told of the steps.
+    """
+
+    shadow: Shadow
+    objects: Path
+    most: int | None
+    thorough: bool
+    progress: Progress
+
+
+def _assess(assessment: Assessment, touched: Touched, work: _Work) -> bool:
     """Assess the units of a fix until they speak against it.
 
     Its own and a few that read its headers come first: if a structure lies differently in memory,
@@ -171,38 +188,37 @@ def _assess(
 
     Args:
         touched: the first units.
-        most: so many may read what the fix changes; None for any number.
-        objects: a folder for object files.
 
     Returns:
         Whether all units were looked at.
     """
-    kernel = assessment.kernel
+    kernel, shadow, progress = assessment.kernel, work.shadow, work.progress
     commands = learn(kernel, touched.units, progress)
     assessment.begin(commands, shadow)
-    if not _take_in(assessment, commands, shadow, objects / "first", progress):
+    if not _take_in(assessment, commands, work, "first"):
         return False
     if touched.is_all:
         return True
-    if assessment.is_refused():
+    if assessment.is_refused() and not work.thorough:
         return False
-    every = units_of(shadow.changes, kernel, progress, most=most, units_alone=True)
+    every = units_of(shadow.changes, kernel, progress, most=work.most, units_alone=True)
     for each in every.ignored:
         if each not in touched.ignored:
             assessment.note(f"{each.object}: {each.message}")
     others = learn(kernel, [unit for unit in every.units if unit not in commands], progress)
-    return _take_in(assessment, others, shadow, objects / "others", progress)
+    return _take_in(assessment, others, work, "others")
 
 
 def _take_in(
-    assessment: Assessment,
-    commands: Mapping[Unit, Command],
-    shadow: Shadow,
-    objects: Path,
-    progress: Progress,
+    assessment: Assessment, commands: Mapping[Unit, Command], work: _Work, name: str
 ) -> bool:
     """Assess units, some at a time; returns whether it were all: if one speaks against the fix,
-    those behind it are left out."""
+    those behind it are left out.
+
+    Args:
+        name: of a folder for object files.
+    """
+    shadow, progress = work.shadow, work.progress
     reached = find_reached(assessment.kernel, commands, shadow, progress)
     count = len(reached.commands)
     is_long = count > max(reached.own, IN_A_BATCH)
@@ -211,7 +227,7 @@ def _take_in(
     began = time.monotonic()
     with ExitStack() as stack:
         overall = stack.enter_context(progress.step("judge the units", count)) if is_long else None
-        batches = compile_touched(assessment.kernel, reached, shadow, objects, inner)
+        batches = compile_touched(assessment.kernel, reached, shadow, work.objects / name, inner)
         stack.enter_context(closing(batches))
         for batch in batches:
             assessment.add(batch, shadow, inner)
@@ -220,7 +236,7 @@ def _take_in(
                 if overall.done == batch.count:
                     seconds = (time.monotonic() - began) / batch.count * (os.cpu_count() or 2)
                     progress.foretell(f"{count} units use what changes", count, seconds)
-            if batch.left and assessment.is_refused():
+            if batch.left and assessment.is_refused() and not work.thorough:
                 return False
     return True
 

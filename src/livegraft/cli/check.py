@@ -26,6 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="say of each function why it is in the set: the hunk that changes it, what is inlined "
         "in it, a clone, a folded twin; the touched files are compiled twice more",
     )
+    parser.add_argument(
+        "--all-reasons",
+        action="store_true",
+        help="of a fix of headers look at every unit that reads them, although some speak against "
+        "the fix already, which takes longer",
+    )
 
 
 def run(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -46,6 +52,7 @@ def _judge(arguments: argparse.Namespace, context: Context) -> Judgement:
             proof=not arguments.no_proof,
             why=arguments.why,
             units=arguments.units,
+            thorough=arguments.all_reasons,
             progress=context.progress,
         )
     except JUDGEMENTS as error:

@@ -32,7 +32,7 @@ OFF_KEY = "lg_static_key_off"
 BESIDE_CODE = frozenset(
     (
         *("data-changed", "data-size-changed", "enum-value-changed", "prototype-changed"),
-        "structure-layout",
+        *("structure-layout", "no-ftrace-entry"),
     )
 )
 """Rules after which a unit's code can still be judged."""
