@@ -100,7 +100,7 @@ def test_every_error_fits_every_verb(verb: str, error: BaseException) -> None:
     [
         (2, ["build", "fix.patch"]),
         (2, ["inspect", "/nonexistent.ko"]),
-        (1, ["load", "/nonexistent.ko"]),
+        (2, ["load", "/nonexistent.ko"]),
         (1, ["prepare", "6.1.0-0-sparc", "--cache", "/nonexistent"]),
         (1, ["try", __file__, "-k", "6.1.0-55-amd64"]),
     ],
