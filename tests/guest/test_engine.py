@@ -52,8 +52,12 @@ SCENARIOS = (
 )
 
 
-def faults(guest: Guest) -> list[str]:
-    return [each.text for each in guest.kernel_log() if FAULT.search(each.text)]
+def log_of(guest: Guest) -> list[str]:
+    return [each.text for each in guest.kernel_log()]
+
+
+def faults(log: Sequence[str]) -> list[str]:
+    return [text for text in log if FAULT.search(text)]
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -72,10 +76,10 @@ def guest(
 
 def scenario(guest: Guest, name: str, model: str) -> None:
     result = run_main(guest, "tests.guest.engine_scenarios", name, model, timeout=300)
-    log = [each.text for each in guest.kernel_log()]
+    log = log_of(guest)
     if result.status != 0:
         pytest.fail("\n".join((result.stderr.decode(), *log[-15:])), pytrace=False)
-    assert [each for each in log if FAULT.search(each)] == []
+    assert faults(log) == []
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -225,7 +229,7 @@ def test_a_target_module_that_comes_and_goes(
             assert guest.run(["test", "-e", PATCH]).status != 0
             guest.check(["rmmod", "ext4"], timeout=120)
         guest.check(["rmmod", "livegraft_engine"])
-        assert faults(guest) == []
+        assert faults(log_of(guest)) == []
 
 
 USE = """

@@ -20,9 +20,8 @@ from enum import StrEnum
 
 from livegraft.survey.objectfile import Elf, Relocation, place_in
 from livegraft.survey.rewritten import rewritten
-from livegraft.survey.running import RELATIVE, Running, Unit
+from livegraft.survey.running import FUNCTION, RELATIVE, WORD, Running, Unit
 
-_WORD = (1 << 64) - 1
 _KLP_SYMBOL = re.compile(r"\.klp\.sym\.([^.]+)\.(.+),(\d+)$")
 
 _SIZES = {1: 8, 2: 4, 4: 4, 10: 4, 11: 4, 24: 8}
@@ -222,7 +221,7 @@ class Module:
         actual = int.from_bytes(memory, "little", signed=relocation.kind in _SIGNED)
         if relocation.kind in RELATIVE:
             actual += base + relocation.offset
-        return actual & _WORD
+        return actual & WORD
 
     def _key(
         self, relocation: Relocation, memory: bytes, base: int, sections: Mapping[str, int]
@@ -243,7 +242,7 @@ class Module:
             if base + at + place == wanted:
                 within = at + size - struct.calcsize(form)
                 key: int = struct.unpack_from(form, memory, within)[0]
-                return (base + within + key) & ~bits & _WORD
+                return (base + within + key) & ~bits & WORD
         return None
 
     def _stated(self, symbol: str, objects: Mapping[str, Running]) -> int | None:
@@ -273,7 +272,7 @@ class Module:
     def _counterpart(self, relocation: Relocation, unit: Unit) -> tuple[Relocation, str] | None:
         """The same relocation in the patched object file, and the function that it belongs to."""
         holder = self.elf.containing(relocation.section, relocation.offset)
-        if holder is not None and holder.kind == 2:
+        if holder is not None and holder.kind == FUNCTION:
             theirs = unit.relocation(holder.name, relocation.offset - holder.value)
             return (theirs, holder.name) if theirs is not None else None
         table = self.elf.names[relocation.section]

@@ -28,7 +28,8 @@ FUNCTION = 2
 """``STT_FUNC``."""
 
 _STT_SECTION = 3
-_WORD = (1 << 64) - 1
+WORD = (1 << 64) - 1
+"""Addresses are numbers of 64 bits."""
 _COMPILER_NUMBER = re.compile(r"\.\d+\b")
 
 
@@ -266,7 +267,7 @@ class Unit:
             for start in starts:
                 place = start + each.offset - holder.value
                 value = int.from_bytes(self._read(place, 4), "little", signed=True) - rest
-                address = (value + (place if each.kind in RELATIVE else 0)) & _WORD
+                address = (value + (place if each.kind in RELATIVE else 0)) & WORD
                 # The kernel may have rewritten the place.
                 if symbol.name in self._running.names_at(address):
                     return {address}
