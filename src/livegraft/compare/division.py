@@ -215,6 +215,17 @@ def _constants(index: int, section: Section, size: int) -> list[Entity]:
     ]
 
 
+def with_snippets(
+    obj: ElfObject, arch: Architecture, divided: dict[int, list[Entity]]
+) -> list[int]:
+    """The sections of snippets, and those that end with some."""
+    found = [n for n, each in enumerate(obj.sections) if arch.is_snippet(each.name) and each.size]
+    if arch.has_subsections:
+        ends = ((n, each[-1]) for n, each in divided.items() if each)
+        found += [n for n, last in ends if last.kind is Kind.SNIPPET]
+    return found
+
+
 def snippets(index: int, start: int, end: int, starts: set[int]) -> list[Entity]:
     """The parts of a section, or of the end of one, that consists of snippets.
 

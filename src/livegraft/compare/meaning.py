@@ -60,6 +60,8 @@ class Meanings:
     def code(self, side: int, entity: Entity) -> bytes:
         """An entity's bytes, relocations and line numbers blanked."""
         data = self._units[side].masked(entity)
+        if entity.kind is not Kind.DATA:
+            return data
         bits = names.line_bits(entity.name, self._units[side].arch.byte_order)
         if bits and len(data) > max(bits):
             blanked = bytearray(data)
@@ -86,6 +88,8 @@ class Meanings:
         that fit the processor the last one stays.
         """
         old, new = original.entries, patched.entries
+        if not old and not new:
+            return True
         if len(old) == len(new) and all(map(self._is_same_entry, old, new)):
             return True
         return self._entries(0, original) == self._entries(1, patched)
@@ -146,6 +150,7 @@ class Meanings:
         table = np.zeros(len(unit.entities) + len(unit.externals), dtype="i8")
         is_used = np.zeros(len(table), dtype=bool)
         is_used[unit.target - lowest] = True
+        self._know_strings(side)
         known = self._known[side]
         places = np.fromiter((each.number for each in known), dtype="i8", count=len(known)) - lowest
         table[places] = np.fromiter(known.values(), dtype="i8", count=len(known))
@@ -187,6 +192,14 @@ class Meanings:
         found = np.flatnonzero(inside)
         return [int(each) for each in found[is_moved[sections[unit.target[found]]]]]
 
+    def _know_strings(self, side: int) -> None:
+        """The numbers of all strings, for which a call each would take long: text means itself."""
+        unit, known = self._units[side], self._known[side]
+        strings = np.flatnonzero(unit.kinds == Kind.STRING)
+        for number, text in zip(strings.tolist(), unit.all_masked(strings), strict=True):
+            token = _PLACE_IN_SOURCE.sub(rb"\1", text) if b":" in text else text
+            known[unit.entities[number]] = self._number(token)
+
     def _meaning(self, side: int, target: int) -> int:
         unit = self._units[side]
         if target < 0:
@@ -197,9 +210,6 @@ class Meanings:
         known = self._known[side]
         number = known.get(entity)
         if number is None:
-            if entity.kind is Kind.STRING:
-                number = known[entity] = self._number(self._string(side, entity))
-                return number
             if self._depth == _DEEPEST:
                 subject = entity.name or self._units[side].section(entity).name
                 raise ElfError(subject, f"is the end of a chain of {_DEEPEST} constants")
@@ -208,10 +218,6 @@ class Meanings:
             number = known[entity] = self._number(self._token(side, entity))
             self._depth -= 1
         return number
-
-    def _string(self, side: int, entity: Entity) -> Hashable:
-        text = self._units[side].masked(entity)
-        return ("string", _PLACE_IN_SOURCE.sub(rb"\1", text) if b":" in text else text)
 
     def _token(self, side: int, entity: Entity) -> Hashable:
         """What an entity is that has no pair."""

@@ -56,7 +56,7 @@ def number(name: str) -> tuple[int, ...]:
 
 def is_numbered(name: str) -> bool:
     """Whether the compiler chose a part of the name, so that it may change from build to build."""
-    return family(name) != name
+    return ("." in name or name.startswith("__")) and family(name) != name
 
 
 def is_always_new(name: str) -> bool:

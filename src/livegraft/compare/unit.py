@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from livegraft.compare import names
 from livegraft.compare.decoded import Decoded
-from livegraft.compare.division import divide, snippets
+from livegraft.compare.division import divide, snippets, with_snippets
 from livegraft.compare.entity import Entity, Kind, Oddity
 from livegraft.elf.arch.architecture import Instruction, Reference, Table, Undecodable
 from livegraft.elf.arch.registry import architecture
@@ -129,6 +129,16 @@ class Unit:
             return bytes(entity.size)
         return self._masked[base + entity.value : base + entity.end]
 
+    def all_masked(self, numbers: Numbers) -> list[bytes]:
+        """The bytes of many entities, by their numbers, as :meth:`masked` gives them."""
+        base = self._bases[self.sections[numbers]]
+        first, end = (base + each[numbers] for each in (self.values, self.ends))
+        masked = self._masked
+        found = [masked[at:to] for at, to in zip(first.tolist(), end.tolist(), strict=True)]
+        for position in np.flatnonzero(base < 0).tolist():
+            found[position] = bytes(self.entities[int(numbers[position])].size)
+        return found
+
     def instructions(self, entity: Entity) -> list[Instruction]:
         """The instructions of a function or snippet, by their offsets in the section.
 
@@ -218,7 +228,7 @@ class Unit:
         correction = np.zeros(len(self.type), dtype="i8")
         for kind, distance in self.arch.pc_relative.items():
             correction[(self.type == kind) & is_code[own]] = distance
-        self._number_entities()
+        self._list_entities()
         if self.arch.longest_immediate:
             self._find_ends(section, value, correction)
         self._value = value
@@ -235,10 +245,11 @@ class Unit:
                 self._settle_ends(index, table)
 
     def _tables(self) -> Iterator[tuple[int, Table]]:
-        for index in self._divided:
-            table = self.arch.table_of(self.obj.sections[index].name)
-            if table is not None:
-                yield index, table
+        for index, listed in self._divided.items():
+            if listed and listed[0].kind is Kind.ENTRY:
+                table = self.arch.table_of(listed[0].name)
+                if table is not None:
+                    yield index, table
 
     def _settle_ends(self, index: int, table: Table) -> None:
         """What points behind a stretch of code means that code, not what follows.
@@ -261,9 +272,9 @@ class Unit:
 
     def _find_ends(self, section: Numbers, value: Numbers, correction: Numbers) -> None:
         """Where an immediate behind an operand would make the difference, decode."""
-        manifold = np.array(self._is_snippet)
-        for index, listed in self._divided.items():
-            manifold[index] |= len(listed) > 1
+        counts = np.zeros(len(self.obj.sections), dtype="i8")
+        counts[list(self._divided)] = list(map(len, self._divided.values()))
+        manifold = self._is_snippet | (counts > 1)
         places = np.flatnonzero((correction != 0) & ~self._by_name & manifold[section])
         section = section[places]
         offset = np.clip((value + correction)[places], 0, LARGEST_SECTION)
@@ -303,20 +314,21 @@ class Unit:
         """All entities in the order of their places, and their numbers."""
         is_known = ~self._by_name & (self._target_place >= 0)
         targets = (self._target_place + self._is_end)[is_known]
-        for index, section in enumerate(self.obj.sections):
-            listed = self._divided.get(index, [])
-            is_all = self._is_snippet[index] and section.size
-            if not is_all and not (listed and listed[-1].kind is Kind.SNIPPET):
-                continue
+        for index in with_snippets(self.obj, self.arch, self._divided):
+            section, listed = self.obj.sections[index], self._divided.get(index, [])
             mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
             starts = set(mine.tolist())
             for entity in listed:
                 starts.update(found.place for found in self._references(entity))
             start = listed.pop().start if listed else 0
             self._divided[index] = [*listed, *snippets(index, start, section.size, starts)]
-        self._number_entities()
+        self._list_entities()
+        for number, entity in enumerate(self.entities):
+            entity.number = number
         self.values = self._column("value")
         """Where the symbol of each entity points, in its section."""
+        self.ends = self._column("end")
+        """Where each entity ends, in its section."""
         self.kinds = self._column("kind")
         """The :class:`Kind` of each entity."""
         self._functions = self._of_kind(Kind.FUNCTION)
@@ -325,12 +337,10 @@ class Unit:
     def _of_kind(self, kind: Kind) -> list[Entity]:
         return [self.entities[number] for number in np.flatnonzero(self.kinds == kind).tolist()]
 
-    def _number_entities(self) -> None:
+    def _list_entities(self) -> None:
         order = sorted(self._divided)
         listed = [self._divided[index] for index in order]
         self.entities = list(chain.from_iterable(listed))
-        for number, entity in enumerate(self.entities):
-            entity.number = number
         self.sections = np.repeat(np.array(order, dtype="i8"), list(map(len, listed)))
         """The number of each entity's section."""
         self._starts = (self.sections << _SECTION_SHIFT) + self._column("start")
@@ -388,11 +398,10 @@ class Unit:
 
     def _note_unknown_types(self) -> None:
         known = np.isin(self.type, list(self.arch.fields))
-        ends = self._column("end")
         last = self.offset.copy()
         for kind, bits in self.arch.fields.items():
             last[self.type == kind] += max(len(bits), 1) - 1
-        beyond = last >= ends[self.owner]
+        beyond = last >= self.ends[self.owner]
         for number in np.flatnonzero(~known | beyond).tolist():
             owner = self.entities[int(self.owner[number])]
             name = owner.name or self.section(owner).name
@@ -477,9 +486,9 @@ class Unit:
                 parts.append(data)
                 length += len(data)
         masked = np.frombuffer(bytearray(b"".join([*parts, bytes(8)])), dtype="u1")
-        bases = np.zeros(len(self.obj.sections), dtype="i8")
-        bases[list(self._base)] = list(self._base.values())
-        places = self.offset + bases[self.sections[self.owner]]
+        self._bases = np.full(len(self.obj.sections), -1, dtype="i8")
+        self._bases[list(self._base)] = list(self._base.values())
+        places = self.offset + self._bases[self.sections[self.owner]]
         for kind, bits in self.arch.fields.items():
             found = places[self.type == kind]
             for distance, byte in enumerate(bits if len(found) else b""):
