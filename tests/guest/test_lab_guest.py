@@ -55,6 +55,13 @@ def test_it_runs_the_kernel(guest: Guest) -> None:
     assert guest.run(["uname", "-r"]).text == RELEASE
 
 
+def test_all_processors_wait_as_long_as_they_are_asked_to(guest: Guest) -> None:
+    """A kernel that measures it finds a thousandth for the second one (``udelay()``)."""
+    lines = guest.run(["grep", "bogomips", "/proc/cpuinfo"]).text.splitlines()
+    assert len(lines) == 2
+    assert len(set(lines)) == 1, lines
+
+
 def test_status_and_streams_are_told_apart(guest: Guest) -> None:
     result = guest.run(["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert (result.status, result.stdout, result.stderr) == (7, b"out\n", b"err\n")

@@ -28,7 +28,7 @@ from livegraft.lab.cpio import CpioWriter
 from livegraft.progress import SILENT, Progress
 from livegraft.run import run
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Another number when this file makes something else out of the same recipe."""
 
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
@@ -180,25 +180,29 @@ def _unpack_merged(unpack: Callable[[Path], None], root: Path) -> None:
 
 
 def _compile_library(root: Path, found: Recipe) -> None:
-    """Compile Python's library with the image's own interpreter.
+    """Compile Python's library with the image's own interpreter, and leave its source out.
 
-    Installing a package does that; unpacking does not, and a guest should not either, every time.
-    The hash-based kind does not depend on file times, of which the archive has none.
+    Installing a package compiles; unpacking does not, and a guest should not either, every time.
+    The hash-based kind does not depend on file times, of which the archive has none. Each file
+    costs time at each start: that of the source, which nobody reads in a guest, was a tenth of it.
     """
     assert found.python is not None
     for path in [*_files_below(root)]:
         if not found.takes(str(path.relative_to(root))):
             path.unlink()
+    library = root / found.python
     libraries = root / "usr/lib/x86_64-linux-gnu"
     interpreter = root / "usr/bin" / Path(found.python).name
     run(
         [
             *(libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, interpreter),
-            *("-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
-            *("-s", root, "-p", "/", root / found.python),
+            *("-S", "-m", "compileall", "-q", "-b", "--invalidation-mode", "unchecked-hash"),
+            *("-s", root, "-p", "/", library),
         ],
         env={"PYTHONHOME": str(root / "usr")},
     )
+    for compiled in library.rglob("*.pyc"):
+        compiled.with_suffix(".py").unlink(missing_ok=True)
 
 
 def compile_agent(target: Path) -> None:

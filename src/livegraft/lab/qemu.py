@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,12 @@ quiet: an emulated serial port is slow; oopses, panics and errors are written th
 no_timer_check: on a busy machine the emulated timer's interrupts come too late for the kernel,
 which then panics ("IO-APIC + timer doesn't work!").
 cryptomgr.notests: testing each cipher was a fifth of an emulated kernel's start."""
+
+_BOGOMIPS = re.compile(r"^bogomips\s*: ([\d.]+)$", re.MULTILINE)
+"""Loops of a delay: ``loops_per_jiffy / (500000 / HZ)`` (arch/x86/kernel/cpu/proc.c)."""
+
+_HZ = 250
+"""``CONFIG_HZ`` of Debian's kernels; of another one delays are longer or shorter by the ratio."""
 
 _END_SECONDS = 10.0
 
@@ -113,7 +120,7 @@ class Machine:
             *("-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-kernel", os.fspath(self.kernel), "-initrd", f"/proc/self/fd/{initrd}"),
-            *("-append", f"{COMMAND_LINE} {self.command_line}".rstrip()),
+            *("-append", " ".join(self._parameters())),
             *("-chardev", f"file,id=console,path=/proc/self/fd/{console},append=on"),
             *("-serial", "chardev:console"),
             *("-chardev", f"socket,id=channel,fd={channel}"),
@@ -121,6 +128,23 @@ class Machine:
             *("-device", f"virtserialport,chardev=channel,name={PORT}"),
             *(_sharing(self.shared) if self.shared else ()),
         ]
+
+    def _parameters(self) -> list[str]:
+        """The kernel's command line; what was asked for comes last, and so wins."""
+        delay = _delay_parameter() if self.accelerator is Accelerator.TCG else ""
+        return [each for each in (COMMAND_LINE, delay, self.command_line) if each]
+
+
+def _delay_parameter() -> str:
+    """``lpj=``, as the kernel would find it, for emulated processors.
+
+    They count their ticks (TSC) with the host's, so a delay has as many loops as on the host. The
+    kernel measures it for all but the first processor, because theirs might differ; emulated, that
+    takes a fifth of its start and fails now and then, which makes delays a thousand times too
+    short (init/calibrate.c, ``calibrate_delay_direct``).
+    """
+    found = _BOGOMIPS.search(Path("/proc/cpuinfo").read_text("utf-8"))
+    return f"lpj={round(float(found[1]) * 500_000 / _HZ)}" if found else ""
 
 
 def _sharing(folder: Path) -> list[str]:
