@@ -185,7 +185,7 @@ static int lg_add_func(const struct lg_symbol *symbol)
 	ip = ftrace_location(symbol->address);
 	if (!ip) {
 		pr_err("%s: ftrace cannot redirect %s\n", object, symbol->name);
-		return -EOPNOTSUPP;
+		return -EINVAL;
 	}
 	/* What has no size cannot be looked for on stacks. */
 	if (lg_size((unsigned long)func->klp->new_func, &new)) {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from livegraft.run import run
 PACKAGES = ("systemd-sysv", "udev", "dbus", "initramfs-tools", "kmod", "openssl", "python3")
 """Besides the kernel, dpkg, apt and what is essential: the runtime's two, and what boots."""
 
-SIZE = "2G"
+SIZE = "4G"
+"""Of the disk; what is not used is a hole."""
+
 BOOT_SECONDS = 300.0
 MEMORY_MIB = 1024
 
@@ -67,23 +69,28 @@ is no part of it; nor are proc and sys, in a mount namespace of its own."""
 NO_DOCUMENTATION = ("doc", "info", "locale", "man")
 
 
-def image(kernel: Kernel) -> tuple[Path, Path]:
+def image(kernel: Kernel, more: Sequence[str] = ()) -> tuple[Path, Path]:
     """The disk and the initial file system of a Debian with a kernel, made once.
+
+    Args:
+        kernel: the kernel.
+        more: packages that it has besides.
 
     Raises:
         RunFailed: a package cannot be had.
     """
-    recipe = (kernel.release, PACKAGES, UNIT, HOOK, PACK, agent_sources())
+    packages = (*PACKAGES, *sorted(more))
+    recipe = (kernel.release, packages, UNIT, HOOK, PACK, SIZE, agent_sources())
     key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
 
     def make(folder: Path) -> None:
-        _make(kernel.release, folder)
+        _make(kernel.release, packages, folder)
 
     folder = kernel.cache.tree(f"lab/system/{kernel.release}-{key}", make)
     return folder / "disk", folder / "initrd"
 
 
-def _make(release: str, folder: Path) -> None:
+def _make(release: str, chosen: Sequence[str], folder: Path) -> None:
     compile_agent(folder / "agent")
     (folder / "unit").write_text(UNIT)
     (folder / "hook").write_text(HOOK)
@@ -105,7 +112,7 @@ def _make(release: str, folder: Path) -> None:
         f'cp "$1/boot/initrd.img-{release}" {here}/initrd',
         f'unshare --mount sh {here}/pack "$1" {here}',
     )
-    packages = ",".join((*PACKAGES, f"linux-image-{release}"))
+    packages = ",".join((*chosen, f"linux-image-{release}"))
     (folder / "sources.list").write_text(_sources())
     run(
         [

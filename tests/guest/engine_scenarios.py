@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from livegraft.lab.witness.driver import (
     ENGINE,
@@ -29,6 +30,7 @@ from livegraft.lab.witness.driver import (
     unload,
 )
 
+PAYLOADS = ("lgc_one", "lgc_two", "lgc_pair", "lgb_patch_1")
 ERESTARTSYS = 512
 MANY = 100
 FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
@@ -50,7 +52,7 @@ def version() -> int:
 
 def loaded() -> list[str]:
     """The payloads whose modules are there."""
-    return [each for each in ("lgc_one", "lgc_two") if Path("/sys/module", each).exists()]
+    return [each for each in PAYLOADS if Path("/sys/module", each).exists()]
 
 
 class Dozer:
@@ -109,10 +111,10 @@ def dozing(how: int = 0) -> Iterator[Dozer]:
             os.waitpid(dozer.pid, 0)
 
 
-def begun(model: str) -> Patch:
-    """Load lgc_one while somebody is in the way."""
-    assert insert("lgc_one", model=model) == ""
-    patch = Patch("lgc_one", model)
+def begun(model: str, name: str = "lgc_one") -> Patch:
+    """Load a payload while somebody is in the way."""
+    assert insert(name, model=model) == ""
+    patch = Patch(name, model)
     time.sleep(0.3)
     assert patch.changing
     assert patch.read("enabled") == "1"
@@ -468,16 +470,17 @@ def clean(model: str) -> None:
                 unload(Patch(name, each), 10)
 
 
-def main(words: Sequence[str]) -> None:
+def run(scenarios: Mapping[str, Any], words: Sequence[str]) -> None:
     """Run one and look whether it ended as it began.
 
     Args:
+        scenarios: the functions by their names.
         words: the function's name, and the model's.
     """
     name, model = words
     before = loaded()
     try:
-        globals()[name](model)
+        scenarios[name](model)
     except BaseException:
         clean(model)
         raise
@@ -485,6 +488,11 @@ def main(words: Sequence[str]) -> None:
         assert loaded() == before
     assert sorted(each.name for each in ENGINE.iterdir() if each.is_dir()) == []
     assert version() == 0
+
+
+def main(words: Sequence[str]) -> None:
+    """Run one of these: its name, and the model's."""
+    run(globals(), words)
 
 
 if __name__ == "__main__":

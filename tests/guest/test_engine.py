@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The engine's changes when things do not go by themselves (engine_scenarios.py says what), and
-beside BPF programs."""
+"""The engine's changes when things do not go by themselves (engine_scenarios.py says what), in
+company (engine_company.py), and beside BPF programs."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ SCENARIOS = (
     "loaded_again_at_once",
     "sleepers_with_traced_returns",
 )
+COMPANY = (
+    "a_target_that_goes_in_the_middle",
+    "a_function_that_is_not_there",
+    "beside_a_change_of_the_kernels_core",
+    "beside_a_worker_of_vhost",
+)
 
 
 def log_of(guest: Guest) -> list[str]:
@@ -66,7 +72,7 @@ def guest(
 ) -> Iterator[Guest]:
     kernel = prepare(str(request.param))
     files = witnesses(kernel)
-    for name in ("engine_scenarios.py", "bpf_program.py"):
+    for name in ("engine_scenarios.py", "engine_company.py", "bpf_program.py"):
         files[f"/root/tests/guest/{name}"] = HERE / name
     with booted(kernel, tmp_path_factory.mktemp("modules"), files) as guest:
         for name in ("livegraft_engine", "lgc_target"):
@@ -74,8 +80,8 @@ def guest(
         yield guest
 
 
-def scenario(guest: Guest, name: str, model: str) -> None:
-    result = run_main(guest, "tests.guest.engine_scenarios", name, model, timeout=300)
+def scenario(guest: Guest, name: str, model: str, where: str = "engine_scenarios") -> None:
+    result = run_main(guest, f"tests.guest.{where}", name, model, timeout=300)
     log = log_of(guest)
     if result.status != 0:
         pytest.fail("\n".join((result.stderr.decode(), *log[-15:])), pytrace=False)
@@ -86,6 +92,14 @@ def scenario(guest: Guest, name: str, model: str) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str, model: str, guest: Guest) -> None:
     scenario(guest, name, model)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", COMPANY)
+def test_in_company(name: str, model: str, guest: Guest) -> None:
+    if "vhost" in name:
+        guest.modprobe("vhost_vsock")
+    scenario(guest, name, model, "engine_company")
 
 
 # -- beside BPF programs ------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.live import NEWER, PAYLOAD, booted, left_clean, verb
 from tests.releases import REAL_TIME, RELEASES, flavours
 
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
+from livegraft.lab.guest import Guest
 from livegraft.module.engine import NAME
 
 pytestmark = pytest.mark.guest
@@ -58,10 +60,39 @@ def test_another_kernels_is_refused(one_kernel: Kernel, engine: Callable[[Kernel
         assert guest.run(["test", "-e", DIRECTORY]).status != 0
 
 
-def test_it_loads_again_and_again(one_kernel: Kernel, engine: Callable[[Kernel], Path]) -> None:
-    with boot(one_kernel.vmlinuz, one_kernel.modules) as guest:
-        before = guest.kernel_log()[-1].sequence
-        guest.put("/root/engine.ko", engine(one_kernel))
-        guest.check(["sh", "-ec", f"for i in 1 2 3; do insmod engine.ko; rmmod {NAME}; done"])
-        said = [each.text for each in guest.kernel_log() if each.sequence > before]
-        assert [text for text in said if text not in EXPECTED] == []
+@pytest.fixture(scope="module")
+def guest(
+    one_kernel: Kernel,
+    engine: Callable[[Kernel], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Guest]:
+    more = {"root/engine.ko": engine(one_kernel)}
+    with booted(one_kernel, tmp_path_factory.mktemp("modules"), more) as guest:
+        yield guest
+
+
+def test_it_loads_again_and_again(guest: Guest) -> None:
+    before = guest.kernel_log()[-1].sequence
+    guest.check(["sh", "-ec", f"for i in 1 2 3; do insmod engine.ko; rmmod {NAME}; done"])
+    said = [each.text for each in guest.kernel_log() if each.sequence > before]
+    assert [text for text in said if text not in EXPECTED] == []
+
+
+def test_it_names_the_patches_that_need_it(guest: Guest) -> None:
+    assert verb(guest, "unload", NAME)[1]["error"]["message"].startswith("is not loaded")
+    guest.check(["insmod", "engine.ko"])
+    for name, newer in (("lgt_payload", PAYLOAD), ("lgt_newer", NEWER)):
+        status, document = verb(guest, "load", newer, "--model", "hybrid", "--replace")
+        assert status == 0, document
+        assert guest.run(["rmmod", NAME]).status != 0
+        status, document = verb(guest, "unload", NAME)
+        assert status == 1
+        assert name in document["error"]["message"]
+        assert f"livegraft unload {name}" in document["error"]["remedy"]
+    # The older one is off, and the engine's directory does not have it any more.
+    assert "lgt_newer, lgt_payload need it" in document["error"]["message"]
+    assert verb(guest, "unload", "--all")[0] == 0
+    status, document = verb(guest, "unload", NAME)
+    assert (status, document["unloaded"][0]["state"]) == (0, "unloaded")
+    assert guest.run(["test", "-e", f"/sys/module/{NAME}"]).status != 0
+    left_clean(guest)

@@ -85,13 +85,16 @@ WORKING = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a site has: a patch, who vouches for it, and its repository, now and later."""
+    """What a site has: a patch, who vouches for it, and its repository, now and later; and what
+    of Debian the whole of livegraft needs."""
 
     author: Person
     repository: dict[str, bytes]
     later: dict[str, bytes]
     forged: dict[str, bytes]
     key: bytes
+    patch: Path
+    needed: tuple[str, ...]
 
 
 def command(*words: str | Path) -> Any:
@@ -107,14 +110,22 @@ def command(*words: str | Path) -> Any:
 
 
 def made_later(package: Path, folder: Path) -> Path:
-    """The runtime's package with the version NEXT, everywhere that it is told."""
+    """A package with the version NEXT, everywhere that it is told."""
     run(["dpkg-deb", "--raw-extract", package, folder])
-    (metadata,) = folder.glob("usr/lib/python3/dist-packages/*.dist-info/METADATA")
-    for path in (folder / "DEBIAN/control", metadata):
-        path.write_text(re.sub("(?m)^Version: .*", f"Version: {NEXT}", path.read_text()))
+    told = folder.glob("usr/lib/python3/dist-packages/*.dist-info/METADATA")
+    for path in (folder / "DEBIAN/control", *told):
+        text = re.sub("(?m)^Version: .*", f"Version: {NEXT}", path.read_text())
+        path.write_text(re.sub(r"(livegraft-runtime \(=) [^)]*", rf"\1 {NEXT}", text))
     made = folder.with_suffix(".deb")
     run(["dpkg-deb", "--root-owner-group", "--build", folder, made])
     return made
+
+
+def needed(package: Path) -> tuple[str, ...]:
+    """The packages of Debian's that one depends on."""
+    listed = run(["dpkg-deb", "-f", package, "Depends"]).stdout.split(",")
+    names = (each.split()[0].partition(":")[0] for each in listed)
+    return tuple(name for name in names if not name.startswith("livegraft"))
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +142,16 @@ def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         words = ("package", patch, "-o", folder, "--package-version", str(number))
         made.append(Path(command(*words)["path"]))
     first = make(folder / "first")
-    later = made_later(first["livegraft-runtime"], folder / "later")
+    later = [made_later(each, folder / "later" / name) for name, each in first.items()]
     with repository.signer() as signer, repository.signer() as stranger:
         yield Site(
             author,
             publish(folder / "r1", [*first.values(), made[0]], signer),
-            publish(folder / "r2", [*first.values(), later, *made], signer),
+            publish(folder / "r2", [*first.values(), *later, *made], signer),
             publish(folder / "r3", [*first.values(), made[0]], stranger),
             signer.public(),
+            folder / "1/livegraft_sample.ko",
+            needed(first["livegraft"]),
         )
 
 
@@ -212,11 +225,16 @@ def is_well(guest: Guest) -> None:
     assert said(guest, "systemctl", "list-units", "--failed", "--no-legend") == ""
 
 
+def trusts(guest: Guest, site: Site) -> None:
+    """The machine takes packages from the site's repository."""
+    guest.put(KEYRING, site.key)
+    guest.put("/etc/apt/sources.list.d/site.sources", SOURCES.encode())
+
+
 def first_boot(guest: Guest, site: Site) -> dict[str, Sequence[object]]:
     """Install the runtime, trust the author, install the patch: it is live. The files of before."""
     come_up(guest)
-    guest.put(KEYRING, site.key)
-    guest.put("/etc/apt/sources.list.d/site.sources", SOURCES.encode())
+    trusts(guest, site)
     # Somebody else's signature on the repository: apt has nothing of it.
     offer(guest, site.forged)
     assert "NO_PUBKEY" in said(guest, "apt-get", "update", status=100)
@@ -337,4 +355,55 @@ def test_from_a_repository_to_a_stock_kernel_again(
         system_guest.goes_down(guest)
     with system_guest.booted(one_kernel, own, initrd) as guest:
         second_boot(guest, before, site)
+    own.unlink()
+
+
+EVERY_MODULE = """
+import importlib, pkgutil, livegraft
+names = [each.name for each in pkgutil.walk_packages(livegraft.__path__, "livegraft.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(len(names))
+"""
+
+
+@pytest.mark.soak
+def test_the_whole_is_installed_used_upgraded_and_purged(
+    one_kernel: Kernel, site: Site, tmp_path: Path
+) -> None:
+    """livegraft itself, on a machine that has what it depends on and nothing of it."""
+    disk, initrd = system_guest.image(one_kernel, site.needed)
+    own = system_guest.copied(disk, tmp_path / "disk")
+    with system_guest.booted(one_kernel, own, initrd) as guest:
+        come_up(guest)
+        trusts(guest, site)
+        offer(guest, site.repository)
+        said(guest, "apt-get", "update")
+        before = files(guest)
+        said(guest, "apt-get", "install", "-y", "--no-install-recommends", "livegraft")
+        assert int(guest.python(EVERY_MODULE, timeout=APT_SECONDS).text) > 200
+
+        for name, value in (("before", 1), ("after", 2)):
+            guest.put(f"/root/{name}.c", b"int f(void) { return %d; }" % value)
+            flags = ("-O2", "-ffunction-sections", "-fdata-sections", "-c")
+            guest.check(["gcc-12", *flags, f"{name}.c"], timeout=APT_SECONDS)
+        assert document(guest, "compare", "before.o", "after.o")["changed"] == ["f"]
+        guest.put("/root/livegraft_sample.ko", site.patch)
+        assert document(guest, "inspect", "livegraft_sample.ko")["kernel"]["release"] == guest.name
+        made = document(guest, "package", "livegraft_sample.ko", "-o", "/root")["path"]
+        said(guest, "apt-get", "install", "-y", made)
+        assert is_live(guest)
+
+        offer(guest, site.later)
+        said(guest, "apt-get", "update")
+        said(guest, "apt-get", "install", "-y", "livegraft")
+        assert said(guest, "livegraft", "--version") == f"livegraft {NEXT}\n"
+        assert document(guest, "compare", "before.o", "before.o")["verdict"] == "unchanged"
+        assert is_live(guest)
+        package = f"livegraft-patch-sample-{guest.name}"
+        said(guest, "apt-get", "purge", "-y", package, "livegraft", "livegraft-runtime")
+        assert not is_live(guest)
+        assert differences(before, files(guest)) == set()
+        is_well(guest)
     own.unlink()

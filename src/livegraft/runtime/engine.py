@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import blockers, syscalls
 from livegraft.runtime.kernellog import KernelLog
-from livegraft.runtime.livepatch import ENGINE, LivePatch, Livepatches
+from livegraft.runtime.livepatch import ENGINE, ENGINE_MODULE, LivePatch, Livepatches
 from livegraft.runtime.model import (
     Detail,
     Model,
@@ -46,6 +46,27 @@ def availability(patches: Livepatches) -> dict[str, str]:
         name, answer, *reason = line.split(None, 2)
         found[name] = "" if answer == "yes" else " ".join(reason) or "the engine says no"
     return found
+
+
+def remove(patches: Livepatches) -> None:
+    """Remove the engine's module; the kernel alone only says that something needs it.
+
+    Raises:
+        PatchError: it is not loaded, or live patches need it: named, those that are off too.
+        KernelRefused: the kernel keeps it.
+    """
+    if not patches.is_loaded(ENGINE_MODULE):
+        raise PatchError(
+            ENGINE_MODULE, "is not loaded", "'livegraft models' says which models there are"
+        )
+    users = [name for name in patches.names() if patches.of(name).core == ENGINE]
+    if users:
+        raise PatchError(
+            ENGINE_MODULE,
+            f"cannot be removed: {', '.join(users)} {'needs' if len(users) == 1 else 'need'} it",
+            "; ".join(f"livegraft unload {name}" for name in (*users, ENGINE_MODULE)),
+        )
+    syscalls.delete_module(ENGINE_MODULE)
 
 
 def remedy() -> str:

@@ -34,6 +34,9 @@ KERNEL_CORE = "sys/kernel/livepatch"
 ENGINE = "sys/kernel/livegraft"
 """The directories of the two cores."""
 
+ENGINE_MODULE = "livegraft_engine"
+"""The engine's name in the kernel."""
+
 NATIVE = "native"
 """The model of the kernel's own core."""
 

@@ -13,7 +13,7 @@ from livegraft.progress import SILENT, Progress
 from livegraft.runtime import known, records, state, syscalls
 from livegraft.runtime.interruption import undisturbed
 from livegraft.runtime.kernellog import KernelLog
-from livegraft.runtime.livepatch import Livepatches
+from livegraft.runtime.livepatch import ENGINE_MODULE, Livepatches
 from livegraft.runtime.loading import UNDO_SECONDS, last_transition
 from livegraft.runtime.model import Model, Wait, model_of
 from livegraft.runtime.records import Operation
@@ -34,7 +34,7 @@ class Unloaded(NamedTuple):
 
     Args:
         name: its module.
-        model: the consistency model that it had.
+        model: the consistency model that it had; "" for the engine's module.
         state: unloaded; transition only if the caller wanted to leave it waiting; disabled if a
             transition was forced, for then the module stays.
         transition_ms: from the kernel's "starting" to its "complete", by the log; of the engine,
@@ -94,11 +94,12 @@ def unload(
 ) -> Unloaded:
     """Undo a live patch, wait until no task uses it, and remove its module.
 
-    A patch that is still being applied is reversed. If undoing does not complete in time, or the
-    caller is interrupted, the patch is turned on again: nothing stays half undone.
+    The engine's module (:data:`~livegraft.runtime.livepatch.ENGINE_MODULE`) is removed if no patch
+    needs it. A patch that is still being applied is reversed. If undoing does not complete in time,
+    or the caller is interrupted, the patch is turned on again: nothing stays half undone.
 
     Args:
-        name: the patch.
+        name: the patch, or the engine's module.
         timeout: seconds for the transition.
         on_stall: what to do when they are over, one of :class:`~livegraft.runtime.stall.OnStall`;
             ``undo`` turns the patch on again, after ``wait`` it has to be unloaded again.
@@ -108,13 +109,20 @@ def unload(
 
     Raises:
         UsageError: ``force`` was not said with ``force_anyway``.
-        PatchError: not root; no live patch of that name is loaded.
+        PatchError: not root; no live patch of that name is loaded; a patch needs the engine.
         KernelRefused: it is undone, but the kernel keeps the module.
         TransitionTimeout: turned on again, because tasks did not leave it in time; names them.
     """
     way = chosen(on_stall, force_anyway)
     syscalls.require_module_capability("unload a live patch")
     patches = Livepatches()
+    if name == ENGINE_MODULE:
+        from livegraft.runtime.engine import remove
+
+        with progress.step("remove"):
+            began = time.monotonic()
+            remove(patches)
+        return _removed_engine((time.monotonic() - began) * 1000)
     patches.require_core()
     state.require_livepatch(name, patches)
     the_model = model_of(name, kicks=kicks)
@@ -128,6 +136,21 @@ def unload(
         if done.state is PatchState.UNLOADED:
             known.forget(name, root)
         return done
+
+
+def _removed_engine(remove_ms: float) -> Unloaded:
+    """The engine's module has no model and no transition."""
+    return Unloaded(
+        name=ENGINE_MODULE,
+        model="",
+        state=PatchState.UNLOADED,
+        transition_ms=None,
+        tasks_ms=None,
+        wait_ms=0.0,
+        unloadable_ms=None,
+        remove_ms=remove_ms,
+        kicks=0,
+    )
 
 
 def unload_all(

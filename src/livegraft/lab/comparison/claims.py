@@ -21,7 +21,7 @@ from livegraft.module import engine
 
 Cell = Mapping[str, Any]
 PATCHED = ("syscall", "exit", "worker", "kthread", "softirq", "hardirq", "nmi")
-APART = ("apart", "apart-exit")
+APART = ("apart", "apart-exit", "apart-bh")
 COLD = ("cold",)
 LATE = ("late",)
 FIXES = "fixes"

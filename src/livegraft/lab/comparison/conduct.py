@@ -22,8 +22,9 @@ from livegraft.lab.witnesses import witnesses
 from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress
 
-FORMAT = 2
-"""Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well."""
+FORMAT = 3
+"""Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well; in 2
+the probe kept an emulated processor for a tenth of a second, and was that pause itself."""
 
 LOCK = "lab/measure"
 """Of the cache. One guest at a time: two comparisons would measure each other."""

@@ -28,6 +28,7 @@
  * @LGC_COLD:		the cold part of lgc_cold(), patched, which sleeps between the two
  * @LGC_APART:		lgc_apart(), not patched, which sleeps between the two, in a system call
  * @LGC_APART_EXIT:	the same in a task that exits
+ * @LGC_APART_BH:	the same in a system call that has bottom halves off for the second one
  * @LGC_CONTEXTS:	how many there are
  */
 enum lgc_context {
@@ -41,6 +42,7 @@ enum lgc_context {
 	LGC_COLD,
 	LGC_APART,
 	LGC_APART_EXIT,
+	LGC_APART_BH,
 	LGC_CONTEXTS,
 };
 

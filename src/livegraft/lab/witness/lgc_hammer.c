@@ -32,6 +32,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lgc_processors.h"
+
 #define FILE_NAME "/proc/lgc"
 #define SEEN_NAME "/root/seen"
 
@@ -65,6 +67,7 @@ static void tell(int file, const char *command)
 {
 	if (write(file, command, strlen(command)) != (ssize_t)strlen(command))
 		die(command);
+	lgc_hand_over();
 }
 
 static void calls(void)
@@ -105,8 +108,10 @@ static void apart(void)
 {
 	int file = opened();
 
-	for (;;)
+	for (;;) {
 		tell(file, "a20000");
+		tell(file, "b20000");
+	}
 }
 
 static void cold(void)
@@ -196,7 +201,6 @@ static void waits(void)
 
 static void *thread(void *unused)
 {
-	(void)unused;
 	apart();
 	return NULL;
 }
@@ -225,7 +229,7 @@ static void hog(void)
 {
 	yields();
 	for (;;)
-		asm volatile("");
+		lgc_hand_over();
 }
 
 /* The same with the priority that programs have. */
@@ -234,7 +238,7 @@ static void computes(void)
 	if (setpriority(PRIO_PROCESS, 0, 0))
 		die("setpriority");
 	for (;;)
-		asm volatile("");
+		lgc_hand_over();
 }
 
 /* One system call after the other, none of which sleeps. */
@@ -319,7 +323,6 @@ static void once(void)
 
 static void handler(int number)
 {
-	(void)number;
 }
 
 /* A hundred signals a second: calls that sleep go on, rests end early. */

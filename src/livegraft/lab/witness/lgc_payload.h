@@ -2,6 +2,8 @@
 /*
  * lgc_payload.h - a payload for lgc_target, written by hand: all functions, in LGC_VERSION
  *
+ * With LGC_PAIR it also has a function of lgb_target, whose calls "hits" counts.
+ *
  * Parameters beside "model": "kick" as in every payload, "fail", the errno of pre_patch, and
  * "replace", for the kernel's own core: all older patches go in the same change.
  */
@@ -32,8 +34,26 @@ static struct klp_func funcs[] = {
 	PATCHES(f1), PATCHES(f2), PATCHES(caller), PATCHES(cold), PATCHES(doze), { }
 };
 
+#ifdef LGC_PAIR
+static uint hits;
+module_param(hits, uint, 0444);
+
+static LGC_FUNCTION void new_lgb(void)
+{
+	hits++;
+}
+
+static struct klp_func lgb_funcs[] = {
+	{ .old_name = "lgb_f000", .new_func = new_lgb, .old_sympos = 1 }, { }
+};
+#endif
+
 static struct klp_object objs[] = {
-	{ .name = "lgc_target", .funcs = funcs, .callbacks.pre_patch = lgc_pre_patch }, { }
+	{ .name = "lgc_target", .funcs = funcs, .callbacks.pre_patch = lgc_pre_patch },
+#ifdef LGC_PAIR
+	{ .name = "lgb_target", .funcs = lgb_funcs },
+#endif
+	{ }
 };
 
 static struct klp_patch patch = { .mod = THIS_MODULE, .objs = objs };

@@ -23,6 +23,8 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "lgc_processors.h"
+
 #define MOST_CPUS	64
 #define MOST_GAPS	65536
 #define STRETCH_NS	200000	/* in user mode between two system calls */
@@ -86,6 +88,7 @@ static void *probe(void *argument)
 	while (!over) {
 		end = last + stretch;
 		do {
+			lgc_hand_over();
 			now = __rdtsc();
 			note(number, 'u', last, now);
 			last = now;

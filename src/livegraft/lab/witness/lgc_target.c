@@ -6,6 +6,7 @@
  *
  *	cUS	lgc_caller(), which sleeps US microseconds between its calls; 0 it does not
  *	aUS	lgc_apart(), the same, but it is not patched
+ *	bUS	lgc_apart_bh(), the same; bottom halves are off for its second call
  *	dUS	lgc_cold(), which sleeps in its cold part
  *	zERRNO	lgc_doze(); how many bytes were written is the version, and one more
  *	k0	wake those in lgc_doze()
@@ -58,6 +59,18 @@ static LGC_FUNCTION void lgc_apart(enum lgc_context context, unsigned int us)
 
 	lgc_pause(us);
 	lgc_record(context, first, first, lgc_f2());
+}
+
+/* in_interrupt() is true for the second call, and yet it is the task's own. */
+static LGC_FUNCTION void lgc_apart_bh(unsigned int us)
+{
+	int first = lgc_f1(), second;
+
+	lgc_pause(us);
+	local_bh_disable();
+	second = lgc_f2();
+	local_bh_enable();
+	lgc_record(LGC_APART_BH, first, first, second);
 }
 
 /* Interrupts: a timer on each processor, a softirq and an NMI that it causes. */
@@ -235,6 +248,9 @@ static int lgc_do(char what, int number)
 	case 'a':
 		lgc_apart(LGC_APART, number);
 		return 0;
+	case 'b':
+		lgc_apart_bh(number);
+		return 0;
 	case 'd':
 		lgc_cold(number);
 		return 0;
@@ -281,6 +297,7 @@ static int lgc_show(struct seq_file *m, void *v)
 		[LGC_COLD]		= "cold",
 		[LGC_APART]		= "apart",
 		[LGC_APART_EXIT]	= "apart-exit",
+		[LGC_APART_BH]		= "apart-bh",
 	};
 	int context, version, cpu;
 	unsigned long sum;
