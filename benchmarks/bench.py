@@ -105,7 +105,8 @@ def guests(kernel: Kernel, rounds: int) -> Iterator[Figure]:
 
 def transitions(kernel: Kernel, rounds: int) -> Iterator[Figure]:
     """Transitions with early kicks and without, alternating, in one guest."""
-    samples = _samples(kernel, max(2 * rounds, 2))
+    measured = _measured(kernel, max(2 * rounds, 2))
+    samples = measured["samples"]
     limits = {"idle": (10, 80), "300 sleepers": (10, 80), "300 sleepers, 4 busy": (60, 0)}
     for load, (limit, ratio) in limits.items():
         for key, word in (("apply", "loading"), ("undo", "unloading")):
@@ -123,9 +124,11 @@ def transitions(kernel: Kernel, rounds: int) -> Iterator[Figure]:
             )
     calls = statistics.median(s["call_ms"] for s in samples if s["load"] == "idle")
     yield Figure("the call that loads the module, idle", f"{calls:.0f} ms")
+    walk = statistics.median(measured["walks"])
+    yield Figure("of unloading, the kernel's ftrace computes", f"{walk:.1f} ms")
 
 
-def _samples(kernel: Kernel, rounds: int) -> list[dict[str, Any]]:
+def _measured(kernel: Kernel, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         patch = Path(folder, "sample.ko")
         livegraft("build", SAMPLE, "-k", RELEASE, "-o", patch)
@@ -136,8 +139,8 @@ def _samples(kernel: Kernel, rounds: int) -> list[dict[str, Any]]:
         with boot(kernel.vmlinuz, kernel.modules, files=files) as guest:
             words = ["python3", "-m", "benchmarks.transitions", "/root/sample.ko", str(rounds)]
             result = guest.check(words, timeout=1800)
-    samples: list[dict[str, Any]] = json.loads(result.stdout)
-    return samples
+    measured: dict[str, Any] = json.loads(result.stdout)
+    return measured
 
 
 def _of(samples: list[dict[str, Any]], load: str, key: str, *, kicks: bool) -> list[float]:

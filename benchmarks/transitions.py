@@ -3,12 +3,14 @@
 
 Usage: ``-m benchmarks.transitions PATCH.ko ROUNDS``; prints one JSON document. Standard library and
 :mod:`livegraft.runtime` only. With and without kicks alternate within each load, so that whatever
-disturbs the machine disturbs both.
+disturbs the machine disturbs both. What the kernel itself needs to take a redirection out, by the
+processor alone, is measured beside, with probes on the kernel's functions.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +18,16 @@ from benchmarks.others import load_of
 from livegraft import runtime
 
 DEBUG = Path("/proc/dynamic_debug/control")
+
+TRACING = Path("/sys/kernel/tracing")
+
+BEGIN, END = "livegraft_begin", "livegraft_end"
+PROBES = f"p:{BEGIN} klp_unpatch_objects\np:{END} text_poke_finish\n"
+"""From the order to ftrace until the code is changed back: it goes several times over
+all functions of the kernel (kernel/trace/ftrace.c, ``__ftrace_hash_rec_update``,
+arch/x86/kernel/ftrace.c, ``ftrace_replace_code``), and nothing waits for anything."""
+
+STAMP = re.compile(rf" (\d+\.\d+): ({BEGIN}|{END}):")
 
 LOADS = {"idle": (0, 0), "300 sleepers": (300, 0), "300 sleepers, 4 busy": (300, 4)}
 """Name of the load -> processes that sleep, processes that compute."""
@@ -47,7 +59,28 @@ def main() -> None:
                             "undo_kicks": unloaded.kicks,
                         }
                     )
-    json.dump(samples, sys.stdout)
+    walks = [_walk_ms(patch) for _ in range(rounds)]
+    json.dump({"samples": samples, "walks": walks}, sys.stdout)
+
+
+def _walk_ms(patch: Path) -> float:
+    """Milliseconds for which ftrace computes when a patch is undone."""
+    (TRACING / "kprobe_events").write_text(PROBES)
+    enable = TRACING / "events/kprobes/enable"
+    try:
+        loaded = runtime.load(patch)
+        (TRACING / "trace").write_text("")
+        enable.write_text("1")
+        runtime.unload(loaded.name)
+        enable.write_text("0")
+        seen = [STAMP.search(each) for each in (TRACING / "trace").read_text().splitlines()]
+    finally:
+        enable.write_text("0")
+        (TRACING / "kprobe_events").write_text("\n")
+    found = [(each[2], float(each[1])) for each in seen if each]
+    first = next(number for number, (name, _) in enumerate(found) if name == BEGIN)
+    last = next(seconds for name, seconds in found[first:] if name == END)
+    return (last - found[first][1]) * 1000
 
 
 if __name__ == "__main__":
