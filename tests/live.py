@@ -24,6 +24,7 @@ from livegraft.kernel.kernel import Kernel
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import BackgroundJob, Guest
 from livegraft.lab.trial import FAULT
+from livegraft.module import probes
 from livegraft.run import run
 from livegraft.runtime.identity import build_id
 
@@ -75,7 +76,8 @@ def _make_modules(kernel: Kernel, folder: Path) -> None:
         [
             *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
             *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={FIX}", "modules"),
-        ]
+        ],
+        env=probes.environment(kernel),
     )
     for path in folder.glob("*.ko"):
         run(["strip", "--strip-debug", path])

@@ -11,7 +11,9 @@ import pytest
 from tests.releases import RELEASE
 
 from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.module import probes
 from livegraft.module.engine import build_engine
+from livegraft.module.link import OPTIONS
 from livegraft.run import run
 
 HERE = Path(__file__).parent
@@ -35,9 +37,9 @@ def build_modules(sources: Path, folder: Path, kernel: Kernel) -> None:
     run(
         [
             *("make", "-C", kernel.headers, f"M={folder}", f"CC={kernel.compiler}"),
-            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", "KCFLAGS=-g0"),
-            *("CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"),
-        ]
+            *(f"LGT_INCLUDE={ROOT / 'kmod/include'}", f"LGT_FIX={'a5' * 32}", *OPTIONS, "modules"),
+        ],
+        env=probes.environment(kernel, *OPTIONS),
     )
 
 

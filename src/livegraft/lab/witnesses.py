@@ -14,7 +14,8 @@ from livegraft.errors import ModuleError, RunFailed
 from livegraft.kernel.disk import full_disk
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.package import PLACE
-from livegraft.module import engine
+from livegraft.module import engine, probes
+from livegraft.module.link import OPTIONS
 from livegraft.progress import SILENT, Progress
 from livegraft.run import run
 
@@ -87,13 +88,12 @@ def _build(sources: dict[str, bytes], kernel: Kernel, progress: Progress, folder
         (folder / name).write_bytes(data)
     modules: list[str | Path] = [
         *("make", f"-j{os.cpu_count() or 1}", "-C", kernel.headers, f"M={folder}", "ARCH=x86"),
-        *(f"CC={kernel.compiler}", f"LGT_INCLUDE={folder}", "KCFLAGS=-g0"),
-        *("CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"),
+        *(f"CC={kernel.compiler}", f"LGT_INCLUDE={folder}", *OPTIONS, "modules"),
     ]
     flags = ("-static", "-O2", "-Wall", "-Werror", "-pthread")
     with progress.step("build test modules"):
         try:
-            run(modules, timeout=600)
+            run(modules, env=probes.environment(kernel, *OPTIONS), timeout=600)
             for source, name in PROGRAMS.items():
                 run([kernel.compiler, *flags, folder / f"{source}.c", "-o", folder / name])
         except RunFailed as error:

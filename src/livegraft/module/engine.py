@@ -102,7 +102,7 @@ def make(folder: Path, found: Mapping[str, bytes], kernel: Kernel) -> Path:
         *(f"KDIR={kernel.headers}", f"PYTHON={sys.executable}"),
         *("ARCH=x86", f"CC={kernel.compiler}"),
     ]
-    run_kbuild(argv, folder, NAME, lambda said: _REMEDY)
+    run_kbuild(argv, folder, NAME, lambda said: _REMEDY, kernel)
     return folder / f"{NAME}.ko"
 
 

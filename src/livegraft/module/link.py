@@ -13,6 +13,7 @@ from pathlib import Path
 from livegraft.errors import ModuleError, RunFailed
 from livegraft.kernel.disk import full_disk
 from livegraft.kernel.kernel import Kernel
+from livegraft.module import probes
 from livegraft.run import run
 
 GLUE = "lg_glue"
@@ -25,6 +26,10 @@ SOURCES = {
 
 FUNCTION_ARRAY = "lg_funcs_"
 """How the names of the glue's arrays of ``struct klp_func`` begin."""
+
+OPTIONS = ("KCFLAGS=-g0", "CONFIG_DEBUG_INFO_BTF_MODULES=")
+"""Debug information holds the folder's name, and from that would come another build ID. Without it
+there is nothing to make BTF from, which is left out of the module anyway."""
 
 SECONDS = 600
 
@@ -70,11 +75,18 @@ def link(
             shutil.copyfile(path, folder / target)
     for piece, data in pieces.items():
         (folder / f"{piece}.raw").write_bytes(data)
-    run_kbuild(_make(folder, name, pieces, kernel), folder, name, _remedy)
+    run_kbuild(_make(folder, name, pieces, kernel), folder, name, _remedy, kernel, OPTIONS)
     return folder / f"{name}.ko"
 
 
-def run_kbuild(argv: Sequence[str], folder: Path, name: str, remedy: Callable[[str], str]) -> None:
+def run_kbuild(
+    argv: Sequence[str],
+    folder: Path,
+    name: str,
+    remedy: Callable[[str], str],
+    kernel: Kernel,
+    options: Sequence[str] = (),
+) -> None:
     """Run kbuild for a module; whatever it warns of is an error.
 
     Args:
@@ -82,12 +94,14 @@ def run_kbuild(argv: Sequence[str], folder: Path, name: str, remedy: Callable[[s
         folder: what it works in; left out of what it says.
         name: the module's name.
         remedy: what to do about what it said.
+        kernel: the kernel that it builds for.
+        options: those of the command that decide what kbuild asks the compiler.
 
     Raises:
         ModuleError: it failed, or compiler, objtool or modpost complained.
     """
     try:
-        done = run(argv, timeout=SECONDS)
+        done = run(argv, env=probes.environment(kernel, *options), timeout=SECONDS)
     except RunFailed as error:
         said = error.output.replace(f"{folder}/", "")
         if (full := full_disk(name, said)) is not None:
@@ -118,9 +132,7 @@ def _make(folder: Path, name: str, pieces: Iterable[str], kernel: Kernel) -> lis
             f"CC={kernel.compiler}",
         ),
         *(f"LG_NAME={name}", f"LG_PIECES={objects}", "KBUILD_MODPOST_WARN=1"),
-        # Debug information holds the folder's name, and from that would come another build ID.
-        # Without it there is nothing to make BTF from, which is left out of the module anyway.
-        *("KCFLAGS=-g0", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"),
+        *(*OPTIONS, "modules"),
     ]
 
 
