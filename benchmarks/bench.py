@@ -122,10 +122,10 @@ def transitions(kernel: Kernel, rounds: int) -> Iterator[Figure]:
                 f"<= {limit} ms" + (f", >= {ratio} x" if ratio else ""),
                 kicked <= limit and wins >= ratio,
             )
-    calls = statistics.median(s["call_ms"] for s in samples if s["load"] == "idle")
-    yield Figure("the call that loads the module, idle", f"{calls:.0f} ms")
+        calls = statistics.median(_of(samples, load, "call_ms", kicks=True))
+        yield Figure(f"the call that loads the module, {load}", f"{calls:.0f} ms")
     walk = statistics.median(measured["walks"])
-    yield Figure("of unloading, the kernel's ftrace computes", f"{walk:.1f} ms")
+    yield Figure("of unloading, ftrace changes the code back", f"{walk:.1f} ms")
 
 
 def _measured(kernel: Kernel, rounds: int) -> dict[str, Any]:

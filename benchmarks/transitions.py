@@ -3,8 +3,8 @@
 
 Usage: ``-m benchmarks.transitions PATCH.ko ROUNDS``; prints one JSON document. Standard library and
 :mod:`livegraft.runtime` only. With and without kicks alternate within each load, so that whatever
-disturbs the machine disturbs both. What the kernel itself needs to take a redirection out, by the
-processor alone, is measured beside, with probes on the kernel's functions.
+disturbs the machine disturbs both. What ftrace needs to take the redirection out is measured
+beside, with probes on the kernel's functions.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ DEBUG = Path("/proc/dynamic_debug/control")
 TRACING = Path("/sys/kernel/tracing")
 
 BEGIN, END = "livegraft_begin", "livegraft_end"
-PROBES = f"p:{BEGIN} klp_unpatch_objects\np:{END} text_poke_finish\n"
-"""From the order to ftrace until the code is changed back: it goes several times over
-all functions of the kernel (kernel/trace/ftrace.c, ``__ftrace_hash_rec_update``,
-arch/x86/kernel/ftrace.c, ``ftrace_replace_code``), and nothing waits for anything."""
+PROBES = f"p:{BEGIN} klp_unpatch_objects\nr:{END} text_poke_finish\n"
+"""From the order to ftrace until the function's code is changed back. For that it goes several
+times over all functions of the kernel (kernel/trace/ftrace.c, ``__ftrace_hash_rec_update``;
+arch/x86/kernel/ftrace.c, ``ftrace_replace_code``); grace periods come after it. The probes are two
+more users of ftrace, so it is as much as without them or a little more."""
 
 STAMP = re.compile(rf" (\d+\.\d+): ({BEGIN}|{END}):")
 
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _walk_ms(patch: Path) -> float:
-    """Milliseconds for which ftrace computes when a patch is undone."""
+    """Milliseconds that ftrace takes to change the code back when a patch is undone."""
     (TRACING / "kprobe_events").write_text(PROBES)
     enable = TRACING / "events/kprobes/enable"
     try:

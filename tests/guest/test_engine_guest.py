@@ -88,7 +88,7 @@ def test_it_names_the_patches_that_need_it(guest: Guest) -> None:
         status, document = verb(guest, "unload", NAME)
         assert status == 1
         assert name in document["error"]["message"]
-        assert f"livegraft unload {name}" in document["error"]["remedy"]
+        assert "livegraft unload NAME" in document["error"]["remedy"]
     # The older one is off, and the engine's directory does not have it any more.
     assert "lgt_newer, lgt_payload need it" in document["error"]["message"]
     assert verb(guest, "unload", "--all")[0] == 0

@@ -8,15 +8,16 @@ again: that it is old is its purpose.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from livegraft.errors import PackageMissing, UnknownRelease
-from livegraft.kernel.kernel import prepare
+from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
+from livegraft.module.engine import NAME
 from livegraft.module.inspect import inspect_module
 
 KEPT = Path(__file__).parents[1] / "data/payload-abi1.ko"
@@ -63,3 +64,19 @@ def test_without_the_engine_it_answers_enodev_and_changes_nothing(guest: Guest, 
     assert not marked(guest)
     assert guest.run(["test", "-e", "/sys/module/livegraft_abi1"]).status != 0
     assert "needs the engine module" in guest.kernel_log()[-1].text
+
+
+@pytest.fixture(scope="module")
+def with_engine(guest: Guest, engine: Callable[[Kernel], Path]) -> Guest:
+    """What comes after it has the engine."""
+    guest.insert(NAME, engine(prepare(RELEASE)).read_bytes())
+    return guest
+
+
+@pytest.mark.parametrize("model", ["hybrid", "stop", "task"])
+def test_todays_engine_runs_it(with_engine: Guest, model: str) -> None:
+    words = ["python3", "-m", "livegraft.runtime"]
+    done = with_engine.check([*words, "load", "/root/kept.ko", "--model", model, "--json"])
+    assert (json.loads(done.stdout)["state"], marked(with_engine)) == ("enabled", True)
+    with_engine.check([*words, "unload", "livegraft_abi1"])
+    assert not marked(with_engine)

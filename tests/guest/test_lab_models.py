@@ -137,6 +137,15 @@ def test_a_scenario_that_cannot_run(one_kernel: Kernel) -> None:
     assert any("no-such-kind" in line for line in found["log"])
 
 
+def test_a_model_that_does_not_exist(one_kernel: Kernel) -> None:
+    """On this kernel, or with this engine: the cell says so, and is no failure."""
+    scenario = replace(scenarios()["idle"], calls=False)
+    asked = cells.request(scenario, "kgraft", 1, None)
+    found = cells.measure(one_kernel, witnesses(one_kernel), scenario, asked, None)
+    assert (found["status"], found["measured"]) == ("unavailable", None)
+    assert found["reason"] == "the engine does not know it"
+
+
 def test_a_guest_that_dies(one_kernel: Kernel) -> None:
     """The cell says so, with the end of the guest's console."""
     scenario = replace(scenarios()["idle"], calls=False)

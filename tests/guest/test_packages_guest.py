@@ -111,6 +111,7 @@ def command(*words: str | Path) -> Any:
 
 def made_later(package: Path, folder: Path) -> Path:
     """A package with the version NEXT, everywhere that it is told."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     run(["dpkg-deb", "--raw-extract", package, folder])
     told = folder.glob("usr/lib/python3/dist-packages/*.dist-info/METADATA")
     for path in (folder / "DEBIAN/control", *told):
@@ -384,14 +385,20 @@ def test_the_whole_is_installed_used_upgraded_and_purged(
         said(guest, "apt-get", "install", "-y", "--no-install-recommends", "livegraft")
         assert int(guest.python(EVERY_MODULE, timeout=APT_SECONDS).text) > 200
 
+        # In a folder that is not looked at in the end.
         for name, value in (("before", 1), ("after", 2)):
-            guest.put(f"/root/{name}.c", b"int f(void) { return %d; }" % value)
+            guest.put(f"/tmp/{name}.c", b"int f(void) { return %d; }" % value)
             flags = ("-O2", "-ffunction-sections", "-fdata-sections", "-c")
-            guest.check(["gcc-12", *flags, f"{name}.c"], timeout=APT_SECONDS)
-        assert document(guest, "compare", "before.o", "after.o")["changed"] == ["f"]
-        guest.put("/root/livegraft_sample.ko", site.patch)
-        assert document(guest, "inspect", "livegraft_sample.ko")["kernel"]["release"] == guest.name
-        made = document(guest, "package", "livegraft_sample.ko", "-o", "/root")["path"]
+            guest.check(
+                ["gcc-12", *flags, f"/tmp/{name}.c", "-o", f"/tmp/{name}.o"], timeout=APT_SECONDS
+            )
+        assert document(guest, "compare", "/tmp/before.o", "/tmp/after.o")["changed"] == ["f"]
+        guest.put("/tmp/livegraft_sample.ko", site.patch)
+        assert (
+            document(guest, "inspect", "/tmp/livegraft_sample.ko")["kernel"]["release"]
+            == guest.name
+        )
+        made = document(guest, "package", "/tmp/livegraft_sample.ko", "-o", "/tmp")["path"]
         said(guest, "apt-get", "install", "-y", made)
         assert is_live(guest)
 
@@ -399,7 +406,9 @@ def test_the_whole_is_installed_used_upgraded_and_purged(
         said(guest, "apt-get", "update")
         said(guest, "apt-get", "install", "-y", "livegraft")
         assert said(guest, "livegraft", "--version") == f"livegraft {NEXT}\n"
-        assert document(guest, "compare", "before.o", "before.o")["verdict"] == "unchanged"
+        assert (
+            document(guest, "compare", "/tmp/before.o", "/tmp/before.o")["verdict"] == "unchanged"
+        )
         assert is_live(guest)
         package = f"livegraft-patch-sample-{guest.name}"
         said(guest, "apt-get", "purge", "-y", package, "livegraft", "livegraft-runtime")

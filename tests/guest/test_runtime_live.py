@@ -349,10 +349,21 @@ def test_not_root(guest: Guest) -> None:
         "import os, sys; from livegraft.runtime.__main__ import main; "
         "os.setuid(65534); sys.exit(main(sys.argv[1:]))"
     )
-    for arguments in (("load", "/ko/lgt_payload.ko"), ("unload", "x"), ("unload", "--all")):
+    guest.check(["mkdir", "-p", "/var/lib"])
+    status, document = verb(guest, "install", "/ko/lgt_payload.ko")
+    assert status == 0, document
+    for arguments, said in (
+        (("load", "/ko/lgt_payload.ko"), b"not root"),
+        (("unload", "x"), b"not root"),
+        (("unload", "--all"), b"not root"),
+        (("install", "/ko/lgt_payload.ko"), b"run as root"),
+        (("uninstall", "lgt_payload"), b"run as root"),
+        (("boot",), b"run as root"),
+    ):
         result: Result = guest.python(code, *arguments)
-        assert result.status == 1
-        assert b"not root" in result.stderr
+        assert result.status == 1, arguments
+        assert said in result.stderr, arguments
+    assert verb(guest, "uninstall", "lgt_payload")[0] == 0
     assert guest.python(code, "status").text.splitlines()[0] == "no live patch is loaded"
 
 

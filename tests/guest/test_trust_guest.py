@@ -176,11 +176,29 @@ def test_what_somebody_has_changed(
         assert (document["warnings"], is_on(guest)) == ([], True)
         assert verb(guest, "unload", MODULE)[0] == 0
 
+        _at_boot(guest, author)
         _unsigned(guest)
         _two_signers(guest, reviewer, content)
         _clock(guest)
         _enforced(guest)
         assert not is_on(guest)
+
+
+def _at_boot(guest: Guest, author: Person) -> None:
+    """An installed patch whose signer is trusted no longer is left alone."""
+    guest.check(["mkdir", "-p", "/var/lib"])
+    status, document = verb(guest, "install", "/root/sample.ko")
+    assert status == 0, document
+    guest.check(["rm", f"{CERTIFICATES}/{author.cert.name}"])
+    status, document = verb(guest, "boot")
+    (tried,) = document["patches"]
+    assert (status, tried["outcome"], is_on(guest)) == (1, "failed", False), document
+    assert "nobody whom this machine trusts" in tried["message"]
+    trust(guest, author)
+    status, document = verb(guest, "boot")
+    assert (status, is_on(guest)) == (0, True), document
+    assert verb(guest, "unload", MODULE)[0] == 0
+    assert verb(guest, "uninstall", MODULE)[0] == 0
 
 
 def _unsigned(guest: Guest) -> None:

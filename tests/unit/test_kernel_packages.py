@@ -15,6 +15,7 @@ from livegraft.cache import Cache
 from livegraft.errors import CacheError, KernelError, PackageMissing, UnknownRelease, UsageError
 from livegraft.kernel.folder import Folder
 from livegraft.kernel.installed import Installed
+from livegraft.kernel.layout import Stage, entry
 from livegraft.kernel.listing import list_kernels
 from livegraft.kernel.packages import Chain, Package, find
 from livegraft.kernel.release import Flavour, Release
@@ -253,6 +254,19 @@ def test_package_from_an_index() -> None:
     assert (package.source_name, package.source_version) == ("linux-6.12", "6.12.117-1~deb12u1")
     assert package.file_name == "linux-image-6.12.117+deb12-amd64_6.12.117-1~deb12u1_amd64.deb"
     assert (package.size, package.location) == (107, "pool/x.deb")
+
+
+def test_a_kernel_that_cannot_be_patched_is_listed(folder: Path, tmp_path: Path) -> None:
+    """Its configuration, which an earlier step has left in the cache, says why."""
+    cache = Cache(tmp_path / "cache")
+    config = cache.root / entry("6.1.0-55-amd64", Stage.IMAGE) / "boot/config-6.1.0-55-amd64"
+    config.parent.mkdir(parents=True)
+    config.write_text("CONFIG_X86_64=y\nCONFIG_MODULES=y\n# CONFIG_LIVEPATCH is not set\n")
+    (kernel,) = (
+        each for each in list_kernels(Folder(folder), cache) if each.release == "6.1.0-55-amd64"
+    )
+    assert not kernel.usable
+    assert "CONFIG_LIVEPATCH" in kernel.why_not
 
 
 def test_list_kernels(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from livegraft.cache import Cache
 from livegraft.errors import Exit, ImageError, LostGuest
+from livegraft.lab import qemu
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
 from livegraft.lab.guest import parse_log
@@ -157,6 +158,29 @@ def test_a_machine_names_no_file_but_the_kernel() -> None:
     assert paths == ["/k", "/proc/self/fd/3", "file,id=console,path=/proc/self/fd/4,append=on"]
     assert "tcg,thread=single" in words  # a thread for each processor runs stale translations
     assert any(word.startswith("console=") and word.endswith(" nokaslr") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "accelerator", "said"),
+    [
+        ("bogomips\t: 4890.86\n" * 2, Accelerator.TCG, ["lpj=9781720"]),
+        ("bogomips\t: 4890.86\n", Accelerator.KVM, []),
+        ("BogoMIPS\t: 50.00\n", Accelerator.TCG, []),
+    ],
+)
+def test_a_guest_is_told_how_long_a_delay_is(
+    cpuinfo: str,
+    accelerator: Accelerator,
+    said: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``loops_per_jiffy`` of 250 jiffies a second; what was asked for comes after it, and wins."""
+    monkeypatch.setattr(qemu, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    words = Machine(Path("/k"), accelerator, command_line="lpj=1").arguments(3, 4, 5)
+    (line,) = (word for word in words if word.startswith("console="))
+    assert [word for word in line.split() if word.startswith("lpj=")] == [*said, "lpj=1"]
 
 
 def test_a_lost_guest_is_not_a_failure() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,7 @@ from livegraft.lab.comparison import conduct
 from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options
 from livegraft.lab.comparison.scenarios import MODELS, Scenario, scenarios
 from livegraft.lab.witness.measure import Request
+from livegraft.progress import SILENT, Progress
 
 PAYLOAD = Path(__file__).parents[1] / "data/payload-abi1.ko"
 
@@ -85,26 +87,87 @@ def test_explain_reads_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "C1 not measured" in said
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was measured before is kept: a cell is whole or not there."""
+ANSWER: dict[str, Any] = {
+    "status": "done",
+    "reason": "",
+    "log": [],
+    "faults": [],
+    "measured": None,
+    "seconds": 1,
+}
+"""What a guest may have answered."""
+
+
+def without_guests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measure: Callable[..., dict[str, Any]]
+) -> Callable[..., list[conduct.Cell]]:
+    """A comparison of three models in one scenario, whose cells somebody else measures."""
+    kernel = cast(Kernel, SimpleNamespace(release=KERNEL, cache=Cache(tmp_path / "cache")))
+    monkeypatch.setattr(conduct, "witnesses", lambda *_: {})
+    monkeypatch.setattr("livegraft.lab.comparison.cells.measure", measure)
+    options = Options((KERNEL,), ("native", "hybrid", "stop"), ("idle",), 1)
+    folder = tmp_path / "report"
+
+    def conducted(progress: Progress = SILENT) -> list[conduct.Cell]:
+        return conduct.conduct(options, [kernel], [scenarios()["idle"]], None, folder, progress)
+
+    return conducted
+
+
+def model_of(arguments: tuple[object, ...]) -> str:
+    """Of a cell that is to be measured."""
+    return cast(Request, arguments[3]).model
+
+
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell is whole or not there."""
 
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("livegraft.module.delivery.os.fsync", full)
+    def measure(*arguments: object) -> dict[str, Any]:
+        if model_of(arguments) == "hybrid":
+            monkeypatch.setattr("livegraft.module.delivery.os.fsync", full)
+        return ANSWER
+
+    conducted = without_guests(monkeypatch, tmp_path, measure)
     with pytest.raises(OSError, match="No space left"):
-        conduct.conduct(Options((), MODELS, (), 1), [], [], None, tmp_path)
-    assert [each for each in tmp_path.iterdir() if each.is_file()] == []
+        conducted()
+    cells = (tmp_path / "report/cells").rglob("*")
+    assert [each.name for each in cells if each.is_file()] == ["native.json"]
+
+
+def test_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cell that was not measured is named, kept, and measured anew the next time."""
+    statuses = {"native": "lost", "hybrid": "failed", "stop": "done"}
+    asked: list[str] = []
+
+    def measure(*arguments: object) -> dict[str, Any]:
+        asked.append(model_of(arguments))
+        return ANSWER | {"status": statuses[asked[-1]], "reason": f"{asked[-1]} said so"}
+
+    conducted = without_guests(monkeypatch, tmp_path, measure)
+    told: list[str] = []
+
+    class Told(Progress):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    found = conducted(Told())
+    assert [each["status"] for each in found] == list(statuses.values())
+    for model, status in statuses.items():
+        where = f"{KERNEL}, idle, {model}: {status}: {model} said so"
+        assert (where in told) == (status != "done")
+    conducted()
+    assert asked == ["native", "hybrid", "stop", "native", "hybrid"]
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same command goes on where it was stopped; nobody else measures meanwhile."""
-    kernel = cast(Kernel, SimpleNamespace(release=KERNEL, cache=Cache(tmp_path / "cache")))
     asked: list[str] = []
 
     def measure(*arguments: object) -> dict[str, Any]:
-        request = cast(Request, arguments[3])
-        asked.append(request.model)
+        asked.append(model_of(arguments))
         with (
             pytest.raises(BlockingIOError),
             (tmp_path / "cache/locks/lab%2Fmeasure.lock").open() as held,
@@ -112,26 +175,13 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if asked == ["native", "hybrid"]:
             raise KeyboardInterrupt
-        return {
-            "status": "done",
-            "reason": "",
-            "log": [],
-            "faults": [],
-            "measured": None,
-            "seconds": 1,
-        }
+        return ANSWER
 
-    monkeypatch.setattr(conduct, "witnesses", lambda *_: {})
-    monkeypatch.setattr("livegraft.lab.comparison.cells.measure", measure)
-    options = Options((KERNEL,), ("native", "hybrid", "stop"), ("idle",), 1)
-
-    def conducted() -> list[conduct.Cell]:
-        return conduct.conduct(options, [kernel], [scenarios()["idle"]], None, tmp_path / "report")
-
+    conducted = without_guests(monkeypatch, tmp_path, measure)
     with pytest.raises(KeyboardInterrupt):
         conducted()
     assert [each.stem for each in (tmp_path / "report").rglob("native.json")] == ["native"]
-    assert [each["model"] for each in conducted()] == list(options.models)
+    assert [each["model"] for each in conducted()] == ["native", "hybrid", "stop"]
     assert asked == ["native", "hybrid", "hybrid", "stop"]
 
 

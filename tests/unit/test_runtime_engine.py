@@ -28,7 +28,7 @@ from livegraft.runtime import (
     syscalls,
 )
 from livegraft.runtime.blockers import Kind
-from livegraft.runtime.engine import EngineModel
+from livegraft.runtime.engine import EngineModel, remove
 from livegraft.runtime.livepatch import ENGINE, Livepatches
 from livegraft.runtime.model import Model, Options, Phase, Wait, model_named
 from livegraft.runtime.native import NativeModel
@@ -114,6 +114,50 @@ def test_a_patch_is_driven_by_the_core_that_has_it(root: Path) -> None:
     assert model_of("ours", patches=Livepatches(root)).name is ModelName.STOP
     assert isinstance(model_of("theirs", patches=Livepatches(root)), NativeModel)
     assert isinstance(model_of("gone", patches=Livepatches(root)), NativeModel)
+
+
+# -- its module -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine_there(root: Path) -> Path:
+    """The engine is loaded, and a patch of the kernel's own core."""
+    write(root / "sys/module/livegraft_engine/initstate", "live")
+    write(root / "sys/kernel/livepatch/theirs/enabled", "1")
+    write(root / "proc/modules", "theirs 1\nlivegraft_engine 1\n")
+    return root
+
+
+def test_it_is_removed_if_no_patch_needs_it(
+    engine_there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr("livegraft.runtime.syscalls.delete_module", removed.append)
+    remove(Livepatches(engine_there))
+    assert removed == ["livegraft_engine"]
+
+
+def test_a_patch_that_needs_it_is_named(engine_there: Path) -> None:
+    add(engine_there, "ours", model="stop")
+    with pytest.raises(PatchError, match="cannot be removed: ours needs it"):
+        remove(Livepatches(engine_there))
+
+
+def test_it_is_not_loaded(root: Path) -> None:
+    with pytest.raises(PatchError, match="is not loaded"):
+        remove(Livepatches(root))
+
+
+@pytest.mark.parametrize(("said", "problem"), [("EAGAIN", "another module"), ("EPERM", "not so")])
+def test_the_kernel_keeps_it(
+    engine_there: Path, monkeypatch: pytest.MonkeyPatch, said: str, problem: str
+) -> None:
+    def refuse(name: str) -> None:
+        raise KernelRefused(name, "not so", "", said, ())
+
+    monkeypatch.setattr("livegraft.runtime.syscalls.delete_module", refuse)
+    with pytest.raises(PatchError, match=problem):
+        remove(Livepatches(engine_there))
 
 
 # -- loading ----------------------------------------------------------------------------------

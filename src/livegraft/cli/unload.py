@@ -12,6 +12,6 @@ run as root. With --all every live patch is undone, the newest first, under whic
 was loaded. The system is consistent once every task has changed sides; the module can go a little
 later, and both times are told. 'livegraft unload livegraft_engine' removes the engine's module, or
 names the patches that need it, those that are off too.""",
-    {Exit.FAILED: "not unloaded; the patch is on as before"},
+    {Exit.FAILED: "not unloaded; the patch is on as before, the engine is in use"},
     ("livegraft unload --all",),
 )

@@ -237,6 +237,8 @@ class _Check:
         """An entity's bytes without relocations, and without the line of a descriptor."""
         unit = self._sides.unit(side)
         data = unit.masked(entity)
+        if entity.kind is not Kind.DATA:
+            return data
         bits = names.line_bits(entity.name, unit.arch.byte_order)
         if bits and len(data) > max(bits):
             return bytes(byte & ~bits.get(at, 0) & 0xFF for at, byte in enumerate(data))

@@ -28,7 +28,7 @@ from livegraft.lab.cpio import CpioWriter
 from livegraft.progress import SILENT, Progress
 from livegraft.run import run
 
-_LAYOUT = 2
+_LAYOUT = 3
 """Another number when this file makes something else out of the same recipe."""
 
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
@@ -188,7 +188,9 @@ def _compile_library(root: Path, found: Recipe) -> None:
     """
     assert found.python is not None
     for path in [*_files_below(root)]:
-        if not found.takes(str(path.relative_to(root))):
+        # A link would lead to a file of this machine (sitecustomize.py).
+        is_foreign = path.is_symlink() and path.is_relative_to(root / found.python)
+        if is_foreign or not found.takes(str(path.relative_to(root))):
             path.unlink()
     library = root / found.python
     libraries = root / "usr/lib/x86_64-linux-gnu"
@@ -196,7 +198,8 @@ def _compile_library(root: Path, found: Recipe) -> None:
     run(
         [
             *(libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, interpreter),
-            *("-S", "-m", "compileall", "-q", "-b", "--invalidation-mode", "unchecked-hash"),
+            # -B: what it imports itself is not compiled beside its source, which goes.
+            *("-S", "-B", "-m", "compileall", "-q", "-b", "--invalidation-mode", "unchecked-hash"),
             *("-s", root, "-p", "/", library),
         ],
         env={"PYTHONHOME": str(root / "usr")},

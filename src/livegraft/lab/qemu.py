@@ -34,6 +34,7 @@ no_timer_check: on a busy machine the emulated timer's interrupts come too late 
 which then panics ("IO-APIC + timer doesn't work!").
 cryptomgr.notests: testing each cipher was a fifth of an emulated kernel's start."""
 
+CPUINFO = Path("/proc/cpuinfo")
 _BOGOMIPS = re.compile(r"^bogomips\s*: ([\d.]+)$", re.MULTILINE)
 """Loops of a delay: ``loops_per_jiffy / (500000 / HZ)`` (arch/x86/kernel/cpu/proc.c)."""
 
@@ -143,7 +144,7 @@ def _delay_parameter() -> str:
     takes a fifth of its start and fails now and then, which makes delays a thousand times too
     short (init/calibrate.c, ``calibrate_delay_direct``).
     """
-    found = _BOGOMIPS.search(Path("/proc/cpuinfo").read_text("utf-8"))
+    found = _BOGOMIPS.search(CPUINFO.read_text("utf-8"))
     return f"lpj={round(float(found[1]) * 500_000 / _HZ)}" if found else ""
 
 

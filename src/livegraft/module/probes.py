@@ -43,6 +43,9 @@ override lg-answer = $(or $(call lg-known,$(call lg-key,$(1))),$(call lg-ask,$(1
 override try-run = $(if $(filter y,$(call lg-answer,$(1))),$(2),$(3))
 """
 
+_TOOLS = ("as", "ld")
+"""Those that kbuild asks beside the compiler, as they are called on the machine that it is for."""
+
 SECONDS = 120
 
 
@@ -67,8 +70,9 @@ def answers(kernel: Kernel, *options: str) -> Path:
     compiler = shutil.which(kernel.compiler)
     if compiler is None:
         raise CommandMissing(kernel.compiler, "is not installed", "run 'make setup'")
-    stat = Path(compiler).stat()
-    what = (_COMMON, _LEARN, _ANSWER, words, compiler, stat.st_size, stat.st_mtime_ns)
+    tools = [Path(found) for name in (compiler, *_TOOLS) if (found := shutil.which(name))]
+    stats = [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in tools]
+    what = (_COMMON, _LEARN, _ANSWER, words, stats)
     key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def make(path: Path) -> None:

@@ -134,7 +134,8 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 
 def _add_unload(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", metavar="NAME", nargs="?", help="the live patch's module name")
+    name = "the live patch's module name, or livegraft_engine"
+    which.add_argument("name", metavar="NAME", nargs="?", help=name)
     which.add_argument("--all", action="store_true", help="every live patch, the newest first")
     _add_wait(parser, "turn the patch on again")
 

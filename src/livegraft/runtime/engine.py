@@ -14,7 +14,7 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from livegraft.errors import PatchError, UsageError
+from livegraft.errors import KernelRefused, PatchError, UsageError
 from livegraft.runtime import blockers, syscalls
 from livegraft.runtime.kernellog import KernelLog
 from livegraft.runtime.livepatch import ENGINE, ENGINE_MODULE, LivePatch, Livepatches
@@ -30,6 +30,8 @@ from livegraft.runtime.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from livegraft.runtime.payload import Payload
 
 LOOK = 1.0
@@ -59,14 +61,28 @@ def remove(patches: Livepatches) -> None:
         raise PatchError(
             ENGINE_MODULE, "is not loaded", "'livegraft models' says which models there are"
         )
-    users = [name for name in patches.names() if patches.of(name).core == ENGINE]
+    users = _users(patches)
     if users:
-        raise PatchError(
-            ENGINE_MODULE,
-            f"cannot be removed: {', '.join(users)} {'needs' if len(users) == 1 else 'need'} it",
-            "; ".join(f"livegraft unload {name}" for name in (*users, ENGINE_MODULE)),
-        )
-    syscalls.delete_module(ENGINE_MODULE)
+        raise _needed(users)
+    try:
+        syscalls.delete_module(ENGINE_MODULE)
+    except KernelRefused as error:
+        if error.errno_name != "EAGAIN":
+            raise
+        raise _needed(_users(patches) or ["another module"]) from error
+
+
+def _users(patches: Livepatches) -> list[str]:
+    """The live patches of the engine, the newest first."""
+    return [name for name in patches.names() if patches.of(name).core == ENGINE]
+
+
+def _needed(users: Sequence[str]) -> PatchError:
+    return PatchError(
+        ENGINE_MODULE,
+        f"cannot be removed: {', '.join(users)} {'needs' if len(users) == 1 else 'need'} it",
+        "unload what needs it first (livegraft unload NAME); what was forced stays until a reboot",
+    )
 
 
 def remedy() -> str:

@@ -28,10 +28,11 @@ COLUMNS = (
 """The columns of the table: a figure, and what stands above it."""
 
 EMULATED = """\
-The guests ran in software emulation, which carries out a guest's processors in turn, up to 100 ms \
-each. Times are longer than on hardware, and a pause begins with up to one such turn, with a patch \
-or without; compare models with each other and with the figure without a patch, not with a clock. \
-Counts (signals, retries, mixed versions) do not depend on it, nor does the order of models."""
+The guests ran in software emulation, which carries out a guest's processors in turn. The probe \
+and what computes hand over at once (PAUSE); what does not keeps its turn for up to 100 ms. Times \
+are longer than on hardware: compare models with each other and with the figure before the load, \
+not with a clock. Counts (signals, retries, mixed versions) do not depend on it, nor does the \
+order of models."""
 
 NATIVELY = "The guests ran on this machine's own processors (KVM)."
 
