@@ -101,7 +101,7 @@ FIGURES = {
         Figure("tries", "looks at all stacks, loading", "", _time("apply", "tries", 1)),
         Figure(
             "gap-quiet",
-            "longest pause of a task, no patch",
+            "longest pause of a task, before the load",
             "ms",
             _pause("quiet", "user", "syscall"),
         ),
@@ -123,7 +123,7 @@ FIGURES = {
         ),
         Figure(
             "every-quiet",
-            "pause that every processor had, no patch",
+            "pause that every processor had, before the load",
             "ms",
             _pause("quiet", "every"),
         ),

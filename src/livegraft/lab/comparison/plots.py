@@ -106,7 +106,7 @@ PLOTS = (
         "pauses",
         "Longest pause of any task",
         "ms that a task which wants to run did not, at most",
-        (Series("gap-quiet", False, "no patch"), Series("gap-apply", True, "loading")),
+        (Series("gap-quiet", False, "before the load"), Series("gap-apply", True, "loading")),
         about="By a probe on each processor, in user mode and in system calls. Hollow: in the half "
         "second before.",
     ),
@@ -114,7 +114,7 @@ PLOTS = (
         "pauses-undo",
         "Longest pause while unloading",
         "ms that a task which wants to run did not, at most",
-        (Series("gap-quiet", False, "no patch"), Series("gap-undo", True, "unloading")),
+        (Series("gap-quiet", False, "before the load"), Series("gap-undo", True, "unloading")),
         about="The change of sides alone: no module is loaded meanwhile.",
     ),
     Plot(

@@ -16,7 +16,7 @@ COLUMNS = (
     ("apply", "until all run the new code, ms"),
     ("moving", "of that, tasks changing sides, ms"),
     ("undo", "until all run the old code again, ms"),
-    ("gap-quiet", "longest pause of a task, no patch, ms"),
+    ("gap-quiet", "longest pause of a task, before, ms"),
     ("gap-apply", "loading, ms"),
     ("gap-undo", "unloading, ms"),
     ("tries", "looks at all stacks"),
