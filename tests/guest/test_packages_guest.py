@@ -37,6 +37,9 @@ ROOT = Path(__file__).parents[2]
 SAMPLE = "livegraft.sample=1"
 """What demo/sample.patch adds to /proc/cmdline."""
 
+PATCH = "livegraft-patch-sample"
+"""How the name of its package begins."""
+
 NEXT = "0.1.1"
 """A later version of the runtime."""
 
@@ -302,12 +305,20 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     assert "LIVEGRAFT OK" in said(guest, "livegraft", "status", "--check")
     assert 'cve="CVE-2026-12345"' in said(guest, "livegraft", "metrics")
     assert "livegraft_sample" in said(guest, "livegraft", "history")
+    # Going down in good order is no crash, and some minutes without one are none either.
+    marker = f"/{PLACE_OF_PATCHES}/{guest.name}/livegraft_sample/{MARKER}"
+    for name in ("settle", "metrics"):
+        assert said(guest, "systemctl", "is-active", f"livegraft-{name}.timer") == "active\n"
+    guest.check(["test", "-e", marker])
+    said(guest, "systemctl", "stop", "livegraft-boot.service")
+    assert guest.run(["test", "-e", marker]).status == 1
+    assert is_live(guest)
+    said(guest, "systemctl", "start", "livegraft-boot.service")
     # What the timers start, at once.
     guest.check(["mkdir", "-p", PROMETHEUS])
     said(guest, "systemctl", "start", "livegraft-metrics.service", "livegraft-settle.service")
     assert 'cve="CVE-2026-12345"' in guest.get(f"{PROMETHEUS}/livegraft.prom").decode()
     guest.check(["rm", "-r", str(Path(PROMETHEUS).parent)])
-    marker = f"/{PLACE_OF_PATCHES}/{guest.name}/livegraft_sample/{MARKER}"
     assert guest.run(["test", "-e", marker]).status == 1
 
     offer(guest, site.later)
@@ -321,7 +332,7 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     assert document(guest, "history")["entries"] == done
     assert said(guest, "systemctl", "is-active", "livegraft-boot.service") == "active\n"
 
-    package = f"livegraft-patch-sample-{guest.name}"
+    package = f"{PATCH}-{guest.name}"
     upgraded = said(guest, "apt-get", "install", "-y", package)
     assert "another version of it is loaded, and stays so until the next boot" in upgraded
     assert is_live(guest)
@@ -398,8 +409,15 @@ def test_the_whole_is_installed_used_upgraded_and_purged(
             document(guest, "inspect", "/tmp/livegraft_sample.ko")["kernel"]["release"]
             == guest.name
         )
-        made = document(guest, "package", "/tmp/livegraft_sample.ko", "-o", "/tmp")["path"]
+        words = ("/tmp/livegraft_sample.ko", "-o", "/tmp", "--load", "demand")
+        made = document(guest, "package", *words)["path"]
         said(guest, "apt-get", "install", "-y", made)
+        assert not is_live(guest)
+        assert document(guest, "list")["patches"] == []
+        (place,) = said(
+            guest, "sh", "-c", f"dpkg -L {PATCH}-{guest.name} | grep [.]ko$"
+        ).splitlines()
+        said(guest, "livegraft", "load", place)
         assert is_live(guest)
 
         offer(guest, site.later)
@@ -410,7 +428,7 @@ def test_the_whole_is_installed_used_upgraded_and_purged(
             document(guest, "compare", "/tmp/before.o", "/tmp/before.o")["verdict"] == "unchanged"
         )
         assert is_live(guest)
-        package = f"livegraft-patch-sample-{guest.name}"
+        package = f"{PATCH}-{guest.name}"
         said(guest, "apt-get", "purge", "-y", package, "livegraft", "livegraft-runtime")
         assert not is_live(guest)
         assert differences(before, files(guest)) == set()

@@ -464,6 +464,7 @@ def test_the_units_agree_with_the_code() -> None:
     assert "ReadWritePaths=/var/lib/livegraft /run\n" in unit
     assert "Wants=livegraft-settle.timer\n" in unit
     assert "OnActiveSec=5min\n" in (UNITS / "livegraft-settle.timer").read_text()
-    assert "ExecStart=/usr/bin/livegraft boot --settle\n" in (
-        UNITS / "livegraft-settle.service"
-    ).read_text()
+    assert (
+        "ExecStart=/usr/bin/livegraft boot --settle\n"
+        in (UNITS / "livegraft-settle.service").read_text()
+    )
