@@ -12,6 +12,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from livegraft.compare import sections
 from livegraft.compare.entity import Entity, Kind, Oddity
@@ -216,10 +217,17 @@ def _constants(index: int, section: Section, size: int) -> list[Entity]:
 
 
 def with_snippets(
-    obj: ElfObject, arch: Architecture, divided: dict[int, list[Entity]]
+    obj: ElfObject,
+    arch: Architecture,
+    divided: dict[int, list[Entity]],
+    is_snippet: npt.NDArray[np.bool_],
 ) -> list[int]:
-    """The sections of snippets, and those that end with some."""
-    found = [n for n, each in enumerate(obj.sections) if arch.is_snippet(each.name) and each.size]
+    """The sections of snippets, and those that end with some.
+
+    Args:
+        is_snippet: of each section, whether it is one of snippets.
+    """
+    found = [n for n in np.flatnonzero(is_snippet).tolist() if obj.sections[n].size]
     if arch.has_subsections:
         ends = ((n, each[-1]) for n, each in divided.items() if each)
         found += [n for n, last in ends if last.kind is Kind.SNIPPET]

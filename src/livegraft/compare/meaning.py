@@ -30,6 +30,20 @@ _DEEPEST = 100
 """Constants that refer to one another, from one that code refers to."""
 
 
+def without_line(unit: Unit, entity: Entity) -> bytes:
+    """An entity's bytes, relocations blanked, and the line number of a descriptor that has one."""
+    data = unit.masked(entity)
+    if entity.kind is not Kind.DATA:
+        return data
+    bits = names.line_bits(entity.name, unit.arch.byte_order)
+    if bits and len(data) > max(bits):
+        blanked = bytearray(data)
+        for at, mask in bits.items():
+            blanked[at] &= ~mask & 0xFF
+        return bytes(blanked)
+    return data
+
+
 class Meanings:
     """The meanings of all relocations of two objects.
 
@@ -59,16 +73,7 @@ class Meanings:
 
     def code(self, side: int, entity: Entity) -> bytes:
         """An entity's bytes, relocations and line numbers blanked."""
-        data = self._units[side].masked(entity)
-        if entity.kind is not Kind.DATA:
-            return data
-        bits = names.line_bits(entity.name, self._units[side].arch.byte_order)
-        if bits and len(data) > max(bits):
-            blanked = bytearray(data)
-            for at, mask in bits.items():
-                blanked[at] &= ~mask & 0xFF
-            return bytes(blanked)
-        return data
+        return without_line(self._units[side], entity)
 
     def local_entry(self, side: int, function: Entity) -> int:
         """What the function's symbol says of its local entry point."""

@@ -314,7 +314,7 @@ class Unit:
         """All entities in the order of their places, and their numbers."""
         is_known = ~self._by_name & (self._target_place >= 0)
         targets = (self._target_place + self._is_end)[is_known]
-        for index in with_snippets(self.obj, self.arch, self._divided):
+        for index in with_snippets(self.obj, self.arch, self._divided, self._is_snippet):
             section, listed = self.obj.sections[index], self._divided.get(index, [])
             mine = targets[targets >> _SECTION_SHIFT == index] & ((1 << _SECTION_SHIFT) - 1)
             starts = set(mine.tolist())

@@ -18,6 +18,7 @@ from livegraft.compare import names
 from livegraft.compare.comparison import Comparison
 from livegraft.compare.entity import NAMED, Entity, Kind
 from livegraft.compare.inclusion import Inclusion
+from livegraft.compare.meaning import without_line
 from livegraft.compare.pairing import Pairs
 from livegraft.compare.unit import Unit, Use
 from livegraft.elf.arch import x86_64
@@ -218,7 +219,9 @@ class _Check:
         return self._contents(a, first, b, second) or self._entries(a, first, b, second)
 
     def _contents(self, a: int, first: Entity, b: int, second: Entity) -> str:
-        one, two = self._code(a, first), self._code(b, second)
+        one, two = (
+            without_line(self._sides.unit(side), each) for side, each in ((a, first), (b, second))
+        )
         name = first.name or self._sides.unit(a).section(first).name
         if one != two:
             pairs = zip(one, two, strict=False)
@@ -232,17 +235,6 @@ class _Check:
             if told:
                 return f"{name}+{use.offset - first.value:#x}: {told}"
         return ""
-
-    def _code(self, side: int, entity: Entity) -> bytes:
-        """An entity's bytes without relocations, and without the line of a descriptor."""
-        unit = self._sides.unit(side)
-        data = unit.masked(entity)
-        if entity.kind is not Kind.DATA:
-            return data
-        bits = names.line_bits(entity.name, unit.arch.byte_order)
-        if bits and len(data) > max(bits):
-            return bytes(byte & ~bits.get(at, 0) & 0xFF for at, byte in enumerate(data))
-        return data
 
     def _use(self, a: int, first: Entity, use: Use, b: int, second: Entity, other: Use) -> str:
         same = self._sides.unit(a).arch.same_meaning

@@ -2,8 +2,8 @@
 /*
  * lgc.h - functions that are patched, and what is recorded of them
  *
- * lgc_target has version 0 of each function, lgc_one and lgc_pair bring 1, lgc_two brings 2. Callers of
- * lgc_f1() and lgc_f2() record which versions they have met; more than one is "mixed".
+ * lgc_target has version 0 of each function, lgc_one and lgc_pair bring 1, lgc_two brings 2.
+ * Callers of lgc_f1() and lgc_f2() record which versions they have met; more than one is "mixed".
  */
 #ifndef LGC_H
 #define LGC_H
