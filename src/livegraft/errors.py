@@ -336,7 +336,7 @@ class LostGuest(LivegraftError):
     Args:
         subject: the guest's kernel.
         reason: what became of it (``Kernel panic - not syncing: ...``).
-        console: the end of what the kernel wrote on its console.
+        console: what the kernel wrote on its console, around its panic or at the end.
     """
 
     exit_code = Exit.LOST

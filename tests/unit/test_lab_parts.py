@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,7 +19,7 @@ from livegraft.errors import Exit, ImageError, LostGuest
 from livegraft.lab import qemu
 from livegraft.lab.cpio import CpioWriter
 from livegraft.lab.direct import startable
-from livegraft.lab.guest import parse_log
+from livegraft.lab.guest import lost, parse_log
 from livegraft.lab.image import Image, recipe
 from livegraft.lab.qemu import Accelerator, Machine
 
@@ -188,3 +189,38 @@ def test_a_lost_guest_is_not_a_failure() -> None:
     assert error.exit_code == Exit.LOST
     assert error.as_json()["console"] == "the end"
     assert "Kernel panic - not syncing: x" in str(error)
+
+
+class Ended:
+    """A machine that went down, and what it left on its console."""
+
+    def __init__(self, console: str) -> None:
+        self._console = console
+
+    def wait(self, seconds: float) -> int:
+        return 0
+
+    def console(self) -> str:
+        return self._console
+
+    def messages(self) -> str:
+        return ""
+
+
+def test_a_panic_is_told_whatever_the_console_says_after_it() -> None:
+    before, after = (f"{word}\n" * 5000 for word in ("before", "after"))
+    panic = "Kernel panic - not syncing: sysrq triggered crash"
+    error = lost("guest", cast("qemu.Qemu", Ended(f"{before}[ 1.5] {panic}\n{after}")), "it ended")
+    assert error.reason == panic
+    lines = error.console.splitlines()
+    assert f"[ 1.5] {panic}" in lines
+    assert 100 < len(lines) < 200
+    assert lines[0] == "before" and lines[-1] == "after"
+
+
+def test_without_a_panic_the_end_of_the_console_is_told() -> None:
+    console = "".join(f"line {number}\n" for number in range(5000))
+    error = lost("guest", cast("qemu.Qemu", Ended(console)), "it ended")
+    assert "the machine was reset or switched off" in error.reason
+    assert error.console.splitlines()[-1] == "line 4999"
+    assert len(error.console.splitlines()) < 200

@@ -35,7 +35,9 @@ _ALIVE_SECONDS = 15.0
 """A guest that does not answer for so long hangs. A busy machine makes even a sound one slow."""
 
 _KILL_SECONDS = 2.0
-_CONSOLE_END = 8000
+_LINES_BEFORE, _LINES_AFTER = 60, 60
+"""Of a console, around the line that tells of a panic: it is told before the registers and the
+stack, and what runs on the other processors may go on writing."""
 
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
 
@@ -345,8 +347,9 @@ def lost(name: str, qemu: Qemu, otherwise: str) -> LostGuest:
     """
     status = qemu.wait(1.0)
     console = qemu.console()
-    end = console[-_CONSOLE_END:]
-    if panic := _PANIC.search(console):
+    panic = _PANIC.search(console)
+    end = _around(console, panic.start() if panic else len(console))
+    if panic:
         return LostGuest(name, panic[0].strip(), end, "the end of its console says more")
     if status is not None:
         said = qemu.messages().strip().splitlines()
@@ -355,6 +358,11 @@ def lost(name: str, qemu: Qemu, otherwise: str) -> LostGuest:
     return LostGuest(
         name, otherwise, end, "try again when this machine is less busy, or allow more time"
     )
+
+
+def _around(console: str, place: int) -> str:
+    before, after = console[:place].splitlines(True), console[place:].splitlines(True)
+    return "".join([*before[-_LINES_BEFORE:], *after[:_LINES_AFTER]])
 
 
 def parse_log(text: str) -> Iterator[KernelMessage]:

@@ -43,7 +43,7 @@ class Status(StrEnum):
     FAILED = "failed"
     """The scenario could not run; `reason` and `log` say why."""
     LOST = "lost"
-    """The guest hung or died; `log` is the end of its console."""
+    """The guest hung or died; `log` is what its console tells of that."""
     UNAVAILABLE = "unavailable"
     """This kernel does not have the model."""
 
@@ -122,11 +122,10 @@ def measure(
         ) as guest:
             found |= _measured(guest, asked)
     except LostGuest as error:
-        log = error.console.splitlines()[-LOG_LINES:] if error.console else []
         found |= {
             "status": Status.LOST,
             "reason": f"the guest was lost: {error.reason}",
-            "log": log,
+            "log": error.console.splitlines(),
         }
     except LivegraftError as error:
         found |= {"status": Status.FAILED, "reason": f"{error.subject}: {error.problem}"}
