@@ -20,7 +20,7 @@ from tests.releases import RELEASE
 from livegraft import pipeline
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.comparison import cells
-from livegraft.lab.comparison.scenarios import scenarios
+from livegraft.lab.comparison.scenarios import MODELS, scenarios
 from livegraft.lab.package import PLACE
 from livegraft.lab.witnesses import witnesses
 
@@ -127,6 +127,32 @@ def test_explain(compared: tuple[list[str], dict[str, Any]]) -> None:
     assert found["C4"] == "not measured"
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3 * 3600)
+def test_every_scenario_runs(tmp_path: Path) -> None:
+    """Once under each model: what a model cannot do is told by the figures, no cell is lost."""
+    words = ["models", "-k", RELEASE, "--all", "--repeat", "1"]
+    status, document, said = lab(*words, "-o", tmp_path / "report")
+    assert status == 0, said
+    names = [(each["scenario"], each["model"]) for each in document["cells"]]
+    assert names == [(scenario, model) for scenario in scenarios() for model in MODELS]
+    assert [each for each in document["cells"] if each["faults"]] == []
+    lost = {
+        (each["scenario"], each["model"]): each["reason"]
+        for each in document["cells"]
+        if each["status"] != "done"
+    }
+    assert lost == {}
+    applied = {name for name, each in zip(names, document["cells"], strict=True) if _applied(each)}
+    assert {scenario for scenario, _ in set(names) - applied} == {"never", "reversed"}
+    assert (tmp_path / "report" / "report.html").stat().st_size < 1_000_000
+
+
+def _applied(cell: dict[str, Any]) -> bool:
+    found = cell["figures"].get("applied")
+    return found is not None and found["value"] == 1
+
+
 def test_a_scenario_that_cannot_run(one_kernel: Kernel) -> None:
     """It is named, with what the guest said."""
     scenario = replace(scenarios()["idle"], load=("no-such-kind=1",), calls=False)
@@ -144,6 +170,15 @@ def test_a_model_that_does_not_exist(one_kernel: Kernel) -> None:
     found = cells.measure(one_kernel, witnesses(one_kernel), scenario, asked, None)
     assert (found["status"], found["measured"]) == ("unavailable", None)
     assert found["reason"] == "the engine does not know it"
+
+
+def test_a_cell_that_takes_too_long(one_kernel: Kernel) -> None:
+    """It has what was measured in its time, and says so."""
+    scenario = replace(scenarios()["idle"], calls=False)
+    asked = replace(cells.request(scenario, "hybrid", 10, None), seconds=0.0)
+    found = cells.measure(one_kernel, witnesses(one_kernel), scenario, asked, None)
+    assert (found["status"], found["reason"]) == ("done", "3 of 10 repetitions in 0 s")
+    assert len(found["measured"]["repetitions"]) == 3
 
 
 def test_a_guest_that_dies(one_kernel: Kernel) -> None:

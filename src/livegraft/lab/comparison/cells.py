@@ -28,6 +28,9 @@ FUNCTIONS = tuple((TARGET, f"lgc_{name}") for name in ("f1", "f2", "caller", "co
 LIMIT_SECONDS = 10.0
 """For one change; what has not ended by then is taken back and counts as not applied."""
 
+REPEAT_SECONDS = 300.0
+"""For all repetitions of a cell; where one takes minutes, a few have to do."""
+
 LOOKS, LOOK_SECONDS = 2, 1.5
 BOOT_SECONDS = 300.0
 ANSWER_SECONDS = 120.0
@@ -40,6 +43,7 @@ class Status(StrEnum):
     """What became of a cell."""
 
     DONE = "done"
+    """`reason` tells whether there are fewer repetitions than asked for."""
     FAILED = "failed"
     """The scenario could not run; `reason` and `log` say why."""
     LOST = "lost"
@@ -75,6 +79,7 @@ def request(scenario: Scenario, model: str, repeat: int, subject: Subject | None
         load=list(scenario.load),
         settings=list(scenario.settings),
         repeat=repeat,
+        seconds=REPEAT_SECONDS,
         limit=LIMIT_SECONDS,
         functions=[list(each) for each in (subject.functions if subject else FUNCTIONS)],
         looks=LOOKS,
@@ -140,7 +145,7 @@ def _measured(guest: Guest, asked: Request) -> dict[str, Any]:
     words = ["python3", "-m", "livegraft.lab.witness.measure", "/root/request.json"]
     # Twice a load and an unload, each of which may have to be taken back.
     stacks = asked.stack * (asked.repeat if asked.kind == "replacing" else 1)
-    seconds = ANSWER_SECONDS + asked.repeat * 6 * asked.limit + stacks * asked.limit
+    seconds = ANSWER_SECONDS + asked.seconds + (asked.repeat * 6 + stacks) * asked.limit
     done = guest.run(words, timeout=seconds)
     messages = [each.text for each in guest.kernel_log()]
     found: dict[str, Any] = {"faults": [text for text in messages if FAULT.search(text)]}
@@ -156,4 +161,6 @@ def _measured(guest: Guest, asked: Request) -> dict[str, Any]:
     if measured["stalled"]:
         why = f"a change could not be taken back: {measured['stalled']}"
         return found | {"status": Status.FAILED, "reason": why, "measured": measured}
+    if (made := len(measured["repetitions"])) < asked.repeat:
+        found["reason"] = f"{made} of {asked.repeat} repetitions in {asked.seconds:.0f} s"
     return found | {"status": Status.DONE, "measured": measured}

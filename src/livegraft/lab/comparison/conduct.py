@@ -22,9 +22,10 @@ from livegraft.lab.witnesses import witnesses
 from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress
 
-FORMAT = 3
+FORMAT = 4
 """Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well; in 2
-the probe kept an emulated processor for a tenth of a second, and was that pause itself."""
+the probe kept an emulated processor for a tenth of a second, and was that pause itself; in 3 the
+load had the lowest priority, and the probe kept it from running."""
 
 LOCK = "lab/measure"
 """Of the cache. One guest at a time: two comparisons would measure each other."""
@@ -110,7 +111,7 @@ def conduct(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, _text(cell))
             done[path] = cell
-            if cell["status"] != Status.DONE:
+            if cell["reason"]:
                 where = f"{kernel.release}, {scenario.name}, {model}"
                 progress.note(f"{where}: {cell['status']}: {cell['reason']}")
             step.advance()

@@ -74,10 +74,8 @@ def _kernel(found: Document, kernel: str, drawn: Sequence[Drawn]) -> dict[str, A
         "name": kernel,
         "plots": [_plot(each) for each in drawn if each.kernel == kernel],
         "rows": list(_rows(cells, titles)),
-        "failed": [
-            {**each, "scenario": titles[each["scenario"]]}
-            for each in cells
-            if each["status"] != "done"
+        "remarks": [
+            {**each, "scenario": titles[each["scenario"]]} for each in cells if each["reason"]
         ],
     }
 

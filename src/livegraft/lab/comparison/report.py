@@ -132,17 +132,18 @@ def _table(found: Document, kernel: str) -> Iterator[str]:
     yield "| scenario | model | " + " | ".join(title for _, title in COLUMNS) + " |"
     yield "|---|---|" + "---|" * len(COLUMNS)
     titles = {each["name"]: each["title"] for each in found["scenarios"]}
-    failed = []
+    remarks = []
     for cell in found["cells"]:
         if cell["kernel"] != kernel:
             continue
         own = [texts(cell["figures"].get(key)) for key, _ in COLUMNS]
         if cell["status"] != "done":
             own[-1] = cell["status"]
-            failed.append(f"- {titles[cell['scenario']]}, {cell['model']}: {cell['reason']}")
+        if cell["reason"]:
+            remarks.append(f"- {titles[cell['scenario']]}, {cell['model']}: {cell['reason']}")
         yield f"| {titles[cell['scenario']]} | {cell['model']} | {' | '.join(own)} |"
-    if failed:
-        yield from ("", *failed)
+    if remarks:
+        yield from ("", *remarks)
 
 
 def texts(figure: Mapping[str, float] | None) -> str:

@@ -15,7 +15,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TARGET = "/proc/lgc"
@@ -186,26 +187,40 @@ def cycle(model: str, seconds: float) -> tuple[float, float]:
     return applied * 1000, undone * 1000
 
 
+@contextmanager
+def loaded(kinds: list[str]) -> Iterator[None]:
+    """Processes (lgc_hammer.c) that are there for as long as the context lasts.
+
+    Args:
+        kinds: which, and how many of each.
+
+    Raises:
+        RuntimeError: they do not start, or one of them ended.
+    """
+    with subprocess.Popen(["/root/hammer", *kinds], stdout=subprocess.PIPE) as hammer:
+        try:
+            if not hammer.stdout or hammer.stdout.readline() != b"ready\n":
+                raise RuntimeError("the load does not start")
+            yield
+            if hammer.poll() is not None:
+                raise RuntimeError(f"the load ended with status {hammer.returncode}")
+        finally:
+            hammer.kill()
+
+
 def main(model: str, cycles: int, seconds: float, kinds: list[str]) -> None:
     """Print a document of what was counted while the load ran."""
     os.nice(-20)
     times: list[tuple[float, float]] = []
     stalled = None
-    with subprocess.Popen(["/root/hammer", *kinds], stdout=subprocess.PIPE) as hammer:
+    with loaded(kinds):
+        tell("r0")
         try:
-            if not hammer.stdout or hammer.stdout.readline() != b"ready\n":
-                raise RuntimeError("the load did not start")
-            tell("r0")
             times.extend(cycle(model, seconds) for _ in range(cycles))
             if model == "native":
                 time.sleep(SLUMBER)
         except Stalled as error:
             stalled = str(error)
-        finally:
-            ended = hammer.poll()
-            hammer.kill()
-    if ended is not None:
-        raise RuntimeError(f"the load ended with status {ended}")
     json.dump({"times": times, "counts": counts(), "stalled": stalled}, sys.stdout)
 
 

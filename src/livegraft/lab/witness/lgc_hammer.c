@@ -232,11 +232,9 @@ static void hog(void)
 		lgc_hand_over();
 }
 
-/* The same with the priority that programs have. */
+/* The same with the priority of all others. */
 static void computes(void)
 {
-	if (setpriority(PRIO_PROCESS, 0, 0))
-		die("setpriority");
 	for (;;)
 		lgc_hand_over();
 }
@@ -480,7 +478,7 @@ int main(int count, char **words)
 	if (count == 2 && !strcmp(words[1], "once"))
 		once();
 	map_seen();
-	/* The kernel's threads and whoever loads patches go first. */
+	/* Behind the kernel's threads and whoever loads patches, and level with lgc_probe. */
 	if (setpriority(PRIO_PROCESS, 0, 19))
 		die("setpriority");
 	while (--count) {

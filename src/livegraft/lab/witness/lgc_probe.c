@@ -81,8 +81,11 @@ static void *probe(void *argument)
 	CPU_SET(probes[number].cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
 		die("sched_setaffinity");
-	/* Whoever started it may go before all others. Each thread has a priority of its own. */
-	if (setpriority(PRIO_PROCESS, 0, 0))
+	/*
+	 * That of lgc_hammer, whoever started it: of a higher one the load would hardly run, and
+	 * what the kernel waits for all tasks to do would take seconds. Each thread has its own.
+	 */
+	if (setpriority(PRIO_PROCESS, 0, 19))
 		die("setpriority");
 	last = __rdtsc();
 	while (!over) {

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from livegraft.lab.witness.driver import ENGINE, Patch, Stalled, counts, insert, tell
+from livegraft.lab.witness.driver import ENGINE, Patch, Stalled, counts, insert, loaded, tell
 from livegraft.runtime.forecasting import PAUSE, Observation, outlook
 from livegraft.runtime.model import ModelName
 from livegraft.runtime.stacks import PROC, Code, read, tasks
@@ -31,6 +31,9 @@ QUIET_SECONDS = 0.5
 
 BETWEEN_SECONDS = 0.1
 """Between loading and unloading: everybody calls the new version."""
+
+SETTLE_SECONDS = 0.5
+"""Between the load's beginning and the first look."""
 
 CALLS = 100_000
 LEAST_GAP_US = 100
@@ -46,6 +49,9 @@ REPLACING = "lgc_two"
 """The patch that replaces those that are stacked."""
 
 SEEN = Path("/root/seen")
+LEAST = 3
+"""Repetitions that are made however long one takes."""
+
 COUNTS = ("signalled", "interrupted", "restarted")
 
 
@@ -59,6 +65,7 @@ class Request:
         load: words for the load (lgc_hammer.c); none: nothing runs.
         settings: commands for the target (lgc_target.c).
         repeat: how many repetitions.
+        seconds: none is begun later, but for the first :data:`LEAST`.
         limit: seconds that a change may take; then it is taken back.
         functions: object and name of each function that the patch changes.
         looks: how many forecasts.
@@ -75,6 +82,7 @@ class Request:
     load: list[str]
     settings: list[str]
     repeat: int
+    seconds: float
     limit: float
     functions: list[list[str]]
     looks: int
@@ -401,28 +409,6 @@ def call_costs(model: str, repeat: int) -> dict[str, list[float]]:
     return found
 
 
-@contextmanager
-def loaded(words: list[str]) -> Iterator[None]:
-    """Processes that are there for as long as the context lasts.
-
-    Raises:
-        RuntimeError: they do not start, or one of them ended.
-    """
-    if not words:
-        yield
-        return
-    with subprocess.Popen(["/root/hammer", *words], stdout=subprocess.PIPE) as hammer:
-        try:
-            if not hammer.stdout or hammer.stdout.readline() != b"ready\n":
-                raise RuntimeError("the load does not start")
-            time.sleep(0.5)
-            yield
-            if hammer.poll() is not None:
-                raise RuntimeError(f"the load ended with status {hammer.returncode}")
-        finally:
-            hammer.kill()
-
-
 def missing(model: str) -> str:
     """Why this kernel does not have a model; "" if it has it."""
     if model == "native":
@@ -445,7 +431,10 @@ def seen() -> int:
 def repetitions(request: Request) -> Iterator[dict[str, Any]]:
     """Repeat what the request asks for: with the probe only what is loaded and unloaded plainly."""
     plain = request.kind == "cycle"
-    for _ in range(request.repeat):
+    end = time.monotonic() + request.seconds
+    for number in range(request.repeat):
+        if number >= LEAST and time.monotonic() > end:
+            break
         before = seen()
         changes = KINDS[request.kind](request)
         sample: dict[str, Any] = {name: each.as_json() for name, each in changes.items()}
@@ -463,7 +452,8 @@ def measure(request: Request) -> dict[str, Any]:
     if request.calls:
         insert("lgb_target")
         document["calls"] = call_costs(request.model, request.repeat)
-    with loaded(request.load):
+    with loaded(request.load) if request.load else nullcontext():
+        time.sleep(SETTLE_SECONDS if request.load else 0)
         for command in request.settings:
             tell(command)
         document["tasks"] = sum(1 for _ in tasks())
