@@ -61,6 +61,17 @@ def test_a_long_step_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     assert "download ... 25%\ndownload ... 75%\n" in stream.getvalue()
 
 
+def test_a_very_long_step_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.0)
+    stream = io.StringIO()
+    with PlainLines(stream).step("measure", total=4) as step:
+        step.began -= 600  # ten minutes for a quarter
+        step.advance(1)
+        step.began += 550  # and less than a minute more for the second
+        step.advance(1)
+    assert "measure ... 25%, 30 min left\nmeasure ... 50%\n" in stream.getvalue()
+
+
 class LostTerminal(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(5, "Input/output error")
