@@ -15,7 +15,7 @@ from tests.comparison import KERNEL, cell, change, document, kept, measured
 from tests.documents import validate
 
 from livegraft.errors import UsageError
-from livegraft.lab.comparison import claims, figures
+from livegraft.lab.comparison import claims, figures, report
 from livegraft.lab.comparison.claims import Verdict, answers, source_facts
 from livegraft.lab.comparison.conduct import read
 from livegraft.lab.comparison.scenarios import MODELS, chosen, models, scenarios
@@ -270,6 +270,20 @@ def test_which_scenarios() -> None:
 def test_a_folder_without_a_comparison(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no comparison"):
         read(tmp_path)
+
+
+def test_what_a_cell_lacks_is_told() -> None:
+    """One of few repetitions has its figures and a remark, a lost one the remark in their place."""
+    found = document()
+    few = found["cells"][0]
+    few["reason"] = "3 of 10 repetitions in 300 s"
+    lines = report.markdown(found).splitlines()
+    assert f"- idle, {few['model']}: 3 of 10 repetitions in 300 s" in lines
+    (row,) = (line for line in lines if line.startswith(f"| idle | {few['model']} |"))
+    assert row.endswith("| 1 |")
+    (lost,) = (line for line in lines if line.endswith("| lost |"))
+    assert lost.startswith("| CPU hogs | native |")
+    assert "- CPU hogs, native: the guest was lost: <hangs>" in lines
 
 
 def test_the_document() -> None:
