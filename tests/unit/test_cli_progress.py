@@ -13,7 +13,7 @@ import pytest
 
 from livegraft.cli import progress
 from livegraft.cli.paint import Paint, fields, size, table, wants_colour
-from livegraft.cli.progress import PlainLines
+from livegraft.cli.progress import LineStep, PlainLines
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +65,7 @@ def test_a_very_long_step_says_how_long_it_will_take(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(progress, "TICK", 0.0)
     stream = io.StringIO()
     with PlainLines(stream).step("measure", total=4) as step:
+        assert isinstance(step, LineStep)
         step.began -= 600  # ten minutes for a quarter
         step.advance(1)
         step.began += 550  # and less than a minute more for the second
