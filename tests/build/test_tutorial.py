@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The commands of docs/tutorial.md print what the tutorial shows.
 
-A block of commands is run if it is marked: ``<!-- run -->``, or ``<!-- run in a guest -->``. A file
-that the reader writes is marked ``<!-- file: NAME -->``. All commands are run in order in one
-folder, with the test's cache in place of ``~/.cache/livegraft``. In an output, ``…`` stands for
-anything; numbers that differ from run to run are not compared.
+How its blocks are marked and compared: tests/shown.py. All commands are run in order in one folder,
+with the test's cache in place of ``~/.cache/livegraft``.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.shown import Block, blocks, differs
 
 from livegraft.cache import Cache
 from livegraft.kernel.kernel import Kernel
@@ -28,76 +24,6 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 RELEASE = "6.1.0-55-amd64"
 CACHE = "~/.cache/livegraft"
 CACHE_OF_ROOT = "/root/.cache/livegraft"
-
-PROGRESS = re.compile(r"^\S.* \.\.\.( done in [\d.]+ s)?$")
-"""What the command says of its steps where it cannot draw."""
-
-CHANGING = (
-    (re.compile(r"\b\d+(\.\d+)?(?= (ms|s|kB)\b)"), "N"),
-    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00"), "DATE"),
-    (re.compile(r"livegraft \d+\.\d+\.\d+"), "livegraft VERSION"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A part of the tutorial that is run.
-
-    Args:
-        line: where it begins.
-        mark: ``run``, ``run in a guest`` or ``file: NAME``.
-        text: what is in it.
-    """
-
-    line: int
-    mark: str
-    text: str
-
-    def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """Each command with the lines that it should print."""
-        command, printed = "", list[str]()
-        for line in self.text.splitlines():
-            if line.startswith("$ "):
-                if command:
-                    yield command, printed
-                command, printed = line.removeprefix("$ "), []
-            else:
-                assert command, f"line {self.line}: an output without a command"
-                printed.append(line)
-        yield command, printed
-
-
-def blocks(text: str) -> list[Block]:
-    """The marked blocks of a text, in order."""
-    found = re.finditer(
-        r"^<!-- (run|run in a guest|file: \S+) -->\n```(?:console|sh)\n(.*?)^```$",
-        text,
-        re.MULTILINE | re.DOTALL,
-    )
-    return [Block(text.count("\n", 0, m.start()) + 1, m[1], m[2]) for m in found]
-
-
-def differs(expected: list[str], printed: str) -> str:
-    """How an output differs from what is shown; empty if it does not."""
-    lines = [line.rstrip() for line in printed.splitlines() if not PROGRESS.match(line)]
-    parts = []
-    for line in expected:
-        if line == "…":
-            parts.append(r"(?:.*\n)*?")
-        else:
-            words = map(re.escape, _steady(line.rstrip()).split("…"))
-            parts.append(".*".join(words) + r"\n")
-    text = "".join(f"{_steady(line)}\n" for line in lines)
-    if re.fullmatch("".join(parts), text):
-        return ""
-    shown = "\n".join(expected)
-    return f"the tutorial shows:\n{shown}\n\nthe command printed:\n{printed}"
-
-
-def _steady(line: str) -> str:
-    for pattern, replacement in CHANGING:
-        line = pattern.sub(replacement, line)
-    return line
 
 
 class Reader:
