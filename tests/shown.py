@@ -24,6 +24,8 @@ PROGRESS = re.compile(r"^\S.* \.\.\.( done in [\d.]+ s)?$")
 CONTINUED = re.compile(r" *\\\n *")
 """A command that goes on in the next line."""
 
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
 CHANGING = (
     (re.compile(r"\b\d+(\.\d+)?(?= (ms|s|kB)\b)"), "N"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00"), "DATE"),
@@ -106,8 +108,8 @@ class Transcript:
     entries: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, command: str, printed: str) -> None:
-        """A command was run."""
-        self.entries.append((command, printed))
+        """A command was run; colours, which a terminal was given, do not count."""
+        self.entries.append((command, COLOUR.sub("", printed)))
 
     def problems(self, document: str) -> list[str]:
         """Each command of a document that was not run, or has never printed what is shown."""

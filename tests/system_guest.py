@@ -141,20 +141,21 @@ def copied(disk: Path, place: Path) -> Path:
 
 
 @contextmanager
-def booted(kernel: Kernel, disk: Path, initrd: Path) -> Iterator[Guest]:
+def booted(kernel: Kernel, disk: Path, initrd: Path, parameters: str = "") -> Iterator[Guest]:
     """The machine with this disk, booted; ended when the block is left.
 
     Args:
         kernel: that of the disk.
         disk: a copy of the image's.
         initrd: the image's.
+        parameters: more for the kernel's command line.
 
     Raises:
         LostGuest: it did not come up.
     """
     accelerator = acceleration.best(kernel.vmlinuz, kernel.modules, kernel.cache)
     image = startable(kernel.vmlinuz, kernel.cache)
-    line = "root=/dev/vda rw systemd.show_status=0"
+    line = f"root=/dev/vda rw systemd.show_status=0 {parameters}".rstrip()
     machine = Machine(image, accelerator, MEMORY_MIB, command_line=line, disk=disk)
     with initrd.open("rb") as stream:
         started = boot.start(kernel.release, machine, stream.fileno(), BOOT_SECONDS)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Debian packages on a machine with systemd: from a signed repository to a stock kernel again.
 
-docs/administration.md goes the same way, with what the commands print here.
+docs/administration.md goes the same way, and what it shows is compared with what is printed here.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +22,14 @@ from tests import repository, system_guest
 from tests.build.test_deb import make
 from tests.documents import validate
 from tests.keys import Person, person
+from tests.machine_files import differences, files
+from tests.releases import RELEASES
 from tests.repository import KEYRING, PLACE, SOURCES, publish
+from tests.shown import Transcript
 
 from livegraft.errors import Exit, LostGuest
-from livegraft.kernel.kernel import Kernel
-from livegraft.lab.guest import Guest, Result
+from livegraft.kernel.kernel import Kernel, prepare
+from livegraft.lab.guest import Guest
 from livegraft.lab.trial import FAULT
 from livegraft.run import run
 from livegraft.runtime.checking import Health
@@ -34,6 +39,12 @@ from livegraft.runtime.installed import PLACE as PLACE_OF_PATCHES
 pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/administration.md"
+GUIDE_S_RELEASE = "6.1.0-55-amd64"
+
+TRANSCRIPT = Transcript()
+"""What the commands of this run have printed, as the guide would show it."""
+
 SAMPLE = "livegraft.sample=1"
 """What demo/sample.patch adds to /proc/cmdline."""
 
@@ -47,43 +58,6 @@ PROMETHEUS = "/var/lib/prometheus/node-exporter"
 
 APT_SECONDS = 900.0
 """An emulated machine takes its time over maintainers' scripts: a minute, if nothing else runs."""
-
-LISTED = """
-import hashlib, json, os, stat, sys
-found = {}
-def walk(folder):
-    for each in os.scandir(folder):
-        path, status = each.path, each.stat(follow_symlinks=False)
-        if path.startswith(("/proc", "/sys", "/dev", "/run", "/tmp", "/srv", "/lost+found")):
-            continue
-        what = [oct(status.st_mode), status.st_uid, status.st_gid]
-        if each.is_symlink():
-            what.append(os.readlink(path))
-        elif each.is_dir():
-            walk(path)
-        else:
-            what += [status.st_size]
-            if path.startswith(("/etc", "/var")) or "livegraft" in path:
-                what += [hashlib.sha256(open(path, "rb").read()).hexdigest()]
-        found[path] = what
-walk("/")
-json.dump(found, sys.stdout)
-"""
-"""All files of the machine but those that it forgets; what they hold where that is of a package."""
-
-WORKING = (
-    "/etc/mtab",
-    "/root/",
-    "/var/cache/apt/",
-    "/var/cache/ldconfig/",
-    "/var/lib/apt/",
-    "/var/lib/dbus/",
-    "/var/lib/dpkg/",
-    "/var/lib/systemd/",
-    "/var/log/",
-    "/var/tmp/",
-)
-"""Where dpkg, apt and systemd write by themselves; there no file may be called after livegraft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +74,27 @@ class Site:
     needed: tuple[str, ...]
 
 
-def command(*words: str | Path) -> Any:
-    """Run the command here: its document."""
+def command(folder: Path, *words: str | Path) -> None:
+    """Run the command here, in a folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "livegraft.cli.main", *words, "--json"],
-        capture_output=True,
+        [sys.executable, "-m", "livegraft.cli.main", *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    line = shlex.join(map(str, ("livegraft", *words)))
+    print(f"\n$ {line}\n{done.stdout}", end="")
+    assert done.returncode == 0, done.stdout
+    record(line, done.stdout)
+
+
+def record(line: str, printed: str) -> None:
+    """Keep what a command has printed, for the comparison with the guide."""
+    release = RELEASES[0]
+    steady = (text.replace(release, GUIDE_S_RELEASE) for text in (line, printed))
+    TRANSCRIPT.add(*(re.sub(r"(apt-get \w+) -y", r"\1", text) for text in steady))
 
 
 def made_later(package: Path, folder: Path) -> Path:
@@ -135,16 +120,19 @@ def needed(package: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    author = person(folder, "author")
     fixes = (ROOT / "demo/sample.patch", ROOT / "tests/data/endbr.patch")
-    options = ("--fixes", "CVE-2026-12345", "--sign", author.key, author.cert)
-    made = []
+    author, made = person(folder, "author"), list[Path]()
     for number, fix in enumerate(fixes, 1):
-        patch = folder / f"{number}/livegraft_sample.ko"
-        patch.parent.mkdir()
-        command("build", fix, "-k", one_kernel.release, "-o", patch, *options)
-        words = ("package", patch, "-o", folder, "--package-version", str(number))
-        made.append(Path(command(*words)["path"]))
+        place = folder / str(number)
+        place.mkdir()
+        for path, name in ((fix, "sample.patch"), (author.key, ""), (author.cert, "")):
+            shutil.copy(path, place / name)
+        words = ("build", "sample.patch", "-k", one_kernel.release, "-o", "livegraft_sample.ko")
+        options = ("--fixes", "CVE-2026-12345", "--sign", "author.key", "author.pem")
+        command(place, *words, *options)
+        version = () if number == 1 else ("--package-version", str(number))
+        command(place, "package", "livegraft_sample.ko", *version)
+        made += place.glob("*.deb")
     first = make(folder / "first")
     later = [made_later(each, folder / "later" / name) for name, each in first.items()]
     with repository.signer() as signer, repository.signer() as stranger:
@@ -166,40 +154,28 @@ def offer(guest: Guest, files: dict[str, bytes]) -> None:
         guest.put(f"{PLACE}/{name}", data)
 
 
-def said(guest: Guest, *words: str, status: int = 0) -> str:
-    """What a command prints; it is shown when the test is run with -s."""
-    result: Result = guest.run(words, timeout=APT_SECONDS)
-    text = (result.stdout + result.stderr).decode()
-    print(f"\n# {' '.join(words)}   [{result.seconds:.1f} s]\n{text}", end="")
+def typed(guest: Guest, line: str, status: int = 0) -> str:
+    """What a line prints that root types; it is shown when the test is run with -s."""
+    result = guest.run(["sh", "-c", f"exec 2>&1; {line}"], timeout=APT_SECONDS)
+    text = result.stdout.decode()
+    print(f"\n# {line}   [{result.seconds:.1f} s]\n{text}", end="")
     assert result.status == status, text
+    record(line, text)
     return text
+
+
+def said(guest: Guest, *words: str, status: int = 0) -> str:
+    """What a command prints."""
+    return typed(guest, shlex.join(words), status)
 
 
 def document(guest: Guest, *words: str) -> Any:
     """The document of a verb of the machine's own command."""
-    found = json.loads(said(guest, "livegraft", *words, "--json"))
+    result = guest.check(["livegraft", *words, "--json"], timeout=APT_SECONDS)
+    print(f"\n# livegraft {' '.join(words)} --json   [{result.seconds:.1f} s]\n{result.text}")
+    found = json.loads(result.stdout)
     validate(words[0], found)
     return found
-
-
-def files(guest: Guest) -> dict[str, Sequence[object]]:
-    """The machine's files."""
-    found: dict[str, Sequence[object]] = json.loads(guest.python(LISTED, timeout=300).stdout)
-    assert len(found) > 5000
-    return found
-
-
-def differences(
-    before: dict[str, Sequence[object]], after: dict[str, Sequence[object]]
-) -> set[str]:
-    """What is not as it was; where dpkg, apt and systemd write, only what is ours."""
-    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    return {
-        path
-        for path in changed
-        if "livegraft" in path
-        or not any(path.startswith(each) or f"{path}/" == each for each in WORKING)
-    }
 
 
 def test_what_is_left_is_seen() -> None:
@@ -246,21 +222,23 @@ def first_boot(guest: Guest, site: Site) -> dict[str, Sequence[object]]:
     said(guest, "apt-get", "update")
     before = files(guest)
 
-    said(guest, "apt-get", "install", "-y", "livegraft-runtime")
+    installed = said(guest, "apt-get", "install", "-y", "livegraft-runtime")
+    assert " live patch" not in installed  # needrestart was run, and there is nothing to be told
     enabled = said(guest, "systemctl", "is-enabled", "livegraft-boot.service")
     assert enabled == "enabled\n"
     assert "apt-get install livegraft" in said(guest, "livegraft", "build", "x", status=1)
 
     package = next(name for name in site.repository if name.startswith("livegraft-patch-"))
     name = package.partition("_")[0]
-    guest.put("/etc/livegraft/livegraft.conf", b"[livegraft]\nrequire_signature = yes\n")
+    typed(guest, "echo 'require_signature = yes' >> /etc/livegraft/livegraft.conf")
     # Not yet trusted: apt says so, and nothing is loaded.
     assert "by nobody whom this machine trusts" in said(
         guest, "apt-get", "install", "-y", name, status=100
     )
     assert not is_live(guest)
-    guest.put("/etc/livegraft/trusted.d/author.pem", site.author.cert)
-    said(guest, "apt-get", "install", "-y", name)
+    guest.put("/root/author.pem", site.author.cert)
+    typed(guest, "install -m 644 author.pem /etc/livegraft/trusted.d")
+    installed = said(guest, "apt-get", "install", "-y", name)
     assert is_live(guest)
     (patch,) = document(guest, "list")["patches"]
     assert (patch["name"], patch["state"]) == ("livegraft_sample", "loaded")
@@ -288,6 +266,84 @@ def after_the_crash(guest: Guest) -> None:
     said(guest, "livegraft", "install", "--again", "livegraft_sample")
 
 
+def switched_off(guest: Guest) -> None:
+    """With livegraft=off the patch stays out for this boot, and that is told."""
+    come_up(guest)
+    assert "livegraft=off" in guest.get("/proc/cmdline").decode()
+    assert not is_live(guest)
+    unit = said(guest, "systemctl", "is-active", "livegraft-boot.service", status=3)
+    assert unit == "inactive\n"
+    journal = said(guest, "journalctl", "-b", "-u", "livegraft-boot.service", "-o", "cat")
+    assert "ConditionKernelCommandLine=!livegraft=off" in journal
+    for verb in ("status", "list"):
+        text = said(guest, "livegraft", verb)
+        assert text.startswith(
+            "live patches are switched off: livegraft=off on the kernel's command line; "
+        )
+    found = document(guest, "status")
+    assert ([each["switch"] for each in found["off"]], found["patches"]) == (
+        ["kernel-parameter"],
+        [],
+    )
+    (patch,) = document(guest, "list")["patches"]
+    assert (patch["name"], patch["state"]) == ("livegraft_sample", "waiting")
+    # By hand neither.
+    said(guest, "livegraft", "boot")
+    assert "switched off" in said(guest, "livegraft", "load", patch["path"], status=Exit.FAILED)
+    assert not is_live(guest)
+    is_well(guest)
+
+
+def needs_restart(guest: Guest) -> None:
+    """needrestart tells of the fixes that are live, and of the newer kernel all the same."""
+    live = f"Kernel {guest.name} runs with 1 live patch, OK: livegraft_sample (CVE-2026-12345)\n"
+    text = said(guest, "needrestart", "-k", "-b")
+    assert live in text
+    assert "NEEDRESTART-KSTA: 1\n" in text  # nothing newer is installed
+    newer = prepare(RELEASES[-1])
+    assert newer.release != guest.name, "name a newer release, too"
+    place = f"/boot/vmlinuz-{newer.release}"
+    guest.put(place, newer.vmlinuz)
+    text = said(guest, "needrestart", "-k", "-b")
+    assert live in text
+    assert f"NEEDRESTART-KEXP: {newer.release}\nNEEDRESTART-KSTA: 3\n" in text
+    text = said(guest, "needrestart", "-k", "-r", "l")
+    assert live in text and "Pending kernel upgrade" in text
+    guest.check(["rm", place])
+
+
+def by_hand(guest: Guest, site: Site) -> None:
+    """The guide's way without a package."""
+    guest.put("/root/livegraft_sample.ko", site.patch)
+    for verb in ("verify", "load", "install"):
+        said(guest, "livegraft", verb, "livegraft_sample.ko")
+    assert is_live(guest)
+    assert "loaded" in said(guest, "livegraft", "list")
+    said(guest, "livegraft", "uninstall", "livegraft_sample")
+    said(guest, "livegraft", "unload", "livegraft_sample")
+    guest.check(["rm", "/root/livegraft_sample.ko"])
+    assert not is_live(guest)
+
+
+def timers(guest: Guest) -> None:
+    """What takes the marker away, and what tells Prometheus."""
+    # Going down in good order is no crash, and some minutes without one are none either.
+    marker = f"/{PLACE_OF_PATCHES}/{guest.name}/livegraft_sample/{MARKER}"
+    for name in ("settle", "metrics"):
+        assert said(guest, "systemctl", "is-active", f"livegraft-{name}.timer") == "active\n"
+    guest.check(["test", "-e", marker])
+    said(guest, "systemctl", "stop", "livegraft-boot.service")
+    assert guest.run(["test", "-e", marker]).status == 1
+    assert is_live(guest)
+    said(guest, "systemctl", "start", "livegraft-boot.service")
+    # What the timers start, at once.
+    guest.check(["mkdir", "-p", PROMETHEUS])
+    said(guest, "systemctl", "start", "livegraft-metrics.service", "livegraft-settle.service")
+    assert 'cve="CVE-2026-12345"' in guest.get(f"{PROMETHEUS}/livegraft.prom").decode()
+    guest.check(["rm", "-r", str(Path(PROMETHEUS).parent)])
+    assert guest.run(["test", "-e", marker]).status == 1
+
+
 def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -> None:
     """The fix is live; it is looked at, the runtime is upgraded, and all of it is removed."""
     come_up(guest)
@@ -305,26 +361,15 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     assert "LIVEGRAFT OK" in said(guest, "livegraft", "status", "--check")
     assert 'cve="CVE-2026-12345"' in said(guest, "livegraft", "metrics")
     assert "livegraft_sample" in said(guest, "livegraft", "history")
-    # Going down in good order is no crash, and some minutes without one are none either.
-    marker = f"/{PLACE_OF_PATCHES}/{guest.name}/livegraft_sample/{MARKER}"
-    for name in ("settle", "metrics"):
-        assert said(guest, "systemctl", "is-active", f"livegraft-{name}.timer") == "active\n"
-    guest.check(["test", "-e", marker])
-    said(guest, "systemctl", "stop", "livegraft-boot.service")
-    assert guest.run(["test", "-e", marker]).status == 1
-    assert is_live(guest)
-    said(guest, "systemctl", "start", "livegraft-boot.service")
-    # What the timers start, at once.
-    guest.check(["mkdir", "-p", PROMETHEUS])
-    said(guest, "systemctl", "start", "livegraft-metrics.service", "livegraft-settle.service")
-    assert 'cve="CVE-2026-12345"' in guest.get(f"{PROMETHEUS}/livegraft.prom").decode()
-    guest.check(["rm", "-r", str(Path(PROMETHEUS).parent)])
-    assert guest.run(["test", "-e", marker]).status == 1
+    timers(guest)
 
     offer(guest, site.later)
     said(guest, "apt-get", "update")
     done = document(guest, "history")["entries"]
-    said(guest, "apt-get", "install", "-y", "livegraft-runtime")
+    needs_restart(guest)
+    upgraded = said(guest, "apt-get", "install", "-y", "livegraft-runtime")
+    # apt runs needrestart, too.
+    assert " runs with 1 live patch, OK: livegraft_sample (CVE-2026-12345)" in upgraded
     assert said(guest, "livegraft", "--version") == f"livegraft {NEXT}\n"
     # Its configuration was changed, and stays; the patch, too, and the unit was left alone.
     assert b"require_signature = yes" in guest.get("/etc/livegraft/livegraft.conf")
@@ -335,6 +380,7 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     package = f"{PATCH}-{guest.name}"
     upgraded = said(guest, "apt-get", "install", "-y", package)
     assert "another version of it is loaded, and stays so until the next boot" in upgraded
+    assert " runs with 1 live patch, CRITICAL: livegraft_sample is installed and" in upgraded
     assert is_live(guest)
     assert document(guest, "list")["patches"][0]["state"] == "waiting"
     checked = said(guest, "livegraft", "status", "--check", status=Health.MISSING)
@@ -345,6 +391,7 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
     assert document(guest, "status")["patches"] == []
     assert document(guest, "list")["patches"] == []
     assert guest.run(["dpkg", "-s", package]).status == 1
+    by_hand(guest, site)
     is_well(guest)
     said(guest, "apt-get", "purge", "-y", "livegraft-runtime")
     assert differences(before, files(guest)) == set()
@@ -355,7 +402,7 @@ def second_boot(guest: Guest, before: dict[str, Sequence[object]], site: Site) -
 def test_from_a_repository_to_a_stock_kernel_again(
     one_kernel: Kernel, site: Site, tmp_path: Path
 ) -> None:
-    disk, initrd = system_guest.image(one_kernel)
+    disk, initrd = system_guest.image(one_kernel, ("needrestart",))
     own = system_guest.copied(disk, tmp_path / "disk")
     with system_guest.booted(one_kernel, own, initrd) as guest:
         before = first_boot(guest, site)
@@ -365,9 +412,15 @@ def test_from_a_repository_to_a_stock_kernel_again(
     with system_guest.booted(one_kernel, own, initrd) as guest:
         after_the_crash(guest)
         system_guest.goes_down(guest)
+    with system_guest.booted(one_kernel, own, initrd, "livegraft=off") as guest:
+        switched_off(guest)
+        system_guest.goes_down(guest)
     with system_guest.booted(one_kernel, own, initrd) as guest:
         second_boot(guest, before, site)
     own.unlink()
+    # All that the guide shows was printed here.
+    problems = TRANSCRIPT.problems(GUIDE.read_text("utf-8"))
+    assert problems == [], "\n\n".join(problems)
 
 
 EVERY_MODULE = """

@@ -356,8 +356,8 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("LIVEGRAFT OK - fix (CVE-2026-1) | patches=1 off=0", "1 live patch(es), OK: fix (CVE-2"),
-        ("LIVEGRAFT WARNING - fix is loaded | patches=12 off=0", "12 live patch(es), WARNING: fix"),
+        ("LIVEGRAFT OK - fix (CVE-2026-1) | patches=1 off=0", "1 live patch, OK: fix (CVE-2"),
+        ("LIVEGRAFT WARNING - fix is loaded | patches=12 off=0", "12 live patches, WARNING: fix"),
         ("LIVEGRAFT OK - no live patch is loaded | patches=0 off=0", ""),
         ("nonsense", ""),
         ("", ""),
