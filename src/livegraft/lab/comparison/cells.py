@@ -28,8 +28,8 @@ FUNCTIONS = tuple((TARGET, f"lgc_{name}") for name in ("f1", "f2", "caller", "co
 LIMIT_SECONDS = 10.0
 """For one change; what has not ended by then is taken back and counts as not applied."""
 
-REPEAT_SECONDS = 300.0
-"""For all repetitions of a cell; where one takes minutes, a few have to do."""
+REPEAT_SECONDS = 30.0
+"""For each repetition of a cell on average; where one takes minutes, a few have to do."""
 
 LOOKS, LOOK_SECONDS = 2, 1.5
 BOOT_SECONDS = 300.0
@@ -79,7 +79,7 @@ def request(scenario: Scenario, model: str, repeat: int, subject: Subject | None
         load=list(scenario.load),
         settings=list(scenario.settings),
         repeat=repeat,
-        seconds=REPEAT_SECONDS,
+        seconds=REPEAT_SECONDS * repeat,
         limit=LIMIT_SECONDS,
         functions=[list(each) for each in (subject.functions if subject else FUNCTIONS)],
         looks=LOOKS,
