@@ -24,6 +24,9 @@ PROGRESS = re.compile(r"^\S.* \.\.\.( done in [\d.]+ s)?$")
 CONTINUED = re.compile(r" *\\\n *")
 """A command that goes on in the next line."""
 
+MARK = re.compile(r"^<!-- *(?:run|file)\b.*$", re.MULTILINE)
+"""What is meant for one; a mark that is misspelt would leave its block out."""
+
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 CHANGING = (
@@ -63,14 +66,22 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """The marked blocks of a text, in order."""
-    found = re.finditer(
+    """The marked blocks of a text, in order.
+
+    Raises:
+        ValueError: something looks like a mark, and marks no block.
+    """
+    matches = re.finditer(
         r"^<!-- (run|run in a guest|run on the machine|file: \S+) -->\n"
         r"```(?:console|sh)\n(.*?)^```$",
         text,
         re.MULTILINE | re.DOTALL,
     )
-    return [Block(text.count("\n", 0, m.start()) + 1, m[1], m[2]) for m in found]
+    found = [Block(text.count("\n", 0, m.start()) + 1, m[1], m[2]) for m in matches]
+    marks = {text.count("\n", 0, m.start()) + 1: m[0] for m in MARK.finditer(text)}
+    if stray := sorted(marks.keys() - {each.line for each in found}):
+        raise ValueError(f"line {stray[0]}: {marks[stray[0]]} marks no block")
+    return found
 
 
 def differs(expected: list[str], printed: str) -> str:

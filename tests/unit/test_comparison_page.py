@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 from tests.comparison import document
+from tests.documents import validate
 
 from livegraft.lab.comparison import page, plots, report
 from livegraft.lab.comparison.plots import Drawn
@@ -148,3 +150,44 @@ def test_markdown() -> None:
     assert "| CPU hogs | native |" in text
     assert "- CPU hogs, native: the guest was lost: <hangs>" in text
     assert "**C4, " in text
+
+
+REFERENCE = re.compile(r'href="#([^"]+)"|url\(#([^)]+)\)')
+DOCUMENTS = sorted(Path(__file__).parents[2].joinpath("docs/comparison").iterdir())
+
+
+@pytest.mark.parametrize("folder", DOCUMENTS, ids=lambda each: str(each.name))
+def test_the_reports_of_the_documents(folder: Path) -> None:
+    """They are what the tool makes today of the figures beside them."""
+    found = json.loads((folder / "report.json").read_text("utf-8"))
+    validate("lab", {**found, "folder": "", "timings": {}})
+    assert (folder / "report.md").read_text("utf-8") == report.markdown(found)
+    whole = (folder / "report.html").read_text("utf-8")
+    assert len(whole.encode()) < 2_000_000
+    assert whole.count("<figure>") == len(plots.PLOTS)
+    assert sorted(each.name for each in (folder / page.FOLDER).iterdir()) == sorted(
+        f"{folder.name}-{each.name}.svg" for each in plots.PLOTS
+    )
+    reading = References()
+    reading.feed(whole)
+    assert {each[:1] for each in reading.found if each != "data:,"} <= {"#"}
+
+
+def test_what_plots_refer_to_is_there(drawn: list[Drawn]) -> None:
+    """A shape that is drawn once and used often is found by its name, which no other one has."""
+    whole = page.page(document(), drawn)
+    pieces = re.findall(r"<svg.*?</svg>", whole, re.DOTALL)
+    assert len(pieces) == 2 * len(drawn)
+    shapes: dict[str, set[bytes]] = {}
+    for text in (*pieces, plots.svg_file(drawn[0].wide).decode("utf-8")):
+        here = {
+            name: ElementTree.tostring(each)
+            for each in ElementTree.fromstring(text).iter()
+            if (name := each.get("id")) is not None
+        }
+        used = {one or other for one, other in REFERENCE.findall(text)}
+        assert used and used <= here.keys()
+        for name in used:
+            shapes.setdefault(name, set()).add(here[name])
+    # In a page the first of a name is used by all.
+    assert all(len(each) == 1 for each in shapes.values())

@@ -63,6 +63,12 @@ def test_something_is_shown_that_was_not_printed(
     assert problem in found
 
 
+@pytest.mark.parametrize("mark", ["run on teh machine", "run", "file:"])
+def test_a_mark_that_marks_nothing(mark: str) -> None:
+    with pytest.raises(ValueError, match=f"line 1: <!-- {mark} --> marks no block"):
+        blocks(f"<!-- {mark} -->\n\n```console\n# true\n```\n")
+
+
 def test_the_guide_of_administrators_shows_what_they_do() -> None:
     found = blocks(GUIDE.read_text("utf-8"))
     assert len([each for each in found if each.mark == ON_THE_MACHINE]) >= 7
