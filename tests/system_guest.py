@@ -113,7 +113,7 @@ def _make(release: str, chosen: Sequence[str], folder: Path) -> None:
         f'unshare --mount sh {here}/pack "$1" {here}',
     )
     packages = ",".join((*chosen, f"linux-image-{release}"))
-    (folder / "sources.list").write_text(_sources())
+    (folder / "sources.list").write_text(sources())
     run(
         [
             *("mmdebstrap", "--variant=minbase", f"--include={packages}", "--format=null"),
@@ -125,7 +125,7 @@ def _make(release: str, chosen: Sequence[str], folder: Path) -> None:
     )
 
 
-def _sources() -> str:
+def sources() -> str:
     """What this machine's apt takes of Debian's archive, as lines of a sources.list."""
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     line = f"deb [signed-by={keyring}] $(REPO_URI) $(RELEASE) $(COMPONENT)"
