@@ -26,7 +26,7 @@ from livegraft.cli.progress import shown
 from livegraft.errors import CacheError, LivegraftError, NoNetwork
 from livegraft.fix.between import between
 from livegraft.kernel.kernel import Kernel, source_of
-from livegraft.kernel.listing import list_kernels
+from livegraft.kernel.listing import ListedKernel, list_kernels
 from livegraft.kernel.packages import default_source
 from livegraft.lab.boot import boot
 from livegraft.lab.guest import Guest
@@ -170,18 +170,20 @@ class Demo:
 
     def _adjacent(self) -> Iterator[tuple[str, str, str]]:
         """(release, its source version, the next source version), the newest first."""
+        for line in self._lines():
+            for newer, older in pairwise(line):
+                yield older.release, older.source_version, newer.source_version
+
+    def _lines(self) -> Iterator[list[ListedKernel]]:
+        """The kernels of each series that can be targeted, the newest first."""
         kernels = [k for k in list_kernels(default_source(None), self.cache) if k.usable]
         plain = [k for k in kernels if str(k.flavour) == "amd64"]
         for series in ("6.1.", "6.12."):
             line = [k for k in plain if k.source_version.startswith(series)]
-            versions = sorted(line, key=lambda k: _numbers(k.source_version), reverse=True)
-            for newer, older in pairwise(versions):
-                yield older.release, older.source_version, newer.source_version
+            yield sorted(line, key=lambda k: _numbers(k.source_version), reverse=True)
 
     def _sample_on(self, release: str | None) -> Iterator[Case]:
-        if release is None:
-            kernels = list_kernels(default_source(None), self.cache)
-            release = next(k.release for k in kernels if k.usable and str(k.flavour) == "amd64")
+        release = release or next(line[0].release for line in self._lines() if line)
         kernel = pipeline.prepare(release, cache=self.cache, progress=self.progress)
         yield self._built(kernel, SAMPLE, show_sample)
 
