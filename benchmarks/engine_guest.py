@@ -80,7 +80,7 @@ def cycles(name: str, rounds: int, *, native: int = 0) -> list[dict[str, Any]]:
 
 def costs(rounds: int) -> dict[str, float]:
     """Nanoseconds of one call, unpatched and under each model: the least of some."""
-    found = {model: call_costs(model, rounds) for model in (*MODELS, "native")}
+    found = {model: call_costs(model, range(rounds)) for model in (*MODELS, "native")}
     plain = min(min(each["plain"]) for each in found.values())
     return {"plain": plain} | {model: min(each["patched"]) for model, each in found.items()}
 

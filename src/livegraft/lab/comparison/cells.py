@@ -17,7 +17,7 @@ from livegraft.lab.boot import boot
 from livegraft.lab.comparison.scenarios import Scenario
 from livegraft.lab.guest import Guest
 from livegraft.lab.trial import FAULT
-from livegraft.lab.witness.measure import Request
+from livegraft.lab.witness.measure import LEAST, Request
 from livegraft.lab.witnesses import ENGINE
 
 OWN = "lgc_one"
@@ -137,24 +137,41 @@ def measure(
     return found | {"seconds": round(time.monotonic() - began, 1)}
 
 
+def not_begun(error: LivegraftError) -> dict[str, Any]:
+    """What :func:`measure` says of a cell for which there is not what a guest needs."""
+    first, *more = error.problem.splitlines()
+    return {
+        "status": Status.FAILED,
+        "reason": f"{error.subject}: {first}",
+        "log": more[-LOG_LINES:],
+        "faults": [],
+        "measured": None,
+        "seconds": 0.0,
+    }
+
+
 def _measured(guest: Guest, asked: Request) -> dict[str, Any]:
     if asked.model != "native":
         guest.check(["insmod", ENGINE], timeout=ANSWER_SECONDS)
     guest.check(["insmod", f"/ko/{TARGET}.ko"])
     guest.put("/root/request.json", json.dumps(asdict(asked)).encode())
     words = ["python3", "-m", "livegraft.lab.witness.measure", "/root/request.json"]
-    # Twice a load and an unload, each of which may have to be taken back.
-    stacks = asked.stack * (asked.repeat if asked.kind == "replacing" else 1)
-    seconds = ANSWER_SECONDS + asked.seconds + (asked.repeat * 6 + stacks) * asked.limit
+    # What is begun in any case, and one more: twice a load and an unload, each of which may have
+    # to be taken back, and the stack below.
+    seconds = ANSWER_SECONDS + asked.seconds + (LEAST + 1) * (6 + asked.stack) * asked.limit
     done = guest.run(words, timeout=seconds)
     messages = [each.text for each in guest.kernel_log()]
-    found: dict[str, Any] = {"faults": [text for text in messages if FAULT.search(text)]}
+    faults = [text for text in messages if FAULT.search(text)]
+    found: dict[str, Any] = {"faults": faults}
     if done.status != 0 or done.timed_out:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         late = f"no answer after {seconds:.0f} s"
         reason = late if done.timed_out else said[-1] if said else f"status {done.status}"
         log = [*said[-LOG_LINES // 2 :], *messages[-LOG_LINES // 2 :]]
         return found | {"status": Status.FAILED, "reason": reason, "log": log}
+    if faults:
+        why = f"the kernel's log tells of a fault: {faults[0]}"
+        return found | {"status": Status.FAILED, "reason": why, "log": messages[-LOG_LINES:]}
     measured = json.loads(done.stdout)
     if why := measured.get("unavailable"):
         return found | {"status": Status.UNAVAILABLE, "reason": why}

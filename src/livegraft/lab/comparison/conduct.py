@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from livegraft.errors import UsageError
+from livegraft.errors import ModuleError, UsageError
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab import acceleration
 from livegraft.lab.comparison import cells
@@ -22,10 +22,11 @@ from livegraft.lab.witnesses import witnesses
 from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress
 
-FORMAT = 4
+FORMAT = 5
 """Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well; in 2
 the probe kept an emulated processor for a tenth of a second, and was that pause itself; in 3 the
-load had the lowest priority, and the probe kept it from running."""
+load had the lowest priority, and the probe kept it from running; in 4 native's pauses had the looks
+at all tasks in them."""
 
 LOCK = "lab/measure"
 """Of the cache. One guest at a time: two comparisons would measure each other."""
@@ -177,7 +178,13 @@ def _measured(
 ) -> Cell:
     theirs = None if scenario.own else subject
     request = cells.request(scenario, model, options.repeat, theirs)
-    found = cells.measure(kernel, witnesses(kernel, progress), scenario, request, theirs)
+    try:
+        files = witnesses(kernel, progress)
+    except ModuleError as error:
+        # Of this kernel; the rest goes on.
+        found = cells.not_begun(error)
+    else:
+        found = cells.measure(kernel, files, scenario, request, theirs)
     return {
         "kernel": kernel.release,
         "scenario": scenario.name,

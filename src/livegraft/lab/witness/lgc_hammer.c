@@ -478,7 +478,7 @@ int main(int count, char **words)
 	if (count == 2 && !strcmp(words[1], "once"))
 		once();
 	map_seen();
-	/* Behind the kernel's threads and whoever loads patches, and level with lgc_probe. */
+	/* Behind the kernel's threads and whoever loads; level with lgc_probe, if not yields(). */
 	if (setpriority(PRIO_PROCESS, 0, 19))
 		die("setpriority");
 	while (--count) {

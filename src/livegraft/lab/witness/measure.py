@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,8 @@ class Request:
         load: words for the load (lgc_hammer.c); none: nothing runs.
         settings: commands for the target (lgc_target.c).
         repeat: how many repetitions.
-        seconds: none is begun later, but for the first :data:`LEAST`.
+        seconds: for the measurements of calls and for all repetitions; none is begun later, but
+            for the first :data:`LEAST` of each.
         limit: seconds that a change may take; then it is taken back.
         functions: object and name of each function that the patch changes.
         looks: how many forecasts.
@@ -138,10 +139,12 @@ class Follower:
         patch: the payload.
         target: what ``patch_state`` has to become (native).
         limit: seconds that it may take.
+        looks: whether the tasks are counted meanwhile. Under native that is a look at every task,
+            which keeps a processor for as long as it takes: beside the probe nobody looks.
     """
 
-    def __init__(self, patch: Patch, target: str, limit: float) -> None:
-        self.patch, self.target, self.limit = patch, target, limit
+    def __init__(self, patch: Patch, target: str, limit: float, looks: bool) -> None:
+        self.patch, self.target, self.limit, self.looks = patch, target, limit, looks
         self.began = time.monotonic()
         self.change = Change()
         self._next_look = 0.0
@@ -152,14 +155,15 @@ class Follower:
         while self.patch.changing:
             now = time.monotonic()
             if now - self.began > self.limit:
-                self._note()
+                if self.looks:
+                    self._note()
                 change.ms = (now - self.began) * 1000
                 self._ask()
                 return change
             if self.patch.model == "native" and now - kicked > KICK_SECONDS:
                 kicked = now
                 self.patch.kick()
-            if now >= self._next_look:
+            if self.looks and now >= self._next_look:
                 self._note()
             time.sleep(0.002 if self.patch.model == "native" else 0.0005)
         change.finished = True
@@ -202,25 +206,26 @@ class Follower:
             self.change.total = max(self.change.total, total)
 
 
-def apply(patch: Patch, limit: float, **parameters: object) -> Change:
+def apply(patch: Patch, limit: float, *, looks: bool = True, **parameters: object) -> Change:
     """Load a payload and follow the change.
 
     Args:
         patch: which, and the model.
         limit: seconds that it may take.
+        looks: whether the tasks are counted meanwhile (:class:`Follower`).
         parameters: of the module, beside the model.
 
     Raises:
         OSError: the kernel does not take it.
     """
-    follower = Follower(patch, "1", limit)
+    follower = Follower(patch, "1", limit, looks)
     patch.insert(**parameters)
     return follower.follow()
 
 
-def undo(patch: Patch, limit: float) -> Change:
+def undo(patch: Patch, limit: float, *, looks: bool = True) -> Change:
     """Order the undo and follow the change; one that is under way is reversed."""
-    follower = Follower(patch, "0", limit)
+    follower = Follower(patch, "0", limit, looks)
     patch.write("enabled", "0")
     return follower.follow()
 
@@ -352,13 +357,13 @@ def probed(request: Request) -> dict[str, dict[str, float]]:
     time.sleep(QUIET_SECONDS)
     moments.append(time.monotonic())
     try:
-        applied = apply(patch, request.limit)
+        applied = apply(patch, request.limit, looks=False)
         moments.append(time.monotonic())
         spans = {"quiet": (moments[0], moments[1]), "apply": (moments[1], moments[2])}
         if applied.finished:
             time.sleep(BETWEEN_SECONDS)
             began = time.monotonic()
-            undo(patch, request.limit)
+            undo(patch, request.limit, looks=False)
             spans["undo"] = (began, time.monotonic())
     finally:
         gaps = probe.gaps()
@@ -391,7 +396,15 @@ def forecasts(request: Request) -> list[dict[str, Any]]:
     return found
 
 
-def call_costs(model: str, repeat: int) -> dict[str, list[float]]:
+def within(request: Request, end: float) -> Iterator[int]:
+    """The numbers of all repetitions, as far as there is time."""
+    for number in range(request.repeat):
+        if number >= LEAST and time.monotonic() > end:
+            break
+        yield number
+
+
+def call_costs(model: str, times: Iterable[int]) -> dict[str, list[float]]:
     """Nanoseconds of a call of a function of lgb_target, unpatched and patched, each time."""
     folder = Path("/sys/module/lgb_target/parameters")
 
@@ -401,7 +414,7 @@ def call_costs(model: str, repeat: int) -> dict[str, list[float]]:
 
     found: dict[str, list[float]] = {"plain": [], "patched": []}
     patch = Patch("lgb_patch_1", model)
-    for _ in range(repeat):
+    for _ in times:
         found["plain"].append(cost())
         apply(patch, MOST_LATE)
         found["patched"].append(cost())
@@ -428,13 +441,10 @@ def seen() -> int:
         return 0
 
 
-def repetitions(request: Request) -> Iterator[dict[str, Any]]:
+def repetitions(request: Request, end: float) -> Iterator[dict[str, Any]]:
     """Repeat what the request asks for: with the probe only what is loaded and unloaded plainly."""
     plain = request.kind == "cycle"
-    end = time.monotonic() + request.seconds
-    for number in range(request.repeat):
-        if number >= LEAST and time.monotonic() > end:
-            break
+    for _ in within(request, end):
         before = seen()
         changes = KINDS[request.kind](request)
         sample: dict[str, Any] = {name: each.as_json() for name, each in changes.items()}
@@ -449,9 +459,10 @@ def measure(request: Request) -> dict[str, Any]:
     if request.target:
         insert(request.target)
     document: dict[str, Any] = {"repetitions": [], "stalled": ""}
+    end = time.monotonic() + request.seconds
     if request.calls:
         insert("lgb_target")
-        document["calls"] = call_costs(request.model, request.repeat)
+        document["calls"] = call_costs(request.model, within(request, end))
     with loaded(request.load) if request.load else nullcontext():
         time.sleep(SETTLE_SECONDS if request.load else 0)
         for command in request.settings:
@@ -461,7 +472,7 @@ def measure(request: Request) -> dict[str, Any]:
         tell("r0")
         try:
             with stacked(request) if request.kind == "cycle" else nullcontext():
-                document["repetitions"].extend(repetitions(request))
+                document["repetitions"].extend(repetitions(request, end))
         except Stalled as error:
             document["stalled"] = str(error)
         document["counts"] = counts() if request.counted else {}
