@@ -143,8 +143,11 @@ def test_every_scenario_runs(tmp_path: Path) -> None:
         if each["status"] != "done"
     }
     assert lost == {}
-    applied = {name for name, each in zip(names, document["cells"], strict=True) if _applied(each)}
-    assert {scenario for scenario, _ in set(names) - applied} == {"never", "reversed"}
+    by_name = dict(zip(names, document["cells"], strict=True))
+    applied = {name for name, each in by_name.items() if _applied(each)}
+    others = {(scenario, model) for scenario in ("never", "reversed") for model in MODELS}
+    assert set(names) - applied == others
+    assert all(by_name["reversed", model]["figures"]["undo"]["n"] == 1 for model in MODELS)
     assert (tmp_path / "report" / "report.html").stat().st_size < 1_000_000
 
 
@@ -181,8 +184,20 @@ def test_a_cell_that_takes_too_long(one_kernel: Kernel) -> None:
     assert len(found["measured"]["repetitions"]) == 3
 
 
+def test_a_kernel_with_a_fault(one_kernel: Kernel) -> None:
+    """What was measured of it is no figure."""
+    scenario = replace(scenarios()["idle"], calls=False)
+    fault = b"open('/dev/kmsg', 'w').write('BUG: on purpose')\nprint('{}')\n"
+    files = {**witnesses(one_kernel), f"/{PLACE}/lab/witness/measure.py": fault}
+    asked = cells.request(scenario, "native", 1, None)
+    found = cells.measure(one_kernel, files, scenario, asked, None)
+    assert (found["status"], found["measured"]) == ("failed", None)
+    assert found["reason"] == "the kernel's log tells of a fault: BUG: on purpose"
+    assert found["faults"] == ["BUG: on purpose"] and "BUG: on purpose" in found["log"]
+
+
 def test_a_guest_that_dies(one_kernel: Kernel) -> None:
-    """The cell says so, with the end of the guest's console."""
+    """The cell says so, with what the guest's console told before it."""
     scenario = replace(scenarios()["idle"], calls=False)
     crash = b"open('/proc/sysrq-trigger', 'w').write('c')\n"
     files = {**witnesses(one_kernel), f"/{PLACE}/lab/witness/measure.py": crash}
@@ -190,7 +205,7 @@ def test_a_guest_that_dies(one_kernel: Kernel) -> None:
     found = cells.measure(one_kernel, files, scenario, asked, None)
     assert found["status"] == "lost"
     assert "Kernel panic" in found["reason"]
-    assert any("sysrq" in line for line in found["log"])
+    assert any("sysrq: Trigger a crash" in line for line in found["log"])
 
 
 SCRIPT = """

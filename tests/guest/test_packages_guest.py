@@ -238,7 +238,7 @@ def first_boot(guest: Guest, site: Site) -> dict[str, Sequence[object]]:
     assert not is_live(guest)
     guest.put("/root/author.pem", site.author.cert)
     typed(guest, "install -m 644 author.pem /etc/livegraft/trusted.d")
-    installed = said(guest, "apt-get", "install", "-y", name)
+    said(guest, "apt-get", "install", "-y", name)
     assert is_live(guest)
     (patch,) = document(guest, "list")["patches"]
     assert (patch["name"], patch["state"]) == ("livegraft_sample", "loaded")

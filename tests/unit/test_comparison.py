@@ -175,7 +175,8 @@ def test_a_scenario_that_does_not_decide() -> None:
     (answer,) = [each for each in answers([KERNEL], cells) if each.claim.key == "C4"]
     assert answer.verdict is Verdict.UNMEASURED
     assert answer.found[0].startswith("1,000 tasks, which decides, was not measured")
-    assert answer.found[1].startswith("idle: task 900 [900, 900]")
+    assert answer.found[1].startswith("idle, sleepers that were signalled: task 900 [900, 900]")
+    assert "idle, system calls that began again: task 0 [0, 0], hybrid 0 [0, 0]" in answer.found
 
 
 def test_the_cost_of_a_call() -> None:

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tests.comparison import KERNEL, cell, kept
+from tests.comparison import KERNEL, MACHINE, cell, kept
 from tests.documents import validate
 
 from livegraft.cache import Cache
 from livegraft.cli import lab
 from livegraft.cli.main import main
-from livegraft.errors import Exit
+from livegraft.errors import Exit, ModuleError
 from livegraft.kernel.kernel import Kernel
-from livegraft.lab.comparison import conduct
+from livegraft.lab.comparison import conduct, report
 from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options
 from livegraft.lab.comparison.scenarios import MODELS, Scenario, scenarios
 from livegraft.lab.witness.measure import Request
@@ -85,6 +85,10 @@ def test_explain_reads_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert f"C8 holds on {KERNEL}: each model keeps what it guarantees" in said
     assert "C1 not measured" in said
+    assert report.BRIEFLY not in said
+    (tmp_path / "report.json").write_text(json.dumps({"machine": {"emulated": True}}))
+    assert main(["lab", "explain", str(tmp_path)]) == Exit.DONE
+    assert report.BRIEFLY in capsys.readouterr().out
 
 
 ANSWER: dict[str, Any] = {
@@ -162,6 +166,25 @@ def test_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ]
     conducted()
     assert asked == ["native", "hybrid", "stop", "native", "hybrid"]
+
+
+def test_a_kernel_for_which_nothing_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells say so, with what the compiler has said; they do not end the comparison."""
+
+    def broken(*_: object) -> dict[str, bytes | Path]:
+        raise ModuleError("witness", "does not build for this kernel:\nx.c:1: error: no such thing")
+
+    conducted = without_guests(monkeypatch, tmp_path, lambda *_: ANSWER)
+    monkeypatch.setattr(conduct, "witnesses", broken)
+    found = conducted()
+    assert {each["model"] for each in found} == {"native", "hybrid", "stop"}
+    for each in found:
+        assert each["status"] == "failed"
+        assert each["reason"] == "witness: does not build for this kernel:"
+        assert each["log"] == ["x.c:1: error: no such thing"]
+    options = {"kernels": [KERNEL], "models": MODELS, "scenarios": ["idle"], "repeat": 1}
+    document = report.document(options | {"patch": []}, found, MACHINE, "livegraft", "1")
+    validate("lab", document | {"folder": "x", "timings": {}})
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,3 +23,16 @@ def test_it_goes_first_and_leaves_things_as_they_were() -> None:
         thread.join()
         raise RuntimeError
     assert (found, nice()) == ([FIRST, FIRST], before)
+
+
+def test_where_nobody_may_ask_the_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boot unit's filter refuses the call both ways."""
+
+    def refused(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    before, done = nice(), []
+    monkeypatch.setattr(os, "setpriority", refused)
+    with urgently():
+        done.append(nice())
+    assert (done, nice()) == ([before], before)

@@ -25,6 +25,7 @@ ACTIONS = ("models", "explain", "shell")
 COMPARED = ("hybrid", "stop", "task", "native")
 REPEAT = 10
 REPORT = "report.json"
+CELLS = "cells"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -249,7 +250,11 @@ def _text(found: dict[str, Any], output: Path, paint: Paint) -> str:
     ]
     head = ("KERNEL", "SCENARIO", "MODEL", "ALL NEW, ms", "PAUSE, ms", "SIGNALS", "APPLIED")
     lines = [table(head, rows, paint), "", _claims(found["claims"], paint, brief=True)]
-    lines.append(f"{output / 'report.html'} shows more, {output / REPORT} holds all of it")
+    lines += [_caveat(found)] if _caveat(found) else []
+    lines.append(
+        f"{output / 'report.html'} shows more, {output / REPORT} holds all figures, "
+        f"{output / CELLS} each repetition"
+    )
     return "\n".join(lines)
 
 
@@ -260,17 +265,25 @@ def _explain(arguments: argparse.Namespace, context: Context) -> Answer:
     from livegraft.lab.comparison.conduct import read
 
     options, cells = read(arguments.folder)
-    fixes = _reported(arguments.folder)
-    found = [each.as_json() for each in answers(options["kernels"], cells, fixes)]
+    reported = _reported(arguments.folder)
+    found = [each.as_json() for each in answers(options["kernels"], cells, reported["fixes"])]
     document = {"folder": str(arguments.folder), "claims": found}
-    return Answer(document, _claims(found, context.paint, brief=False))
+    said = [_claims(found, context.paint, brief=False), _caveat(reported)]
+    return Answer(document, "\n".join(each for each in said if each))
 
 
-def _reported(folder: Path) -> list[dict[str, Any]]:
-    """The fixes of a report; none if it was not finished."""
+def _reported(folder: Path) -> dict[str, Any]:
+    """A report; one without fixes, of no machine, if it was not finished."""
     path = folder / REPORT
-    fixes: list[dict[str, Any]] = []
-    return json.loads(path.read_text("utf-8")).get("fixes", fixes) if path.is_file() else fixes
+    nothing: dict[str, Any] = {"fixes": [], "machine": {"emulated": False}}
+    return nothing | (json.loads(path.read_text("utf-8")) if path.is_file() else {})
+
+
+def _caveat(found: dict[str, Any]) -> str:
+    """What has to be said beside the figures; empty if there is nothing."""
+    from livegraft.lab.comparison.report import BRIEFLY
+
+    return BRIEFLY if found["machine"]["emulated"] else ""
 
 
 def _shell(arguments: argparse.Namespace, context: Context) -> Answer:
@@ -334,12 +347,13 @@ VERB = Verb(
     name="lab",
     description="""\
 'models' measures the consistency models side by side: each model under each load, in a virtual
-machine (QEMU) of its own, one at a time. It takes half a minute to three for a model and a
-scenario. DIR gets a page that opens without a network (report.html), the same as Markdown
-(report.md) and JSON (report.json), and each plot as SVG and PNG. The same command goes on where an
-interrupted one stopped. Scenarios: idle, called, sleeping, kthread, tasks-1000, hogs; with --all
-also never, interrupts, tasks-5000, storm, functions-1, -10, -100, -500, stacked-1, -10, -50,
-replace-50, reversed, and how times and pauses grow.
+machine (QEMU) of its own, one at a time. It takes half a minute to two for most models and
+scenarios. After half a minute for each repetition that was asked for no other one begins (three are
+made in any case), and the report says so. DIR gets a page that opens without a network
+(report.html), the same as Markdown (report.md) and JSON (report.json), and each plot as SVG and
+PNG. The same command goes on where an interrupted one stopped. Scenarios: idle, called, sleeping,
+kthread, tasks-1000, hogs; with --all also never, interrupts, tasks-5000, storm, functions-1, -10,
+-100, -500, stacked-1, -10, -50, replace-50, reversed, and how times and pauses grow.
 
 'explain' answers each claim of the article that compares the models, from what was measured: holds
 or does not hold, by how much, in which scenario, with intervals of 95 %.

@@ -35,9 +35,9 @@ _ALIVE_SECONDS = 15.0
 """A guest that does not answer for so long hangs. A busy machine makes even a sound one slow."""
 
 _KILL_SECONDS = 2.0
-_LINES_BEFORE, _LINES_AFTER = 60, 60
-"""Of a console, around the line that tells of a panic: it is told before the registers and the
-stack, and what runs on the other processors may go on writing."""
+_LINES_BEFORE, _LINES_AFTER = 130, 60
+"""Of a console, around the line that tells of a panic. An oops that ends in one is told before it,
+with the registers and the stack, and what runs on the other processors may go on writing."""
 
 _PANIC = re.compile(r"Kernel panic - not syncing: .*")
 
@@ -350,7 +350,7 @@ def lost(name: str, qemu: Qemu, otherwise: str) -> LostGuest:
     panic = _PANIC.search(console)
     end = _around(console, panic.start() if panic else len(console))
     if panic:
-        return LostGuest(name, panic[0].strip(), end, "the end of its console says more")
+        return LostGuest(name, panic[0].strip(), end, "its console says more, around that line")
     if status is not None:
         said = qemu.messages().strip().splitlines()
         why = said[-1] if said else "the machine was reset or switched off"

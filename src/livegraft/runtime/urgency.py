@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 FIRST = -20
-"""The nice value of those who go before all others (sched(7)); without CAP_SYS_NICE it stays."""
+"""The nice value of those who go before all others (sched(7)). Without CAP_SYS_NICE, and where a
+unit has the call refused, it stays what it was."""
 
 
 @contextmanager
@@ -24,5 +25,5 @@ def urgently() -> Iterator[None]:
     try:
         yield
     finally:
-        # Less urgent needs no right.
-        os.setpriority(os.PRIO_PROCESS, 0, before)
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)

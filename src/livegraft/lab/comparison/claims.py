@@ -68,6 +68,7 @@ class Claim:
     scenarios: tuple[str, ...] = ()
     decisive: str = ""
     figure: str = ""
+    also: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
 
@@ -112,10 +113,10 @@ def claims() -> dict[str, Claim]:
     text = resources.files(__package__).joinpath("claims.toml").read_text("utf-8")
     found = {}
     for key, table in tomllib.loads(text).items():
-        lists: dict[str, Any] = {
-            name: tuple(table.pop(name)) for name in ("models", "scenarios") if name in table
+        members: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in table.items()
         }
-        found[key] = Claim(key=key, **table, **lists)
+        found[key] = Claim(key=key, **members)
     return found
 
 
@@ -180,18 +181,21 @@ def _compared(claim: Claim, here: Here) -> Judged:
             continue
         if name == claim.decisive:
             verdict = _against(claim, found)
-        of = [estimate(each) for each in own]
-        pair = ", ".join(
-            f"{model} {number(one, claim.unit)}"
-            for model, one in zip(claim.models, of, strict=True)
-            if one
-        )
-        words.append(f"{title(name)}: {pair}; {_by_how_much(claim, found)}")
+        words.append(f"{_pair(claim, here, name, claim.figure)}; {_by_how_much(claim, found)}")
+        words += [_pair(claim, here, name, each) for each in claim.also]
     if not all((claim.decisive, model) in here for model in claim.models):
         words.insert(
             0, f"{title(claim.decisive)}, which decides, was not measured with both models"
         )
     return verdict, words
+
+
+def _pair(claim: Claim, here: Here, name: str, key: str) -> str:
+    """A figure of both models in one scenario, in words."""
+    figure = figures.FIGURES[key]
+    of = {model: estimate(_values(here, name, model, key)) for model in claim.models}
+    pair = ", ".join(f"{model} {number(one, figure.unit)}" for model, one in of.items() if one)
+    return f"{title(name)}, {figure.title}: {pair}"
 
 
 def _by_how_much(claim: Claim, found: Estimate) -> str:

@@ -60,11 +60,13 @@ class Series:
         key: the figure.
         filled: whether its markers are.
         suffix: what the legend adds to the model; empty for the main one.
+        mark: its shape, if it is not the model's.
     """
 
     key: str
     filled: bool = True
     suffix: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ PLOTS = (
         "Longest pause of any task",
         "ms that a task which wants to run did not, at most",
         (Series("gap-quiet", False, "before the load"), Series("gap-apply", True, "loading")),
-        about="By a probe on each processor, in user mode and in system calls. Hollow: in the half "
-        "second before.",
+        about="By a probe on each processor, in user mode and in system calls, with the lowest "
+        "priority (nice 19). Hollow: in the half second before; a longer time has longer pauses.",
     ),
     Plot(
         "pauses-undo",
@@ -136,8 +138,12 @@ PLOTS = (
     Plot(
         "signals",
         "What user space sees",
-        "sleepers signalled; hollow: system calls begun again",
-        (Series("signalled"), Series("restarted", False, "begun again")),
+        "sleepers signalled; system calls begun again; EINTR that programs saw",
+        (
+            Series("signalled"),
+            Series("restarted", False, "begun again"),
+            Series("seen", True, "EINTR seen", "x"),
+        ),
         "symlog",
         "For each load. The signals are none that a program could handle.",
     ),
@@ -260,7 +266,7 @@ def _point(axes: Axes, at: float, model: str, series: Series, figure: Mapping[st
         [value],
         [at],
         xerr=[[max(value - low, 0)], [max(high - value, 0)]],
-        fmt=MARKERS.get(model, "o"),
+        fmt=series.mark or MARKERS.get(model, "o"),
         color=colour,
         markerfacecolor=colour if series.filled else "none",
         markersize=6,
@@ -326,7 +332,7 @@ def _legend(drawing: Drawing, models: Sequence[str], series: Sequence[Series]) -
             [],
             [],
             color="#808080",
-            marker="o",
+            marker=each.mark or "o",
             linestyle="none",
             label=each.suffix,
             markerfacecolor="#808080" if each.filled else "none",

@@ -34,6 +34,9 @@ are longer than on hardware: compare models with each other and with the figure 
 not with a clock. Counts (signals, retries, mixed versions) do not depend on it, nor does the \
 order of models."""
 
+BRIEFLY = "Emulated guests: compare models with each other, not with a clock; counts are exact."
+"""Of the same, where there is no room."""
+
 NATIVELY = "The guests ran on this machine's own processors (KVM)."
 
 
@@ -107,8 +110,8 @@ def markdown(found: Document) -> str:
     lines = [
         "# Consistency models compared",
         "",
-        f"Made by livegraft {found['version']}, {found['repeat']} repetitions of each cell, each in"
-        f" a guest of its own with {found['machine']['guest_processors']} processors, on"
+        f"Made by livegraft {found['version']}, up to {found['repeat']} repetitions of each cell,"
+        f" each in a guest of its own with {found['machine']['guest_processors']} processors, on"
         f" {found['machine']['processors']} processors ({found['machine']['processor']}),"
         f" {sum(each['seconds'] for each in found['cells']) / 60:.0f} minutes in all:",
         "",
