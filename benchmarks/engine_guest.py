@@ -24,10 +24,8 @@ from livegraft.lab.witness.measure import Probe, call_costs, longest
 from livegraft.runtime.urgency import FIRST
 
 MODELS = ("hybrid", "stop", "task")
-NATIVE_ROUNDS = 3
-"""The kernel's core takes seconds for each: a few rounds are enough for it."""
-NATIVE_SECONDS = 60.0
-"""And none begins under a load once those before it have taken so long."""
+NATIVE_SECONDS = 90.0
+"""The kernel's core takes seconds for each: none begins once those before it have taken so long."""
 WINDOW = 3.0
 """Seconds in which gaps are looked for, at least."""
 
@@ -66,12 +64,12 @@ def cycle(name: str, model: str) -> dict[str, Any]:
     return sample
 
 
-def cycles(name: str, rounds: int, *, native: int = 0) -> list[dict[str, Any]]:
-    """Every model in turn, the kernel's own core less often."""
+def cycles(name: str, rounds: int, *, native: bool = False) -> list[dict[str, Any]]:
+    """Every model in turn, the kernel's own core as long as there is time."""
     found, spent = [], 0.0
-    for number in range(rounds):
+    for _ in range(rounds):
         found += [cycle(name, model) for model in MODELS]
-        if number < native and spent < NATIVE_SECONDS:
+        if native and spent < NATIVE_SECONDS:
             began = time.monotonic()
             found.append(cycle(name, "native"))
             spent += time.monotonic() - began
@@ -129,7 +127,7 @@ def main() -> None:
     for load, (sleeping, busy) in loads.items():
         say(load)
         with load_of(sleeping, busy):
-            samples = cycles(name, rounds, native=NATIVE_ROUNDS)
+            samples = cycles(name, rounds, native=True)
             document["loads"][load] = samples
             say(f"{load}, gaps")
             models = (*MODELS, *(("native",) if fits(samples) else ()))
@@ -140,7 +138,7 @@ def main() -> None:
     say("calls")
     document["calls"] = costs(rounds)
     say("relocations")
-    document["many"] = cycles("livegraft_many", max(rounds // 4, 3), native=NATIVE_ROUNDS)
+    document["many"] = cycles("livegraft_many", max(rounds // 4, 3), native=True)
     json.dump(document, sys.stdout)
 
 
