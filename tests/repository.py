@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -77,3 +78,23 @@ def publish(folder: Path, packages: Iterable[Path], by: Signer) -> dict[str, byt
     by.sign(folder / "Release", folder / "InRelease")
     (folder / "Release").unlink()
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def raised(package: Path, folder: Path, version: str) -> Path:
+    """A package with another version, everywhere that it is told."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    run(["dpkg-deb", "--raw-extract", package, folder])
+    told = folder.glob("usr/lib/python3/dist-packages/*.dist-info/METADATA")
+    for path in (folder / "DEBIAN/control", *told):
+        text = re.sub("(?m)^Version: .*", f"Version: {version}", path.read_text())
+        path.write_text(re.sub(r"(livegraft-runtime \(=) [^)]*", rf"\1 {version}", text))
+    made = folder.with_suffix(".deb")
+    run(["dpkg-deb", "--root-owner-group", "--build", folder, made])
+    return made
+
+
+def needed(package: Path) -> tuple[str, ...]:
+    """The packages of Debian's that one depends on."""
+    listed = run(["dpkg-deb", "-f", package, "Depends"]).stdout.split(",")
+    names = (each.split()[0].partition(":")[0] for each in listed)
+    return tuple(name for name in names if not name.startswith("livegraft"))

@@ -46,7 +46,7 @@ def boot_as_the_unit(guest: Guest) -> list[str]:
     """``livegraft boot`` with the capabilities that the unit leaves: its lines."""
     (words,) = re.findall(r"^CapabilityBoundingSet=(.*)", UNIT.read_text(), re.M)
     numbers = ",".join(str(CAPABILITIES[each]) for each in words.split())
-    result = guest.python(BOUNDED, numbers, *RUNTIME, "boot", timeout=120)
+    result = guest.python(BOUNDED, numbers, *RUNTIME, "boot", "--unsettled", timeout=120)
     assert result.status == 0, result
     return result.text.splitlines()
 

@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +25,6 @@ from livegraft.runtime.booting import Boot, settle
 from livegraft.runtime.installing import Kept, enable_again, install
 from livegraft.runtime.livepatch import ENGINE
 from livegraft.trust import detached
-
-UNITS = Path(__file__).parents[2] / "systemd"
 
 
 @pytest.fixture
@@ -206,6 +203,34 @@ def test_settled(machine: Machine, put: Callable[..., Kept]) -> None:
     assert [each.name for each in done.settled] == ["a"]
     assert not list(machine.store.rglob(installed.MARKER))
     assert settle(machine.root).settled == ()
+
+
+def test_by_hand_nobody_settles_later(machine: Machine, put: Callable[..., Kept]) -> None:
+    """The marker is there while the kernel takes the patch, and no longer."""
+    put("a")
+    goes_down_by_hand = Loader(machine, crashing="a")
+
+    def by_hand(load: Loader) -> Boot:
+        return booting.boot("a", settled=True, root=machine.root, load=load)
+
+    assert in_child(lambda: by_hand(goes_down_by_hand)) == signal.SIGKILL
+    assert installed.installed(machine.root)[0].trial is not None
+    assert outcomes(by_hand(Loader(machine))) == {"a": "loaded"}
+    assert installed.installed(machine.root)[0].trial is None
+    machine.boots("66666666-2222-3333-4444-555555555555")
+    assert machine.states() == {"a": "loaded"}
+
+
+def test_only_one(machine: Machine, put: Callable[..., Kept]) -> None:
+    for name in "ab":
+        put(name)
+    put("c", OTHER)
+    load = Loader(machine)
+    done = booting.boot("b", root=machine.root, load=load)
+    assert (outcomes(done), [each[0] for each in load.asked]) == ({"b": "loaded"}, ["b"])
+    for name in "cx":
+        with pytest.raises(PatchError, match=f"no such patch is installed for {RUNNING}"):
+            booting.boot(name, root=machine.root, load=load)
 
 
 def test_crashed_before_it_was_settled(machine: Machine, put: Callable[..., Kept]) -> None:
@@ -403,6 +428,8 @@ def test_list(
         ["install", "fix.ko", "-k", RUNNING],
         ["uninstall"],
         ["list", "fix"],
+        ["boot", "--settle", "--unsettled"],
+        ["boot", "fix", "--settle"],
     ],
 )
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -435,36 +462,3 @@ def test_several_and_none(machine: Machine, put: Callable[..., Kept]) -> None:
     put("a", OTHER)
     with pytest.raises(UsageError, match="-k RELEASE"):
         installing.find("a", root=machine.root)
-
-
-# -- the units ------------------------------------------------------------------------------------
-
-
-def test_the_units_are_well_formed(tmp_path: Path) -> None:
-    if subprocess.run(["which", "systemd-analyze"], check=False, capture_output=True).returncode:
-        pytest.skip("systemd-analyze is missing: apt-get install systemd")
-    for unit in UNITS.iterdir():
-        text = unit.read_text().replace("/usr/bin/livegraft", "/bin/true")
-        (tmp_path / unit.name).write_text(text)
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *sorted(tmp_path.glob("livegraft-*"))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_units_agree_with_the_code() -> None:
-    unit = (UNITS / "livegraft-boot.service").read_text()
-    assert f"ConditionDirectoryNotEmpty=/{installed.PLACE}" in unit
-    assert f"ConditionKernelCommandLine=!{switches.PARAMETER}=off" in unit
-    assert "ExecStart=/usr/bin/livegraft boot --quiet\n" in unit
-    assert "ExecStop=/usr/bin/livegraft boot --settle\n" in unit
-    assert "ReadWritePaths=/var/lib/livegraft /run\n" in unit
-    assert "Wants=livegraft-settle.timer\n" in unit
-    assert "OnActiveSec=5min\n" in (UNITS / "livegraft-settle.timer").read_text()
-    assert (
-        "ExecStart=/usr/bin/livegraft boot --settle\n"
-        in (UNITS / "livegraft-settle.service").read_text()
-    )

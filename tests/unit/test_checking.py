@@ -110,6 +110,25 @@ def test_what_is_kept_and_what_is_loaded(tmp_path: Path) -> None:
         assert "CRITICAL - livegraft_fix is installed and not loaded" in checked.line
 
 
+def test_switched_off(tmp_path: Path) -> None:
+    """Why nothing is loaded is told, also where nothing would be."""
+    write(tmp_path / "proc/cmdline", "quiet livegraft=off")
+    said = "; live patches are switched off: livegraft=off on the kernel's command line | "
+    checked = check([], root=tmp_path)
+    assert checked.health is Health.WELL
+    assert said in checked.line and checked.line.endswith(" switched_off=1")
+    keep(tmp_path, "livegraft_fix")
+    checked = check([], root=tmp_path)
+    assert checked.health is Health.MISSING
+    assert f"livegraft_fix is installed and not loaded{said}" in checked.line
+    found = parsed(
+        metrics.text(each.as_json() for each in metrics.metrics([], checked, [], KERNEL))
+    )
+    assert found["livegraft_switched_off"] == {'switch="kernel-parameter"': 1}
+    write(tmp_path / "proc/cmdline", "quiet")
+    assert check([], root=tmp_path).line.endswith(" switched_off=0")
+
+
 def test_another_version_is_loaded(tmp_path: Path) -> None:
     """After an upgrade, until the next boot."""
     keep(tmp_path, "livegraft_fix", fix_sha256="aa" * 32)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -412,6 +414,24 @@ def test_a_second_loader_waits_and_names_the_first(tmp_path: Path) -> None:
         pytest.fail("both have it")
     with lock.alone("two", 0, place):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system; run as root")
+def test_a_full_run_keeps_nobody_out(tmp_path: Path) -> None:
+    """Who has the lock cannot be written there; a patch is loaded all the same."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k,mode=755", "none", str(tmp_path)]
+    subprocess.run(mount, check=True)
+    try:
+        (tmp_path / "other").write_bytes(bytes(4096))
+        place = tmp_path / "lock"
+        with (
+            lock.alone("one", 1, place),
+            pytest.raises(PatchError, match=r"is loading a patch \(pid unknown\)"),
+            lock.alone("two", 0.05, place),
+        ):
+            pytest.fail("both have it")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_the_lock_follows_no_link(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from livegraft.runtime import installed, switches
+
 UNITS = Path(__file__).parents[2] / "systemd"
 
-EXPOSURE = {"boot": 30, "settle": 7, "metrics": 21}
+EXPOSURE = {"boot": 30, "settle": 7, "shutdown": 7, "metrics": 21}
 """In tenths, from 0 to 100; a service without a line of hardening has 96."""
 
 OPEN_TO_ALL = {
@@ -48,9 +50,12 @@ LOADS = {
     "SystemCallFilter_privileged": "to load a module is privileged",
 }
 
+SETTLES = {"DeviceAllow char-rtc:r": "ProtectClock= leaves it, to be read"}
+
 OPEN: dict[str, Mapping[str, str]] = {
     "boot": OPEN_TO_ALL | WATCHES | LOADS,
-    "settle": OPEN_TO_ALL | {"DeviceAllow char-rtc:r": "ProtectClock= leaves it, to be read"},
+    "settle": OPEN_TO_ALL | SETTLES,
+    "shutdown": OPEN_TO_ALL | SETTLES,
     "metrics": OPEN_TO_ALL | WATCHES,
 }
 """What systemd-analyze finds fault with, and why that has to be."""
@@ -153,3 +158,38 @@ def test_each_line_counts(which: str, tmp_path: Path) -> None:
 def test_what_is_filtered_fails_and_kills_nothing(which: str) -> None:
     """A service that is killed leaves its marker behind, or half of what it writes."""
     assert "SystemCallErrorNumber=EPERM\n" in lines_of(which)
+
+
+def test_the_units_are_well_formed(tmp_path: Path) -> None:
+    if subprocess.run(["which", "systemd-analyze"], check=False, capture_output=True).returncode:
+        pytest.skip("systemd-analyze is missing: apt-get install systemd")
+    for unit in UNITS.iterdir():
+        text = unit.read_text().replace("/usr/bin/livegraft", "/bin/true")
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *sorted(tmp_path.glob("livegraft-*"))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_units_agree_with_the_code() -> None:
+    unit = (UNITS / "livegraft-boot.service").read_text()
+    assert f"ConditionDirectoryNotEmpty=/{installed.PLACE}" in unit
+    # Who leaves markers has somebody who takes them away, however the unit's start ends: ExecStop=
+    # is for a start that has succeeded (systemd.service(5)).
+    assert "ExecStop" not in unit
+    assert "Wants=livegraft-settle.timer livegraft-shutdown.service\n" in unit
+    assert "Wants=livegraft-shutdown.service\n" in (UNITS / "livegraft-settle.timer").read_text()
+    shutdown = (UNITS / "livegraft-shutdown.service").read_text()
+    assert "ExecStop=/usr/bin/livegraft boot --settle\n" in shutdown
+    assert f"ConditionKernelCommandLine=!{switches.PARAMETER}=off" in unit
+    assert "ExecStart=/usr/bin/livegraft boot --unsettled --quiet\n" in unit
+    assert "ReadWritePaths=/var/lib/livegraft /run\n" in unit
+    assert "OnActiveSec=5min\n" in (UNITS / "livegraft-settle.timer").read_text()
+    assert (
+        "ExecStart=/usr/bin/livegraft boot --settle\n"
+        in (UNITS / "livegraft-settle.service").read_text()
+    )

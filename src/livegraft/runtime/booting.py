@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Load the installed patches when the machine boots, unless one of them has made it crash.
 
-Before a patch is loaded a marker is put beside it, on disk (fsync). It is taken away when the
-machine has been up for some minutes, or goes down in good order (``boot --settle``, systemd/). A
-marker of another boot is what a crash leaves: the patch is not tried again, until somebody wants
-that (``install --again``).
+Before a patch is loaded a marker is put beside it, on disk (fsync). It is taken away when the patch
+is loaded, or, for units that see to that (systemd/), by ``boot --settle``, when the machine has
+been up for some minutes or goes down in good order. A marker of another boot is what a crash
+leaves: the patch is not tried again, until somebody wants that (``install --again``).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import datetime
 import os
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from livegraft.errors import LivegraftError
 from livegraft.progress import SILENT, Progress
-from livegraft.runtime import durable, installed, loading, switches, syscalls
+from livegraft.runtime import durable, installed, installing, loading, switches, syscalls
 from livegraft.runtime.installed import MARKER, ROOT, Installed, Trial
 from livegraft.runtime.installing import encoded_trial, only_changer, opened_patch, writing
 from livegraft.runtime.livepatch import Livepatches
@@ -104,7 +105,9 @@ class Boot(NamedTuple):
 
 
 def boot(
+    name: str = "",
     *,
+    settled: bool = False,
     timeout: float = TIMEOUT,
     root: Path = ROOT,
     load: Callable[..., Loaded] = loading.load,
@@ -115,13 +118,16 @@ def boot(
     One that cannot be loaded keeps no other one out.
 
     Args:
+        name: of the only one that is wanted; all by default.
+        settled: a patch that is loaded counts as well at once, because nobody will settle later.
         timeout: seconds for each transition.
         root: where var/, proc/ and sys/ are.
         load: what loads a patch.
         progress: told of the steps.
 
     Raises:
-        PatchError: not root, though there is something to be loaded.
+        PatchError: not root, though there is something to be loaded; the one that is wanted is not
+            installed for this kernel.
         Untrusted: others can change the folders that hold the patches.
     """
     release = installed.running_release()
@@ -129,15 +135,19 @@ def boot(
     everything = installed.installed(root)
     done = [_elsewhere(each, release) for each in everything if each.release != release]
     ours = [each for each in everything if each.release == release]
+    if name:
+        done, ours = [], [installing.find(name, release, root)]
     if off:
         done += [Booted(each, Outcome.OFF, off[0].problem, off[0].remedy) for each in ours]
         return Boot(release, off, tuple(done))
     if ours:
         syscalls.require_module_capability("load the installed live patches")
+        loads = partial(load, timeout=timeout, progress=progress)
         with only_changer("boot", root):
             for each in installed.installed(root, release):
-                with progress.step(each.name):
-                    done.append(_one(each, timeout, root, load, progress))
+                if name in ("", each.name):
+                    with progress.step(each.name):
+                        done.append(_one(each, settled, root, loads))
     return Boot(release, (), tuple(done))
 
 
@@ -166,9 +176,7 @@ def _elsewhere(patch: Installed, running: str) -> Booted:
     return Booted(patch, Outcome.OTHER_KERNEL, problem)
 
 
-def _one(
-    patch: Installed, timeout: float, root: Path, load: Callable[..., Loaded], progress: Progress
-) -> Booted:
+def _one(patch: Installed, settled: bool, root: Path, load: Callable[..., Loaded]) -> Booted:
     if patch.problem is not None:
         problem = f"{patch.problem.subject} {patch.problem.problem}"
         return Booted(patch, Outcome.FAILED, problem, patch.problem.remedy)
@@ -187,18 +195,14 @@ def _one(
     try:
         _mark(patch, root)
         try:
-            loaded = load(
-                patch.path,
-                model=patch.record.model,
-                replace=patch.record.replace,
-                timeout=timeout,
-                progress=progress,
-            )
+            loaded = load(patch.path, model=patch.record.model, replace=patch.record.replace)
         except BaseException:
             # Not if something of it is left in the kernel, which may yet crash.
             if not Livepatches(root).is_loaded(patch.name):
                 _unmark(patch, root)
             raise
+        if settled:
+            _unmark(patch, root)
     except LivegraftError as error:
         return Booted(patch, Outcome.FAILED, f"{error.subject}: {error.problem}", error.remedy)
     return Booted(patch, Outcome.LOADED, loaded=loaded)

@@ -15,6 +15,7 @@ from livegraft.runtime.state import PatchState, Status
 
 if TYPE_CHECKING:
     from livegraft.runtime.installed import Installed
+    from livegraft.runtime.switches import Switch
 
 STALLED_AFTER = 60.0
 """Seconds after which a transition counts as stalled."""
@@ -74,11 +75,13 @@ class Checked(NamedTuple):
         live: the patches that are on, or on their way to be.
         installed: the patches that are installed for this kernel, without those that later ones
             have replaced.
+        off: the switches that keep live patches out.
         problems: all that is not well, the worst first.
     """
 
     live: tuple[Status, ...]
     installed: tuple[str, ...]
+    off: tuple[Switch, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -101,9 +104,12 @@ class Checked(NamedTuple):
             text = "; ".join(each.message for each in self.problems)
         else:
             word, text = "OK", ", ".join(map(_named, self.live)) or "no live patch is loaded"
+        if self.off:
+            text += f"; live patches are switched off: {self.off[0].problem}"
         figures = {"patches": len(self.live)} | {
             each.name.lower(): self.count(each) for each in Health if each is not Health.WELL
         }
+        figures["switched_off"] = len(self.off)
         return f"LIVEGRAFT {word} - {text} | " + " ".join(f"{k}={v}" for k, v in figures.items())
 
     def as_json(self) -> dict[str, object]:
@@ -127,8 +133,9 @@ def check(
             when it began does at once.
         root: where var/, sys/ and proc/ are.
     """
-    from livegraft.runtime import installed  # seldom needed, and start-up time counts
+    from livegraft.runtime import installed, switches  # seldom needed, and start-up time counts
 
+    off = switches.off(root)
     live = tuple(each for each in patches if each.state is not PatchState.DISABLED)
     found = [
         *(_off(each) for each in live if settings.ftrace_is_off(root)),
@@ -154,7 +161,7 @@ def check(
         elif kept is not None and each.name not in names:
             problem = f"{each.name} is loaded and not installed"
             found.append(Problem(Health.UNKEPT, each.name, problem))
-    return Checked(live, names, tuple(sorted(found, key=lambda each: each.health)))
+    return Checked(live, names, off, tuple(sorted(found, key=lambda each: each.health)))
 
 
 def _missing(kept: Installed, loaded: Status | None) -> str:

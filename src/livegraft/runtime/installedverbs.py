@@ -63,10 +63,17 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_boot(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    parser.add_argument("name", metavar="NAME", nargs="?", default="", help="only this one")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--settle",
         action="store_true",
         help="load nothing; say that the machine is well with what was loaded at this boot",
+    )
+    how.add_argument(
+        "--unsettled",
+        action="store_true",
+        help="leave the markers beside what is loaded, for a 'boot --settle' that comes later",
     )
 
 
@@ -127,8 +134,11 @@ def _run_boot(arguments: argparse.Namespace, progress: Progress) -> dict[str, ob
     from livegraft.runtime import booting
 
     if arguments.settle:
+        if arguments.name:
+            raise UsageError("--settle", "is for all that was loaded", "leave the name out")
         return booting.settle().as_json()
-    return booting.boot(progress=progress).as_json()
+    settled = not arguments.unsettled
+    return booting.boot(arguments.name, settled=settled, progress=progress).as_json()
 
 
 ARGUMENTS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from livegraft.errors import PatchError
@@ -41,8 +41,10 @@ def alone(
         raise PatchError(str(place), f"cannot be opened: {error.strerror}", "run as root") from None
     try:
         _lock(descriptor, name, time.monotonic() + seconds, doing)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        # For whoever waits; a full /run keeps nobody out.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -81,6 +81,11 @@ def metrics(
             ],
         ),
         _metric(
+            "switched_off",
+            "A switch that keeps live patches out: the kernel parameter, or the configuration.",
+            [({"switch": each.place.value}, 1) for each in checked.off],
+        ),
+        _metric(
             "kernel_taint",
             "The kernel's taint flags.",
             [({"flag": each.letter}, 1) for each in taints],
