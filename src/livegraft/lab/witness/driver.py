@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 TARGET = "/proc/lgc"
@@ -94,9 +94,12 @@ class Patch:
             raise OSError(getattr(errno, failed), said)
 
     def kick(self) -> None:
-        """Have the kernel's own core look at all tasks now."""
-        with suppress(OSError):
-            Path(f"/sys/module/{self.name}/parameters/kick").write_text("1")
+        """Have the kernel's own core look at all tasks now.
+
+        Raises:
+            OSError: the payload has no such parameter.
+        """
+        Path(f"/sys/module/{self.name}/parameters/kick").write_text("1")
 
     def read(self, name: str) -> str:
         """A file of its directory."""

@@ -4,6 +4,7 @@
 #include <linux/module.h>
 
 #include "lgb_functions.h"
+#include "lgc_kick.h"
 #include "livegraft_abi.h"
 
 #define DEFINE(n) static noinline void lgb_n##n(void) { barrier(); }
@@ -25,6 +26,8 @@ module_param(model, charp, 0444);
 
 static int __init lgb_init(void)
 {
+	if (!strcmp(model, "native"))
+		lgc_find_transition_work();
 	return lg_payload_start(&lgb_payload, model);
 }
 

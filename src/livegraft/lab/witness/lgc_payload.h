@@ -8,12 +8,11 @@
  * "replace", for the kernel's own core: all older patches go in the same change.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-#include <linux/kprobes.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
-#include <linux/workqueue.h>
 
 #include "lgc.h"
+#include "lgc_kick.h"
 #include "livegraft_abi.h"
 
 #define NAME(function)	new_##function
@@ -58,7 +57,6 @@ static struct klp_object objs[] = {
 
 static struct klp_patch patch = { .mod = THIS_MODULE, .objs = objs };
 static struct lg_payload payload = { .module = THIS_MODULE, .patch = &patch };
-static struct delayed_work *transition_work;
 
 static char *model = "native";
 module_param(model, charp, 0444);
@@ -66,33 +64,10 @@ module_param(model, charp, 0444);
 static bool replace;
 module_param(replace, bool, 0444);
 
-static int kick_set(const char *text, const struct kernel_param *param)
-{
-	if (transition_work)
-		mod_delayed_work(system_wq, transition_work, 0);
-	return 0;
-}
-
-static const struct kernel_param_ops kick_ops = { .set = kick_set };
-module_param_cb(kick, &kick_ops, NULL, 0200);
-
-/* A built payload has a livepatch relocation for this; only a test takes the detour. */
-static void find_transition_work(void)
-{
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
-	unsigned long (*lookup)(const char *name);
-
-	if (register_kprobe(&probe))
-		return;
-	lookup = (void *)(probe.addr - (IS_ENABLED(CONFIG_X86_KERNEL_IBT) ? 4 : 0));
-	unregister_kprobe(&probe);
-	transition_work = (void *)lookup("klp_transition_work");
-}
-
 static int __init lgc_payload_init(void)
 {
 	if (!strcmp(model, "native"))
-		find_transition_work();
+		lgc_find_transition_work();
 	patch.replace = replace;
 	return lg_payload_start(&payload, model);
 }
