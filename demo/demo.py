@@ -148,7 +148,9 @@ class Demo:
         for other in islice(self._adjacent(), MOST_PAIRS):
             if (case := self._pair(*other, show=show_redirection)) is not None:
                 yield case
-        self.report.notes.append("no adjacent pair of sources yields a patch; the sample is shown")
+        self.report.notes.append(
+            f"none of the {MOST_PAIRS} newest adjacent pairs yields a patch; the sample is shown"
+        )
         yield from self._sample_on(None)
 
     def _pair(self, release: str, old: str, new: str, show: Callable[[Demo], None]) -> Case | None:

@@ -155,7 +155,8 @@ def require_no_growth(before: dict[str, int], after: dict[str, int], cycles: int
 
 def state(guest: Guest) -> dict[str, str]:
     """What has to be as it was: modules, redirected functions."""
-    modules = sorted(line.split()[0] for line in guest.get("/proc/modules").decode().splitlines())
+    rows = (line.split() for line in guest.get("/proc/modules").decode().splitlines())
+    modules = sorted(f"{row[0]}:{row[2]}" for row in rows)  # and how many use it
     functions = guest.get("/sys/kernel/debug/tracing/enabled_functions").decode()
     return {"modules": " ".join(modules), "functions": functions}
 

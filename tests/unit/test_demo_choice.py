@@ -95,7 +95,7 @@ def test_the_newest_pair_that_yields_a_patch(show: Show) -> None:
 def test_the_sample_is_left(show: Show, yields: dict[str, Any], files: int) -> None:
     shown, notes = show(yields, files)
     assert shown == "6.1.0-56-amd64 sample.patch show_sample"
-    assert notes[-1] == "no adjacent pair of sources yields a patch; the sample is shown"
+    assert notes[-1] == "none of the 3 newest adjacent pairs yields a patch; the sample is shown"
 
 
 def test_without_a_network_no_pair_would_fare_better(show: Show) -> None:
