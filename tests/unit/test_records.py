@@ -1,43 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a load or unload leaves in the journal, and how it is read back."""
+"""What a load or unload leaves in the journal."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
-import stat
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tests.documents import validate
 from tests.keys import Person
 from tests.unit.test_runtime_payload import manifest, payload
 
 from livegraft.errors import PatchError, TransitionTimeout, Untrusted, UsageError
+from livegraft.progress import SILENT
 from livegraft.runtime import (
-    commandline,
-    history,
     identity,
     journal,
     known,
     loading,
+    redirections,
+    settings,
     state,
     syscalls,
     unloading,
 )
-from livegraft.runtime.livepatch import Livepatches, Mark
+from livegraft.runtime.livepatch import ENGINE, KERNEL_CORE, Livepatches, Mark
 from livegraft.runtime.model import Model, ModelName
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.records import MESSAGE_IDS, Operation, left
+from livegraft.runtime.stall import OnStall
 from livegraft.runtime.state import PatchState
 from livegraft.trust import appended
 
@@ -215,6 +212,68 @@ def test_a_load_that_did_not_come_off(
     assert "LIVEGRAFT_STATE" not in found
 
 
+def core_has(root: Path, core: str, name: str, enabled: int, transition: int = 0) -> None:
+    """A patch as one of the cores shows it."""
+    for attribute, value in (("enabled", enabled), ("transition", transition)):
+        file = root / core / name / attribute
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{value}\n")
+
+
+@pytest.mark.parametrize(
+    ("replace", "became", "end", "replaced"),
+    [
+        (True, PatchState.ENABLED, None, ["newer", "older"]),
+        (True, PatchState.TRANSITION, None, ["newer", "older"]),
+        # It was complete when it was undone: what it had replaced does not come back.
+        (True, PatchState.DISABLED, TransitionTimeout("fix", "not complete"), ["newer", "older"]),
+        (True, PatchState.UNLOADED, TransitionTimeout("fix", "not complete"), None),
+        (False, PatchState.TRANSITION, None, None),
+    ],
+)
+def test_a_load_names_what_it_has_replaced(
+    replace: bool,
+    became: PatchState,
+    end: Exception | None,
+    replaced: list[str] | None,
+    load: Callable[..., None],
+    journal_socket: Callable[[], Fields],
+    patch: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The patches of the engine that were in force, and no others."""
+    names = ("off", "native", "newer", "older")
+    (root / "proc/modules").write_text("".join(f"{each} 1 1 - Live 0x0\n" for each in names))
+    core_has(root, KERNEL_CORE, "native", 1)
+    for name in ("newer", "older"):
+        core_has(root, ENGINE, name, 1)
+    core_has(root, ENGINE, "off", 0)
+    monkeypatch.setattr(settings, "check", lambda *_: None)
+    monkeypatch.setattr(redirections, "check", lambda *_: ())
+
+    def run(attempt: loading._Attempt, *_: object) -> Any:
+        attempt.patches = attempt.patches.both[1]
+        attempt._look_around(1.0, OnStall.UNDO, SILENT)
+        own, others = {
+            PatchState.ENABLED: ((1, 0), 0),
+            PatchState.TRANSITION: ((1, 1), 1),
+            PatchState.DISABLED: ((0, 0), 0),
+            PatchState.UNLOADED: ((0, 0), 1),
+        }[became]
+        core_has(root, ENGINE, "livegraft_fix", *own)
+        for name in ("newer", "older"):
+            core_has(root, ENGINE, name, others)
+        if end is not None:
+            raise end
+        return SimpleNamespace(state=became)
+
+    monkeypatch.setattr(loading._Attempt, "run", run)
+    with suppress(TransitionTimeout):
+        loading.load(patch, model="hybrid", replace=replace)
+    assert journal_socket().get("LIVEGRAFT_REPLACED") == replaced
+
+
 def test_what_the_kernel_never_saw(
     load: Callable[..., None],
     journal_socket: Callable[[], Fields],
@@ -330,147 +389,3 @@ def test_any_value_comes_through() -> None:
     data = journal.encoded([("MESSAGE", odd), ("X", "1"), ("FILE", not_utf8)])
     assert b"FILE=/tmp/\xff.ko\n" in data
     assert fields(data.replace(b"\xff", b"y"))["MESSAGE"] == [odd]
-
-
-# -- history --------------------------------------------------------------------------------------
-
-RECORD = {
-    "__REALTIME_TIMESTAMP": "1795986471123456",
-    "_UID": "0",
-    "MESSAGE": "livegraft_fix: load under native: enabled",
-    "LIVEGRAFT_OPERATION": "load",
-    "LIVEGRAFT_NAME": "livegraft_fix",
-    "LIVEGRAFT_RESULT": "done",
-    "LIVEGRAFT_STATE": "enabled",
-    "LIVEGRAFT_MODEL": "native",
-    "LIVEGRAFT_CVE": ["CVE-2026-1", "CVE-2026-2"],
-    "LIVEGRAFT_SIGNER": "CN=author (author)",
-    "LIVEGRAFT_DURATION_USEC": "12345",
-    "LIVEGRAFT_UID": "0",
-    "LIVEGRAFT_LOGINUID": "1000",
-    "LIVEGRAFT_FILE": [47, 255, 27],
-    "LIVEGRAFT_REASON": None,
-}
-
-
-def journalctl(folder: Path, text: str, said: str = "", status: int = 0) -> Path:
-    """A program that notes its arguments, as journalctl answers."""
-    program = folder / "journalctl"
-    program.write_text(
-        "#!/bin/sh\n"
-        f'printf "%s\\n" "$@" > {folder}/arguments\n'
-        f"cat <<'END'\n{text}\nEND\n"
-        f"echo '{said}' >&2\nexit {status}\n"
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return program
-
-
-def test_history(tmp_path: Path) -> None:
-    program = journalctl(tmp_path, json.dumps(RECORD) + "\n" + json.dumps({}))
-    first, second = history.history("livegraft_fix", program)
-    assert (tmp_path / "arguments").read_text().split() == [
-        "--output=json",
-        "--no-pager",
-        "--all",
-        "_UID=0",
-        *(f"MESSAGE_ID={each}" for each in MESSAGE_IDS.values()),
-        "LIVEGRAFT_NAME=livegraft_fix",
-    ]
-    document = {"entries": [each.as_json() for each in (first, second)], "timings": {}}
-    validate("history", document)
-    assert first.as_json()["time"] == "2026-11-29T21:07:51.123+00:00"
-    assert first.as_json()["file"] == "/\\xff\\x1b"
-    lines = commandline.text("history", document).splitlines()
-    assert lines[0].endswith(
-        "load livegraft_fix: enabled in 12 ms, model native, by user 0 (login of 1000), on None"
-    )
-    assert lines[1:3] == ["  fixes CVE-2026-1, CVE-2026-2", "  signed by CN=author (author)"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said", "status", "problem"),
-    [
-        ("", "No journal files were found.", 0, "there is none"),
-        ("-- No entries --", "Hint: You are currently not seeing messages from other users", 0, ""),
-        ("", "Failed to open files: Bad message", 1, "cannot be read"),
-    ],
-)
-def test_no_journal(tmp_path: Path, text: str, said: str, status: int, problem: str) -> None:
-    with pytest.raises(PatchError, match=problem or "may not read it") as caught:
-        history.history(None, journalctl(tmp_path, text, said, status))
-    assert caught.value.remedy
-
-
-def test_nothing_was_loaded(tmp_path: Path) -> None:
-    assert history.history(None, journalctl(tmp_path, "-- No entries --")) == []
-    assert commandline.text("history", {"entries": []}) == "the journal tells of no load or unload"
-
-
-def test_no_journalctl(tmp_path: Path) -> None:
-    with pytest.raises(PatchError, match="has no journal"):
-        history.history(None, tmp_path / "journalctl")
-
-
-# -- systemd's own journal ------------------------------------------------------------------------
-
-JOURNALD = Path("/lib/systemd/systemd-journald")
-
-IN_A_JOURNAL = """
-set -e
-mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/journal /run/log/journal
-"$1" >/run/said 2>&1 &
-trap 'kill $!; wait $! || true' EXIT
-n=0
-until [ -S /run/systemd/journal/socket ]; do
-    n=$((n + 1)); [ $n -lt 100 ] || { cat /run/said; exit 1; }
-    sleep 0.1
-done
-shift
-"$@"
-"""
-
-LEAVE = """
-import json
-from pathlib import Path
-from livegraft.runtime import history, journal
-from livegraft.runtime.livepatch import Mark
-from livegraft.runtime.records import Operation, left
-name = "livegraft_test_of_the_journal"
-with left(Operation.UNLOAD, "native", Path("/")) as record:
-    record.name, record.mark = name, Mark("ab" * 32, ("CVE-2026-1234", "CVE-2026-5678"))
-    record.state = "unloaded"
-try:
-    with left(Operation.LOAD, "native", Path("/")) as record:
-        record.name, record.path = name, Path("/root/fix.ko")
-        raise ValueError("two\\nlines")
-except ValueError:
-    pass
-import subprocess
-subprocess.run(["journalctl", "--sync"], capture_output=True)
-print(json.dumps([each.as_json() for each in history.history(name)]))
-"""
-
-
-def test_systemd_s_own_journal_takes_and_gives_it() -> None:
-    """A journal of its own, in a mount namespace with another /run."""
-    tools = (str(JOURNALD), "unshare", "journalctl")
-    if missing := [each for each in tools if shutil.which(each) is None]:
-        pytest.skip(f"{', '.join(missing)} is missing: apt-get install systemd util-linux")
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for a mount namespace")
-    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", IN_A_JOURNAL, "sh"]
-    done = subprocess.run(
-        [*words, JOURNALD, sys.executable, "-c", LEAVE],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    first, second = json.loads(done.stdout)
-    validate("history", {"entries": [first, second], "timings": {}})
-    assert (first["operation"], first["state"]) == ("unload", "unloaded")
-    assert first["cves"] == ["CVE-2026-1234", "CVE-2026-5678"]
-    assert (second["result"], second["reason"]) == ("failed", "two\\nlines")

@@ -63,6 +63,7 @@ class Entry(NamedTuple):
             "cves": list(self.fields.get("cve", ())),
             "upstream": list(self.fields.get("upstream", ())),
             "signers": list(self.fields.get("signer", ())),
+            "replaced": list(self.fields.get("replaced", ())),
             "uid": self.number("uid"),
             "loginuid": self.number("loginuid"),
         }

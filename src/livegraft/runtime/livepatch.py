@@ -153,6 +153,11 @@ class Livepatches(NamedTuple):
             None if replace is None else replace == "1",
         )
 
+    def in_force(self, name: str) -> bool:
+        """Whether the core knows a patch that is on, or on its way to be."""
+        patch = self.get(name)
+        return patch is not None and patch.enabled
+
     def in_transition(self, name: str) -> bool | None:
         """Whether tasks are changing sides, or None if the patch is gone. Cheap: one file."""
         text = _read(self.folder / name / "transition")

@@ -173,7 +173,10 @@ def load(
             found = identity.check(payload)
         with urgently(), KernelLog() as log:
             attempt = _Attempt(the_model, payload, trust, found, patches, log, options)
-            done = attempt.run(timeout, way, progress)
+            try:
+                done = attempt.run(timeout, way, progress)
+            finally:
+                record.replaced = attempt.replaced()
         with undisturbed():  # it is loaded now, and stays
             record.state = done.state
             known.keep(payload.name, record.known, patches.root)
@@ -227,7 +230,8 @@ def _require_free(name: str, patches: Livepatches) -> None:
 
 
 class _Attempt:
-    """One load. ``ours``: what the kernel has of this name is from here, and not yet decided."""
+    """One load. ``ours``: what the kernel has of this name is from here, and not yet decided.
+    ``older``: the patches in force that it is to replace, the newest first."""
 
     def __init__(
         self,
@@ -247,6 +251,7 @@ class _Attempt:
         self.log = log
         self.options = options
         self.ours = False
+        self.older: tuple[str, ...] = ()
         self.cautions: tuple[str, ...] = ()
         self.cold: cold.Looks | None = None
 
@@ -278,6 +283,13 @@ class _Attempt:
                         progress.note(f"{name}: interrupted, {how}")
             raise
 
+    def replaced(self) -> tuple[str, ...]:
+        """The older patches that are not in force any more, or will not be when the transition
+        that was left to the kernel ends. An undo that came too late does not bring them back."""
+        own = self.patches.get(self.payload.name) if self.older else None
+        waiting = own is not None and own.enabled and own.transition
+        return tuple(each for each in self.older if waiting or not self.patches.in_force(each))
+
     def _look_around(self, timeout: float, on_stall: OnStall, progress: Progress) -> None:
         """What has to be so at the moment when the kernel is asked."""
         name, root = self.payload.name, self.patches.root
@@ -287,6 +299,8 @@ class _Attempt:
         self.cautions = redirections.check(
             name, functions, self.chosen.name, self.options.direct, self.patches
         )
+        if self.options.replace:
+            self.older = tuple(filter(self.patches.in_force, self.patches.names()))
         if self.chosen.name is not ModelName.NATIVE or not functions:
             return
         with progress.step("cold"):

@@ -67,6 +67,7 @@ class Record:
         known: what its file told, now or when it was loaded.
         mark: what a loaded patch says of itself.
         state: what it is in after that, if all went well.
+        replaced: older patches that a load has undone, or undoes in a transition that goes on.
     """
 
     def __init__(self, operation: Operation, model: str, root: Path) -> None:
@@ -79,6 +80,7 @@ class Record:
         self.known: Known | None = None
         self.mark: Mark | None = None
         self.state = ""
+        self.replaced: tuple[str, ...] = ()
 
     def fields(self) -> list[tuple[str, str]]:
         """What is known of the patch, the machine and the user; without prefix, none empty."""
@@ -88,6 +90,7 @@ class Record:
             ("MODEL", self.model),
             ("STATE", self.state),
             ("FILE", str(self.path or "")),
+            *(("REPLACED", each) for each in self.replaced),
         ]
         manifest = self.payload.manifest if self.payload else None
         for tells in (manifest, self.mark):

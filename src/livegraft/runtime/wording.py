@@ -177,6 +177,9 @@ def _text_history(document: Mapping[str, Any]) -> list[str]:
         if each["cves"]:
             lines.append(f"  fixes {', '.join(each['cves'])}")
         lines += [f"  signed by {signer}" for signer in each["signers"]]
+        if each["replaced"]:
+            does = "replaces" if each["state"] == "transition" else "replaced"
+            lines.append(f"  {does} {', '.join(each['replaced'])}")
         if each["reason"]:
             lines.append(f"  {each['result']}: {each['reason']}")
     return lines or ["the journal tells of no load or unload"]
