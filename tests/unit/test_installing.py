@@ -17,7 +17,13 @@ from tests.unit.test_trusting import decide
 
 from livegraft.errors import IdentityMismatch, PatchError, Untrusted, UsageError
 from livegraft.runtime import installed
-from livegraft.runtime.installing import Kept, enable_again, install, uninstall
+from livegraft.runtime.installing import (
+    Kept,
+    enable_again,
+    encoded_trial,
+    install,
+    uninstall,
+)
 from livegraft.trust import appended
 
 # -- what is kept ---------------------------------------------------------------------------------
@@ -77,6 +83,31 @@ def test_the_next_version_takes_its_place(machine: Machine, put: Callable[..., K
     assert (found[0].record.model, found[0].record.fix_sha256) == ("stop", "dd" * 32)
     assert found[0].path.read_bytes() == patch_bytes(fix="dd")
     assert sorted(path.name for path in machine.store.iterdir()) == [RUNNING]
+
+
+def test_a_crash_counts_for_the_code_whoever_signs_it(
+    machine: Machine, put: Callable[..., Kept], author: Person, reviewer: Person
+) -> None:
+    """Each signature makes another file."""
+    code = patch_bytes()
+    signed = [appended.append(code, each.sign(code)) for each in (author, reviewer)]
+    for installs in (code, *signed):
+        kept = put(installs)
+        marker = kept.patch.folder / installed.MARKER
+        # This boot's goes with it, and an earlier one's keeps it out.
+        trial = installed.Trial(installed.boot_id(machine.root), "2026-11-29T20:14:05+00:00")
+        marker.write_bytes(encoded_trial(trial))
+        put(signed[0])
+        assert installed.installed(machine.root)[0].trial == trial
+        marker.write_bytes(encoded_trial(trial._replace(boot_id="an earlier one")))
+        for data in (code, *signed):
+            with pytest.raises(PatchError, match="the machine crashed"):
+                put(data)
+        assert machine.states() == {"livegraft_fix": "crashed"}
+        # Other code is another matter, by the same signer too.
+        other = patch_bytes(fix="dd")
+        put(appended.append(other, author.sign(other)))
+        assert machine.states() == {"livegraft_fix": "waiting"}
 
 
 def test_order(machine: Machine, put: Callable[..., Kept]) -> None:

@@ -22,6 +22,7 @@ from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import durable, identity, installed, lock, switches, trusting
 from livegraft.runtime.installed import (
     FORMAT,
+    LARGEST,
     MARKER,
     NAME,
     PLACE,
@@ -34,7 +35,7 @@ from livegraft.runtime.installed import (
 )
 from livegraft.runtime.model import ModelName, Options, model_named
 from livegraft.runtime.payload import REBUILD, Manifest, Payload
-from livegraft.trust import detached, owned
+from livegraft.trust import appended, detached, owned
 from livegraft.trust.verification import Signer
 
 LOCK = "run/livegraft-installed.lock"
@@ -92,7 +93,7 @@ def install(
 
     Raises:
         PatchError: it is no live patch of livegraft, its model cannot do what is asked, it is the
-            one that the machine crashed with, or it cannot be written.
+            one that the machine crashed with, whoever has signed it since, or it cannot be written.
         Untrusted: its signatures are not enough here, or others can write where it is kept.
         IdentityMismatch: it was built for another build of its kernel or of a module.
     """
@@ -112,12 +113,13 @@ def install(
     with _changing(payload.name, root) as store:
         others = installed.installed(root, manifest.release)
         before = next((each for each in others if each.name == payload.name), None)
-        if before and before.record and before.record.sha256 == record.sha256:
-            _require_well(before, root)
+        same = before if before and _is_same_code(before, payload, store, root) else None
+        if same:
+            _require_well(same, root)
         record = record._replace(order=_order(order, others, before))
         files = {f"{payload.name}.ko": payload.data, RECORD: _encoded(record.as_json())}
-        if before and before.trial and before.record and before.record.sha256 == record.sha256:
-            files[MARKER] = encoded_trial(before.trial)
+        if same and same.trial:
+            files[MARKER] = encoded_trial(same.trial)
         replaced = _put(store, manifest.release, payload.name, files | signatures, root)
     folder = root / PLACE / manifest.release / payload.name
     patch = Installed(manifest.release, payload.name, folder, record)
@@ -305,12 +307,22 @@ def _identity(payload: Payload, manifest: Manifest, root: Path) -> tuple[str, ..
     return (*warnings, f"whether it is for this build of {manifest.release} is seen at boot")
 
 
+def _is_same_code(before: Installed, payload: Payload, store: int, root: Path) -> bool:
+    """Whether two are one module but for the signature at its end, which crashes no machine."""
+    if before.problem is not None:
+        return False
+    with opened_patch(before, store, root) as folder:
+        kept = owned.read(before.path, folder, LARGEST)
+    contents = (appended.split(each or b"", before.name)[0] for each in (kept, payload.data))
+    return len(set(contents)) == 1
+
+
 def _require_well(before: Installed, root: Path) -> None:
     if before.crashed(root):
         since = before.trial.since if before.trial else ""
         raise PatchError(
             before.name,
-            f"this very patch is installed, and is not loaded any more: the machine crashed within "
+            f"the same code is installed, and is not loaded any more: the machine crashed within "
             f"minutes after it was loaded at {since}",
             f"to try it once more: livegraft install --again {before.name} -k {before.release}",
         )
