@@ -17,6 +17,9 @@ RUNNING = "6.1.0-55-amd64"
 """The kernel that tests/unit/test_runtime_payload.py makes patches for."""
 
 OTHER = "6.1.0-56-amd64"
+OLDER = "6.1.0-9-amd64"
+"""As text it would come after the others."""
+
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 
 

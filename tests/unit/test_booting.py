@@ -15,12 +15,20 @@ from typing import Any
 
 import pytest
 from tests.documents import validate
-from tests.machine import OTHER, RUNNING, Machine, in_child, patch_bytes
+from tests.machine import OLDER, OTHER, RUNNING, Machine, in_child, patch_bytes
 from tests.unit.test_trusting import decide
 
 from livegraft.cli import main
 from livegraft.errors import PatchError, UsageError
-from livegraft.runtime import booting, commandline, installed, installing, switches, syscalls
+from livegraft.runtime import (
+    booting,
+    commandline,
+    identity,
+    installed,
+    installing,
+    switches,
+    syscalls,
+)
 from livegraft.runtime.booting import Boot, settle
 from livegraft.runtime.installing import Kept, enable_again, install
 from livegraft.runtime.livepatch import ENGINE
@@ -371,6 +379,7 @@ def verb(
     """A verb of the command line on this machine: its status, its document and its text."""
     for module, names in (
         (installed, ("opened", "boot_id", "is_kernel_installed")),
+        (identity, ("running",)),
         (switches, ("off",)),
     ):
         for name in names:
@@ -404,6 +413,8 @@ def test_list(
     put("a", model="hybrid", replacing=True)
     put("b", OTHER)
     put("c", "6.1.0-1-amd64")
+    put("e", OLDER)
+    (machine.root / f"boot/vmlinuz-{OLDER}").touch()
     put("d")
     goes_down(machine, "a")
     (machine.store / RUNNING / "d" / installed.RECORD).unlink()
@@ -412,12 +423,20 @@ def test_list(
     assert status == 0
     lines = text.splitlines()
     assert lines[0].startswith("live patches are switched off: livegraft=off")
-    assert lines[1].startswith("c (6.1.0-1-amd64): obsolete")
-    assert lines[2].startswith(f"d ({RUNNING}): damaged")
-    assert lines[4].startswith(f"a ({RUNNING}): not loaded any more")
-    assert lines[4].endswith("model hybrid, order 1, replaces older ones")
-    assert "livegraft install --again a" in lines[5]
-    assert lines[6] == f"b ({OTHER}): for another kernel, model native, order 1"
+    assert lines[1] == "c (6.1.0-1-amd64): obsolete, model native, order 1"
+    assert lines[2] == (
+        "  its kernel is installed no more; 'livegraft uninstall c -k 6.1.0-1-amd64' removes it"
+    )
+    assert lines[3].startswith(f"d ({RUNNING}): damaged")
+    assert lines[5].startswith(f"a ({RUNNING}): not loaded any more")
+    assert lines[5].endswith("model hybrid, order 1, replaces older ones")
+    assert "livegraft install --again a" in lines[6]
+    assert lines[7] == f"b ({OTHER}): waits for a boot of that kernel, model native, order 1"
+    assert lines[8] == f"e ({OLDER}): obsolete, model native, order 1"
+    assert lines[9] == (
+        f"  it is for the older kernel {OLDER}, and would be loaded if that were booted again; "
+        f"'livegraft uninstall e -k {OLDER}' removes it"
+    )
 
 
 @pytest.mark.parametrize(

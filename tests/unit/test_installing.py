@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.keys import Person
-from tests.machine import OTHER, RUNNING, Machine, build_id_note, files, patch_bytes
+from tests.machine import OLDER, OTHER, RUNNING, Machine, build_id_note, files, patch_bytes
 from tests.unit.test_runtime_payload import MODINFO, payload
 from tests.unit.test_trusting import decide
 
@@ -24,6 +24,7 @@ from livegraft.runtime.installing import (
     install,
     uninstall,
 )
+from livegraft.runtime.release import is_older
 from livegraft.trust import appended
 
 # -- what is kept ---------------------------------------------------------------------------------
@@ -131,6 +132,87 @@ def test_states(machine: Machine, put: Callable[..., Kept]) -> None:
     assert machine.states()["b"] == "obsolete"
     (machine.root / f"boot/vmlinuz-{RUNNING}").unlink()  # removed, but it runs
     assert machine.states()["a"] == "loaded"
+
+
+def test_after_a_kernel_upgrade(machine: Machine, put: Callable[..., Kept]) -> None:
+    """What is for an older kernel is obsolete, while that one is installed too."""
+    newer = "6.12.117+deb12-amd64"
+    for name, release in (("a", OLDER), ("b", RUNNING), ("c", OTHER), ("d", newer)):
+        (machine.root / f"boot/vmlinuz-{release}").touch()
+        put(patch_bytes(name, release))
+    found = installed.installed(machine.root)
+    a, b, c, d = sorted(found, key=lambda each: each.name)
+
+    def states(running: str) -> list[str]:
+        return [each.state(running, machine.root).value for each in (a, b, c, d)]
+
+    assert states(OLDER) == ["waiting", *["other-kernel"] * 3]
+    assert states(RUNNING) == ["obsolete", "waiting", "other-kernel", "other-kernel"]
+    assert states(OTHER) == ["obsolete", "obsolete", "waiting", "other-kernel"]
+    assert states(newer) == [*["obsolete"] * 3, "waiting"]
+    assert c.as_json(newer, machine.root)["message"] == (
+        f"it is for the older kernel {OTHER}, and would be loaded if that were booted again"
+    )
+    # Another flavour of the same version is not older.
+    assert b.state("6.1.0-55-cloud-amd64", machine.root).value == "other-kernel"
+    (machine.root / f"boot/vmlinuz-{newer}").unlink()
+    assert states(RUNNING)[3] == "obsolete"
+    assert d.as_json(RUNNING, machine.root)["message"] == "its kernel is installed no more"
+    # With one that crashed the machine the older kernel would do without.
+    crashed = a._replace(trial=installed.Trial("another boot", "2026-11-29T20:14:05+00:00"))
+    assert (crashed.state(RUNNING, machine.root).value, states(OLDER)[0]) == ("obsolete", "waiting")
+    assert "would not be loaded" in str(crashed.as_json(RUNNING, machine.root)["message"])
+
+
+def test_a_kernel_of_the_same_name(machine: Machine, put: Callable[..., Kept]) -> None:
+    """It was upgraded under the name that it had: only the build IDs differ."""
+    kept = put()
+    assert machine.states() == {"livegraft_fix": "waiting"}
+    notes = machine.root / "sys/kernel/notes"
+    notes.write_bytes(build_id_note("cd" * 20))
+    assert machine.states() == {"livegraft_fix": "obsolete"}
+    (found,) = installed.installed(machine.root)
+    message = found.as_json(RUNNING, machine.root)["message"]
+    assert message == f"it is for another build of {RUNNING} than the one that runs"
+    # What is in force is in force, and what cannot be compared is not called obsolete.
+    machine.loads("livegraft_fix")
+    assert machine.states() == {"livegraft_fix": "loaded"}
+    shutil.rmtree(machine.root / "sys/module/livegraft_fix")
+    notes.unlink()
+    assert machine.states() == {"livegraft_fix": "waiting"}
+    # As it was installed when the build ID was not noted yet.
+    notes.write_bytes(build_id_note("cd" * 20))
+    record = kept.patch.folder / installed.RECORD
+    document = json.loads(record.read_text())
+    assert document.pop("kernel_build_id") == "ab" * 20
+    record.write_text(json.dumps(document))
+    assert machine.states() == {"livegraft_fix": "waiting"}
+
+
+RELEASES = (
+    "5.10.0-9-amd64",
+    "6.1.0-0.deb11.7-amd64",
+    "6.1.0-9-amd64",
+    "6.1.0-55-cloud-amd64",
+    "6.1.0-56-amd64",
+    "6.7-rc3-amd64",
+    "6.7~rc4-amd64",
+    "6.7-amd64",
+    "6.7.1-rt-amd64",
+    "6.12.9+deb12-amd64",
+    "6.12.117+deb12-amd64",
+    "6.12.117+deb13-cloud-amd64",
+)
+"""The oldest first."""
+
+
+def test_which_kernel_is_older() -> None:
+    for number, release in enumerate(RELEASES):
+        found = [is_older(release, each) for each in RELEASES]
+        assert found == [number < other for other in range(len(RELEASES))], release
+    assert not is_older("6.1.0-55-amd64", "6.1.0-55-cloud-amd64")
+    assert not is_older("6.1.0-55-cloud-amd64", "6.1.0-55-amd64")
+    assert is_older("", "6") and not is_older("mine", "6.1.0-55-amd64")
 
 
 def test_one_name_for_two_kernels(machine: Machine, put: Callable[..., Kept]) -> None:

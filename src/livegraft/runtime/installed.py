@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from livegraft.errors import PatchError
-from livegraft.runtime import stacks
+from livegraft.runtime import identity, stacks
 from livegraft.runtime.livepatch import MARK, NATIVE, Livepatches
 from livegraft.runtime.payload import FORMAT as MANIFEST_FORMAT
 from livegraft.runtime.payload import MODULE_NAME_LENGTH
+from livegraft.runtime.release import is_older
 from livegraft.trust import owned
 
 ROOT = Path("/")
@@ -60,8 +61,10 @@ class State(StrEnum):
     WAITING = "waiting"
     """For the next boot."""
     OTHER_KERNEL = "other-kernel"
+    """For a boot of the kernel that it is for, which is not older than the running one."""
     OBSOLETE = "obsolete"
-    """The kernel that it is for is installed no more."""
+    """The kernel that it is for is older than the running one, another build of the same name, or
+    installed no more."""
     CRASHED = "crashed"
     """It is not loaded again: the machine went down soon after it had been."""
     DAMAGED = "damaged"
@@ -77,6 +80,8 @@ class Record(NamedTuple):
         sha256: of the module's file, hexadecimal.
         fix_sha256: of the fix, hexadecimal.
         installed: when, as in ISO 8601.
+        kernel_build_id: of the kernel that it is for, hexadecimal; "" in records that are older
+            than this field.
     """
 
     model: str
@@ -85,6 +90,7 @@ class Record(NamedTuple):
     sha256: str
     fix_sha256: str
     installed: str
+    kernel_build_id: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The record, in documents and in its file."""
@@ -133,7 +139,7 @@ class Installed(NamedTuple):
 
         Args:
             running: the running kernel's release.
-            root: where boot/, proc/ and sys/ are.
+            root: where boot/, lib/modules/, proc/ and sys/ are.
         """
         if self.problem is not None:
             return State.DAMAGED
@@ -141,11 +147,33 @@ class Installed(NamedTuple):
             return State.REPLACED
         if self.release == running and self.is_loaded(root):
             return State.LOADED
-        if self.release != running and not is_kernel_installed(self.release, root):
+        if self.obsolete_because(running, root):
             return State.OBSOLETE
         if self.crashed(root):
             return State.CRASHED
         return State.WAITING if self.release == running else State.OTHER_KERNEL
+
+    def obsolete_because(self, running: str, root: Path = ROOT) -> str:
+        """Why only a kernel of the past could have it; "" if that is not so.
+
+        Args:
+            running: the running kernel's release.
+            root: where boot/, lib/modules/ and sys/ are.
+        """
+        if self.release == running:
+            wanted = self.record.kernel_build_id if self.record else ""
+            found = identity.running(root)["build_id"]
+            if wanted and found and wanted != found:
+                return f"it is for another build of {running} than the one that runs"
+            return ""
+        if not is_kernel_installed(self.release, root):
+            return "its kernel is installed no more"
+        if not is_older(self.release, running):
+            return ""
+        again = ", and would be loaded if that were booted again"
+        if self.crashed(root):
+            again = ", and would not be loaded there either: the machine crashed with it"
+        return f"it is for the older kernel {self.release}{again}"
 
     def is_loaded(self, root: Path = ROOT) -> bool:
         """Whether the running kernel has a patch of this name and of the same fix."""
@@ -167,18 +195,26 @@ class Installed(NamedTuple):
 
         Args:
             running: the running kernel's release.
-            root: where boot/, proc/ and sys/ are.
+            root: where boot/, lib/modules/, proc/ and sys/ are.
         """
         record = self.record.as_json() if self.record else dict.fromkeys(Record._fields)
+        state = self.state(running, root)
+        message = remedy = None
+        if self.problem is not None:
+            message = f"{self.problem.subject}: {self.problem.problem}"
+            remedy = self.problem.remedy
+        elif state is State.OBSOLETE:
+            message = self.obsolete_because(running, root)
+            remedy = f"'livegraft uninstall {self.name} -k {self.release}' removes it"
         return {
             "name": self.name,
             "release": self.release,
             "path": str(self.path),
-            "state": self.state(running, root).value,
+            "state": state.value,
             **record,
             "crashed": self.trial.since if self.trial and self.crashed(root) else None,
-            "message": f"{self.problem.subject}: {self.problem.problem}" if self.problem else None,
-            "remedy": self.problem.remedy if self.problem else None,
+            "message": message,
+            "remedy": remedy,
         }
 
 
@@ -289,6 +325,7 @@ def _record(path: Path, folder: int) -> Record:
     if document is None:
         remedy = DAMAGED.format(name=path.name, release=path.parent.name)
         raise PatchError(str(path / RECORD), "is not there", remedy)
+    document = Record._field_defaults | document
     _require_kinds(path / RECORD, document, Record._fields)
     return Record(**{name: document[name] for name in Record._fields})
 

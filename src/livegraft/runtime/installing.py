@@ -109,7 +109,9 @@ def install(
         for name, data in detached.find(path)
     }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record = Record(model, replacing, 0, payload.sha256, manifest.fix_sha256, now)
+    record = Record(
+        model, replacing, 0, payload.sha256, manifest.fix_sha256, now, manifest.kernel_build_id
+    )
     with _changing(payload.name, root) as store:
         others = installed.installed(root, manifest.release)
         before = next((each for each in others if each.name == payload.name), None)

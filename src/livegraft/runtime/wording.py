@@ -219,8 +219,8 @@ STATES = {
     "loaded": "loaded",
     "replaced": "replaced by a later one",
     "waiting": "waits for the next boot",
-    "other-kernel": "for another kernel",
-    "obsolete": "obsolete: that kernel is installed no more",
+    "other-kernel": "waits for a boot of that kernel",
+    "obsolete": "obsolete",
     "crashed": "not loaded any more: the machine crashed with it",
     "damaged": "damaged",
 }
