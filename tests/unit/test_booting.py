@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from tests.documents import validate
-from tests.machine import OLDER, OTHER, RUNNING, Machine, in_child, patch_bytes
+from tests.machine import OLDER, OTHER, RUNNING, Machine, build_id_note, in_child, patch_bytes
 from tests.unit.test_trusting import decide
 
 from livegraft.cli import main
 from livegraft.errors import PatchError, UsageError
 from livegraft.runtime import (
     booting,
+    checking,
     commandline,
     identity,
     installed,
@@ -161,6 +162,21 @@ def test_one_that_fails_keeps_no_other_out(machine: Machine, put: Callable[..., 
     # It was no crash, and will be tried again.
     machine.boots("66666666-2222-3333-4444-555555555555")
     assert machine.states()["a"] == "waiting"
+
+
+def test_the_kernel_was_upgraded_under_its_name(machine: Machine, put: Callable[..., Kept]) -> None:
+    """That is no failure, and nothing that monitoring has to tell of."""
+    put("a")
+    put("b")
+    (machine.root / "sys/kernel/notes").write_bytes(build_id_note("cd" * 20))
+    load = Loader(machine)
+    done = boot(machine, load)
+    assert (outcomes(done), load.asked) == (dict.fromkeys("ab", "other-kernel"), [])
+    assert done.patches[0].problem == f"it is for another build of {RUNNING} than the one that runs"
+    assert commandline.exit_code("boot", done.as_json()) == 0
+    assert checking.check([], root=machine.root).health is checking.Health.WELL
+    (machine.root / "sys/kernel/notes").write_bytes(build_id_note("ab" * 20))
+    assert checking.check([], root=machine.root).health is checking.Health.MISSING
 
 
 @pytest.mark.parametrize("file", ["fix.ko", "without"])

@@ -176,15 +176,17 @@ def _elsewhere(patch: Installed, running: str) -> Booted:
     return Booted(patch, Outcome.OTHER_KERNEL, problem)
 
 
-def _one(patch: Installed, settled: bool, root: Path, load: Callable[..., Loaded]) -> Booted:
+def _left_out(patch: Installed, root: Path) -> Booted | None:
+    """What becomes of a patch that is not to be loaded."""
     if patch.problem is not None:
         problem = f"{patch.problem.subject} {patch.problem.problem}"
         return Booted(patch, Outcome.FAILED, problem, patch.problem.remedy)
-    assert patch.record is not None
     if patch.is_replaced(root):
         return Booted(patch, Outcome.REPLACED)
     if patch.is_loaded(root):
         return Booted(patch, Outcome.PRESENT)
+    if problem := patch.obsolete_because(patch.release, root):
+        return Booted(patch, Outcome.OTHER_KERNEL, problem)
     if patch.trial is not None and patch.crashed(root):
         return Booted(
             patch,
@@ -192,6 +194,13 @@ def _one(patch: Installed, settled: bool, root: Path, load: Callable[..., Loaded
             f"the machine crashed within minutes after it was loaded at {patch.trial.since}",
             f"to try it once more: livegraft install --again {patch.name}",
         )
+    return None
+
+
+def _one(patch: Installed, settled: bool, root: Path, load: Callable[..., Loaded]) -> Booted:
+    if left_out := _left_out(patch, root):
+        return left_out
+    assert patch.record is not None
     try:
         _mark(patch, root)
         try:

@@ -73,8 +73,8 @@ class Checked(NamedTuple):
 
     Args:
         live: the patches that are on, or on their way to be.
-        installed: the patches that are installed for this kernel, without those that later ones
-            have replaced.
+        installed: the patches that are installed for this build of this kernel, without those that
+            later ones have replaced.
         off: the switches that keep live patches out.
         problems: all that is not well, the worst first.
     """
@@ -143,8 +143,12 @@ def check(
     ]
     kept: list[Installed] | None = None
     try:
-        everything = installed.installed(root, installed.running_release())
-        kept = [each for each in everything if not each.is_replaced(root)]
+        release = installed.running_release()
+        kept = [
+            each
+            for each in installed.installed(root, release)
+            if not each.is_replaced(root) and not each.obsolete_because(release, root)
+        ]
     except LivegraftError as error:
         problem = f"the installed patches cannot be loaded: {error.subject} {error.problem}"
         found.append(Problem(Health.MISSING, "", problem))
