@@ -82,6 +82,17 @@ def test_history_says_what_was_replaced(tmp_path: Path, state: str, does: str) -
     assert commandline.text("history", document).splitlines()[3] == f"  {does} b, a"
 
 
+@pytest.mark.parametrize(("word", "said"), [("force", "forced: tasks"), ("signal", "what was in")])
+def test_history_says_what_a_stall_has_led_to(tmp_path: Path, word: str, said: str) -> None:
+    (entry,) = history.history(
+        None, journalctl(tmp_path, json.dumps(RECORD | {"LIVEGRAFT_AFTER_STALL": word}))
+    )
+    document = {"entries": [entry.as_json()], "timings": {}}
+    validate("history", document)
+    assert entry.as_json()["after_stall"] == [word]
+    assert said in commandline.text("history", document)
+
+
 @pytest.mark.parametrize(
     ("text", "said", "status", "problem"),
     [

@@ -274,6 +274,28 @@ def test_a_load_names_what_it_has_replaced(
     assert journal_socket().get("LIVEGRAFT_REPLACED") == replaced
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_load_that_was_forced_says_so(
+    ends: bool,
+    load: Callable[..., None],
+    journal_socket: Callable[[], Fields],
+    patch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where that was of no use."""
+
+    def run(attempt: loading._Attempt, *_: object) -> Any:
+        attempt.after_stall.append(OnStall.FORCE)
+        if not ends:
+            raise TransitionTimeout("fix", "not complete")
+        return SimpleNamespace(state=PatchState.ENABLED)
+
+    monkeypatch.setattr(loading._Attempt, "run", run)
+    with suppress(TransitionTimeout):
+        loading.load(patch, on_stall="force", force_anyway=True)
+    assert journal_socket()["LIVEGRAFT_AFTER_STALL"] == ["force"]
+
+
 def test_what_the_kernel_never_saw(
     load: Callable[..., None],
     journal_socket: Callable[[], Fields],

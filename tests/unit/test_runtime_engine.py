@@ -384,8 +384,9 @@ class Stalled:
 )
 def test_what_is_done_at_a_stall(way: OnStall, orders: list[str]) -> None:
     stalled = Stalled(way.value)
-    waited = stall.wait_out(cast(Model, stalled), "fix", 1.0, way, SILENT)
-    assert stalled.orders == orders
+    done: list[OnStall] = []
+    waited = stall.wait_out(cast(Model, stalled), "fix", 1.0, way, SILENT, done)
+    assert stalled.orders == orders == done
     assert waited.finished == bool(orders)
     assert (waited.signalled, waited.forced) == (way is OnStall.SIGNAL, way is OnStall.FORCE)
     assert waited.kicks == 1 + len(orders)

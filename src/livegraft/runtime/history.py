@@ -64,6 +64,7 @@ class Entry(NamedTuple):
             "upstream": list(self.fields.get("upstream", ())),
             "signers": list(self.fields.get("signer", ())),
             "replaced": list(self.fields.get("replaced", ())),
+            "after_stall": list(self.fields.get("after_stall", ())),
             "uid": self.number("uid"),
             "loginuid": self.number("loginuid"),
         }

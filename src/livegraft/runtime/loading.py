@@ -177,6 +177,7 @@ def load(
                 done = attempt.run(timeout, way, progress)
             finally:
                 record.replaced = attempt.replaced()
+                record.after_stall = tuple(attempt.after_stall)
         with undisturbed():  # it is loaded now, and stays
             record.state = done.state
             known.keep(payload.name, record.known, patches.root)
@@ -252,6 +253,7 @@ class _Attempt:
         self.options = options
         self.ours = False
         self.older: tuple[str, ...] = ()
+        self.after_stall: list[OnStall] = []
         self.cautions: tuple[str, ...] = ()
         self.cold: cold.Looks | None = None
 
@@ -268,7 +270,7 @@ class _Attempt:
                         self.ours = True
                     call_ms = (time.monotonic() - began) * 1000
             with progress.step("transition"):
-                waited = wait_out(self.chosen, name, timeout, on_stall, progress)
+                waited = wait_out(self.chosen, name, timeout, on_stall, progress, self.after_stall)
             with undisturbed():
                 if waited.finished or on_stall is OnStall.WAIT:
                     return self._in_effect(call_ms, waited)

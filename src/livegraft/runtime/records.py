@@ -68,6 +68,7 @@ class Record:
         mark: what a loaded patch says of itself.
         state: what it is in after that, if all went well.
         replaced: older patches that a load has undone, or undoes in a transition that goes on.
+        after_stall: what was done to tasks in the way: ``signal`` or ``force``.
     """
 
     def __init__(self, operation: Operation, model: str, root: Path) -> None:
@@ -81,6 +82,7 @@ class Record:
         self.mark: Mark | None = None
         self.state = ""
         self.replaced: tuple[str, ...] = ()
+        self.after_stall: tuple[str, ...] = ()
 
     def fields(self) -> list[tuple[str, str]]:
         """What is known of the patch, the machine and the user; without prefix, none empty."""
@@ -91,6 +93,7 @@ class Record:
             ("STATE", self.state),
             ("FILE", str(self.path or "")),
             *(("REPLACED", each) for each in self.replaced),
+            *(("AFTER_STALL", each) for each in self.after_stall),
         ]
         manifest = self.payload.manifest if self.payload else None
         for tells in (manifest, self.mark):

@@ -54,7 +54,12 @@ def chosen(on_stall: str, force_anyway: bool) -> OnStall:
 
 
 def wait_out(
-    model: Model, name: str, seconds: float, on_stall: OnStall, progress: Progress
+    model: Model,
+    name: str,
+    seconds: float,
+    on_stall: OnStall,
+    progress: Progress,
+    done: list[OnStall],
 ) -> Wait:
     """Wait for a transition, and do once what was asked for if it is not complete in time.
 
@@ -64,6 +69,7 @@ def wait_out(
         seconds: for how long at most; as long again after a signal.
         on_stall: what to do then; undoing it is the caller's.
         progress: told of it.
+        done: gets what was done, before it is.
 
     Returns:
         The wait, or both together.
@@ -71,6 +77,7 @@ def wait_out(
     first = model.wait(name, seconds)
     if first.finished or on_stall in (OnStall.UNDO, OnStall.WAIT):
         return first
+    done.append(on_stall)
     if on_stall is OnStall.SIGNAL:
         progress.note(f"{name}: not complete after {seconds:g} s: signalling what is in its way")
         model.signal(name)

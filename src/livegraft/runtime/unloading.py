@@ -131,7 +131,10 @@ def unload(
         record.name, record.mark, record.known = name, patches.mark(name), known.of(name, root)
         with urgently(), KernelLog() as log:
             attempt = _Attempt(name, the_model, the_model.patches, log)
-            done = attempt.run(timeout, way, progress)
+            try:
+                done = attempt.run(timeout, way, progress)
+            finally:
+                record.after_stall = tuple(attempt.after_stall)
         record.state = done.state
         if done.state is PatchState.UNLOADED:
             known.forget(name, root)
@@ -201,6 +204,7 @@ class _Attempt:
         self.began = 0.0
         self.unloadable_ms: float | None = None
         self.forced = False
+        self.after_stall: list[OnStall] = []
 
     def run(self, timeout: float, on_stall: OnStall, progress: Progress) -> Unloaded:
         """All or nothing: whatever ends this without an answer is turned on again, then told."""
@@ -247,7 +251,7 @@ class _Attempt:
             except PatchError:
                 self.ours = False  # the kernel has not taken the order
                 raise
-            waited = wait_out(self.chosen, self.name, timeout, on_stall, progress)
+            waited = wait_out(self.chosen, self.name, timeout, on_stall, progress, self.after_stall)
             return waited._replace(seconds=time.monotonic() - self.began)
 
     def _removed(self, waited: Wait, progress: Progress) -> Unloaded:

@@ -164,6 +164,12 @@ def _rebuilt(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
+AFTER_STALL = {
+    "signal": "what was in the way was signalled",
+    "force": "forced: tasks may have run old and new code at once, and its module can never go",
+}
+
+
 def _text_history(document: Mapping[str, Any]) -> list[str]:
     lines = []
     for each in document["entries"]:
@@ -180,6 +186,7 @@ def _text_history(document: Mapping[str, Any]) -> list[str]:
         if each["replaced"]:
             does = "replaces" if each["state"] == "transition" else "replaced"
             lines.append(f"  {does} {', '.join(each['replaced'])}")
+        lines += [f"  {AFTER_STALL.get(word, word)}" for word in each["after_stall"]]
         if each["reason"]:
             lines.append(f"  {each['result']}: {each['reason']}")
     return lines or ["the journal tells of no load or unload"]
