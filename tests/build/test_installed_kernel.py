@@ -52,8 +52,10 @@ def system(kernel: Kernel, tmp_path: Path) -> Path:
 
 def test_a_patch_from_what_is_installed(kernel: Kernel, system: Path, tmp_path: Path) -> None:
     """It is the one that the archive's packages make, byte for byte."""
-    paths = (system, tmp_path / "cache", kernel.release, SAMPLE, tmp_path / "installed.ko")
+    for name in ("installed", "archive"):  # the module has its name from its file's
+        (tmp_path / name).mkdir()
+    paths = (system, tmp_path / "cache", kernel.release, SAMPLE, tmp_path / "installed/fix.ko")
     command = ["unshare", "--net", sys.executable, "-c", SCRIPT, *map(str, paths)]
     subprocess.run(command, check=True, timeout=600)
-    pipeline.build([SAMPLE], kernel, output=tmp_path / "archive.ko")
-    assert (tmp_path / "installed.ko").read_bytes() == (tmp_path / "archive.ko").read_bytes()
+    pipeline.build([SAMPLE], kernel, output=tmp_path / "archive/fix.ko")
+    assert (tmp_path / "installed/fix.ko").read_bytes() == (tmp_path / "archive/fix.ko").read_bytes()

@@ -187,7 +187,7 @@ def test_a_cell_that_takes_too_long(one_kernel: Kernel) -> None:
 def test_a_kernel_with_a_fault(one_kernel: Kernel) -> None:
     """What was measured of it is no figure."""
     scenario = replace(scenarios()["idle"], calls=False)
-    fault = b"open('/dev/kmsg', 'w').write('BUG: on purpose')\nprint('{}')\n"
+    fault = b"open('/dev/kmsg', 'w').write('BUG: on purpose\\n')\nprint('{}')\n"
     files = {**witnesses(one_kernel), f"/{PLACE}/lab/witness/measure.py": fault}
     asked = cells.request(scenario, "native", 1, None)
     found = cells.measure(one_kernel, files, scenario, asked, None)
