@@ -52,10 +52,12 @@ def system(kernel: Kernel, tmp_path: Path) -> Path:
 
 def test_a_patch_from_what_is_installed(kernel: Kernel, system: Path, tmp_path: Path) -> None:
     """It is the one that the archive's packages make, byte for byte."""
-    for name in ("installed", "archive"):  # the module has its name from its file's
-        (tmp_path / name).mkdir()
-    paths = (system, tmp_path / "cache", kernel.release, SAMPLE, tmp_path / "installed/fix.ko")
+    # The module has its name from its file's.
+    places = [tmp_path / name / "fix.ko" for name in ("installed", "archive")]
+    for each in places:
+        each.parent.mkdir()
+    paths = (system, tmp_path / "cache", kernel.release, SAMPLE, places[0])
     command = ["unshare", "--net", sys.executable, "-c", SCRIPT, *map(str, paths)]
     subprocess.run(command, check=True, timeout=600)
-    pipeline.build([SAMPLE], kernel, output=tmp_path / "archive/fix.ko")
-    assert (tmp_path / "installed/fix.ko").read_bytes() == (tmp_path / "archive/fix.ko").read_bytes()
+    pipeline.build([SAMPLE], kernel, output=places[1])
+    assert places[0].read_bytes() == places[1].read_bytes()
