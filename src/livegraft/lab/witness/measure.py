@@ -95,18 +95,16 @@ def cycle(request: Request, between: float = BETWEEN_SECONDS) -> dict[str, Chang
     patch = Patch(request.patch, request.model)
     if request.counted:
         tell("v1")
-    applied = apply(patch, request.limit)
-    if not applied.finished:
-        _taken_back(patch)
-        return {"apply": applied}
-    time.sleep(between)
+    changes = {"apply": apply(patch, request.limit)}
+    if changes["apply"].finished:
+        time.sleep(between)
+        if request.counted:
+            tell("v0")
+        changes["undo"] = undo(patch, request.limit)
     if request.counted:
-        tell("v0")
-    undone = undo(patch, request.limit)
+        tell("v-1")  # what comes now, whatever it is, is nobody's promise
     _taken_back(patch)
-    if request.counted:
-        tell("v-1")
-    return {"apply": applied, "undo": undone}
+    return changes
 
 
 def _taken_back(patch: Patch) -> None:
