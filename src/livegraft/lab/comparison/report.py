@@ -34,6 +34,10 @@ are longer than on hardware: compare models with each other and with the figure 
 not with a clock. Counts (signals, retries, mixed versions) do not depend on it, nor does the \
 order of models."""
 
+INTERVALS = """\
+their 95 % bootstrap intervals (of the repetitions in one guest: how much faster or slower this \
+machine was with another guest is not in them)"""
+
 BRIEFLY = "Emulated guests: compare models with each other, not with a clock; counts are exact."
 """Of the same, where there is no room."""
 
@@ -119,7 +123,7 @@ def markdown(found: Document) -> str:
         "",
         EMULATED if found["machine"]["emulated"] else NATIVELY,
         "",
-        "Medians, in brackets their 95 % bootstrap intervals; applied: the mean.",
+        f"Medians, in brackets {INTERVALS}; applied: the mean.",
     ]
     for kernel in found["kernels"]:
         lines += ["", f"## {kernel}", "", *_table(found, kernel)]
