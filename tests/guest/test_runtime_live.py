@@ -161,7 +161,7 @@ def test_what_monitoring_sees(guest: Guest) -> None:
         line = guest.run([*RUNTIME, "status", "--check", "--stalled-after", "0"])
         assert line.status == Health.STALLED
         assert line.text.startswith("LIVEGRAFT CRITICAL - lgt_payload is stalled in transition")
-        assert line.text.strip().endswith("stalled=1 missing=0 unkept=1 foreign=1")
+        assert line.text.strip().endswith(" stalled=1 missing=0 unkept=1 foreign=1 switched_off=0")
         assert "\n" not in line.text.strip()
         guest.check([*RUNTIME, "metrics", "-o", "/root/lg.prom", "--stalled-after", "0"])
         found = guest.get("/root/lg.prom").decode().splitlines()
