@@ -25,6 +25,9 @@ STAMP = Path(".venv/.livegraft-installed")
 PINNED = ("setuptools", "unidiff")
 """What the copy installs; the whole takes a minute, and would show no more."""
 
+TRIES = 5
+"""Of ending a run in the middle, on a machine that does other work, too."""
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -55,18 +58,16 @@ class Run:
             words, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def end_at(self, reached: Callable[[], object], number: signal.Signals) -> None:
-        """Send a signal to all of it as soon as something has happened."""
+    def end_at(self, reached: Callable[[], object], number: signal.Signals) -> bool:
+        """Send a signal to all of it as soon as something has happened; whether it was in time."""
         end = time.monotonic() + 120
-        try:
-            while not reached():
-                assert self._process.poll() is None and time.monotonic() < end
-                time.sleep(0.01)
-        except AssertionError:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            pytest.fail(f"it did not come so far: {self.finish()}")
-        os.killpg(self._process.pid, number)
-        assert self.finish()[0] != 0
+        while self._process.poll() is None and not reached() and time.monotonic() < end:
+            time.sleep(0.01)
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number if reached() else signal.SIGKILL)
+        status, said = self.finish()
+        assert reached(), f"it did not come so far: {said}"
+        return status != 0
 
     def finish(self) -> tuple[int, str]:
         """Its exit status, and what it said."""
@@ -84,7 +85,12 @@ def test_it_survives_what_happens_to_it(copy: Path) -> None:
         (signal.SIGKILL, (installed / "pip").exists),
         (signal.SIGKILL, (installed / "unidiff").exists),
     ):
-        Run(copy).end_at(reached, number)
+        for _ in range(TRIES):
+            if Run(copy).end_at(reached, number):
+                break
+            shutil.rmtree(copy / ".venv")  # it was whole before anybody could end it
+        else:
+            pytest.fail(f"none of {TRIES} runs could be ended in the middle")
         assert not stamp.exists()
 
     both = Run(copy), Run(copy)
