@@ -265,7 +265,7 @@ def _point(axes: Axes, at: float, model: str, series: Series, figure: Mapping[st
     axes.errorbar(
         [value],
         [at],
-        xerr=[[max(value - low, 0)], [max(high - value, 0)]],
+        xerr=None if low == high else [[max(value - low, 0)], [max(high - value, 0)]],
         fmt=series.mark or MARKERS.get(model, "o"),
         color=colour,
         markerfacecolor=colour if series.filled else "none",
