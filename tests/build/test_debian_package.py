@@ -96,14 +96,15 @@ def test_the_scripts_are_shell(made: dict[str, Any], name: str, tmp_path: Path) 
 def test_what_the_scripts_do(made: dict[str, Any], tmp_path: Path) -> None:
     now = script(Path(made["path"]), "postinst")
     assert f"livegraft install --quiet /usr/lib/livegraft/{made['release']}/" in now
-    assert "livegraft load" in now
+    assert f"livegraft boot --quiet $settled {made['name']};" in now
+    assert "systemctl restart livegraft-settle.timer" in now
     (tmp_path / "boot").mkdir()
     options = ("--load", "boot", "--model", "hybrid", "--replace")
     status, document = package(PATCH, tmp_path / "boot", *options)
     assert (status, document["load"], document["replace"]) == (0, "boot", True)
     boot = script(Path(document["path"]), "postinst")
     assert "livegraft install --quiet --model hybrid --replace /usr/lib/livegraft/" in boot
-    assert "livegraft load" not in boot
+    assert "livegraft load" not in boot and "livegraft boot" not in boot
     _, asked = package(PATCH, tmp_path / "boot", "--load", "demand", "--model", "hybrid")
     demand = script(Path(asked["path"]), "postinst")
     assert "livegraft install" not in demand and "livegraft load" not in demand

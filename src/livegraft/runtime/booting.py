@@ -210,10 +210,14 @@ def _one(patch: Installed, settled: bool, root: Path, load: Callable[..., Loaded
             if not Livepatches(root).is_loaded(patch.name):
                 _unmark(patch, root)
             raise
+    except LivegraftError as error:
+        return Booted(patch, Outcome.FAILED, f"{error.subject}: {error.problem}", error.remedy)
+    try:
         if settled:
             _unmark(patch, root)
     except LivegraftError as error:
-        return Booted(patch, Outcome.FAILED, f"{error.subject}: {error.problem}", error.remedy)
+        problem = f"{error.subject}: {error.problem}"
+        return Booted(patch, Outcome.LOADED, problem, error.remedy, loaded)
     return Booted(patch, Outcome.LOADED, loaded=loaded)
 
 
