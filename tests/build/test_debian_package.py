@@ -96,7 +96,7 @@ def test_the_scripts_are_shell(made: dict[str, Any], name: str, tmp_path: Path) 
 def test_what_the_scripts_do(made: dict[str, Any], tmp_path: Path) -> None:
     now = script(Path(made["path"]), "postinst")
     assert f"livegraft install --quiet /usr/lib/livegraft/{made['release']}/" in now
-    assert f"livegraft boot --quiet $settled {made['name']};" in now
+    assert f"livegraft boot --quiet $settled {made['patch']};" in now
     assert "systemctl restart livegraft-settle.timer" in now
     (tmp_path / "boot").mkdir()
     options = ("--load", "boot", "--model", "hybrid", "--replace")
