@@ -184,13 +184,18 @@ def test_a_cell_that_takes_too_long(one_kernel: Kernel) -> None:
     assert len(found["measured"]["repetitions"]) == 3
 
 
+def by_another(kernel: Kernel, program: bytes) -> dict[str, Any]:
+    """What becomes of a cell if a program does something else in the guest than to measure."""
+    scenario = replace(scenarios()["idle"], calls=False)
+    files = {**witnesses(kernel), f"/{PLACE}/lab/witness/measure.py": program}
+    asked = cells.request(scenario, "native", 1, None)
+    return cells.measure(kernel, files, scenario, asked, None)
+
+
 def test_a_kernel_with_a_fault(one_kernel: Kernel) -> None:
     """What was measured of it is no figure."""
-    scenario = replace(scenarios()["idle"], calls=False)
     fault = b"open('/dev/kmsg', 'w').write('BUG: on purpose\\n')\nprint('{}')\n"
-    files = {**witnesses(one_kernel), f"/{PLACE}/lab/witness/measure.py": fault}
-    asked = cells.request(scenario, "native", 1, None)
-    found = cells.measure(one_kernel, files, scenario, asked, None)
+    found = by_another(one_kernel, fault)
     assert (found["status"], found["measured"]) == ("failed", None)
     assert found["reason"] == "the kernel's log tells of a fault: BUG: on purpose"
     assert found["faults"] == ["BUG: on purpose"] and "BUG: on purpose" in found["log"]
@@ -198,11 +203,7 @@ def test_a_kernel_with_a_fault(one_kernel: Kernel) -> None:
 
 def test_a_guest_that_dies(one_kernel: Kernel) -> None:
     """The cell says so, with what the guest's console told before it."""
-    scenario = replace(scenarios()["idle"], calls=False)
-    crash = b"open('/proc/sysrq-trigger', 'w').write('c')\n"
-    files = {**witnesses(one_kernel), f"/{PLACE}/lab/witness/measure.py": crash}
-    asked = cells.request(scenario, "native", 1, None)
-    found = cells.measure(one_kernel, files, scenario, asked, None)
+    found = by_another(one_kernel, b"open('/proc/sysrq-trigger', 'w').write('c')\n")
     assert found["status"] == "lost"
     assert "Kernel panic" in found["reason"]
     assert any("sysrq: Trigger a crash" in line for line in found["log"])

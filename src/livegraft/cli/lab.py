@@ -25,7 +25,6 @@ ACTIONS = ("models", "explain", "shell")
 COMPARED = ("hybrid", "stop", "task", "native")
 REPEAT = 10
 REPORT = "report.json"
-CELLS = "cells"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -235,6 +234,7 @@ def _command(arguments: argparse.Namespace, options: Options) -> str:
 
 
 def _text(found: dict[str, Any], output: Path, paint: Paint) -> str:
+    from livegraft.lab.comparison.conduct import CELLS
     from livegraft.lab.comparison.report import texts
 
     columns = ("apply", "gap-apply", "signalled", "applied")
@@ -249,8 +249,8 @@ def _text(found: dict[str, Any], output: Path, paint: Paint) -> str:
         for each in found["cells"]
     ]
     head = ("KERNEL", "SCENARIO", "MODEL", "ALL NEW, ms", "PAUSE, ms", "SIGNALS", "APPLIED")
-    lines = [table(head, rows, paint), "", _claims(found["claims"], paint, brief=True)]
-    lines += [_caveat(found)] if _caveat(found) else []
+    claims = _claims(found["claims"], paint, brief=True)
+    lines = [table(head, rows, paint), "", *_with_caveat(claims, found)]
     lines.append(
         f"{output / 'report.html'} shows more, {output / REPORT} holds all figures, "
         f"{output / CELLS} each repetition"
@@ -268,8 +268,8 @@ def _explain(arguments: argparse.Namespace, context: Context) -> Answer:
     reported = _reported(arguments.folder)
     found = [each.as_json() for each in answers(options["kernels"], cells, reported["fixes"])]
     document = {"folder": str(arguments.folder), "claims": found}
-    said = [_claims(found, context.paint, brief=False), _caveat(reported)]
-    return Answer(document, "\n".join(each for each in said if each))
+    claims = _claims(found, context.paint, brief=False)
+    return Answer(document, "\n".join(_with_caveat(claims, reported)))
 
 
 def _reported(folder: Path) -> dict[str, Any]:
@@ -279,11 +279,11 @@ def _reported(folder: Path) -> dict[str, Any]:
     return nothing | (json.loads(path.read_text("utf-8")) if path.is_file() else {})
 
 
-def _caveat(found: dict[str, Any]) -> str:
-    """What has to be said beside the figures; empty if there is nothing."""
+def _with_caveat(text: str, found: dict[str, Any]) -> list[str]:
+    """Figures, and what has to be said beside them."""
     from livegraft.lab.comparison.report import BRIEFLY
 
-    return BRIEFLY if found["machine"]["emulated"] else ""
+    return [text, BRIEFLY] if found["machine"]["emulated"] else [text]
 
 
 def _shell(arguments: argparse.Namespace, context: Context) -> Answer:
