@@ -71,18 +71,18 @@ def measured(
 
 
 def cell(scenario: str, model: str, answer: dict[str, Any] | None) -> dict[str, Any]:
-    """A cell's file; without an answer its guest was lost."""
+    """A cell of one guest; without an answer it was lost."""
     lost = {"status": "lost", "reason": "the guest was lost: <hangs>", "log": ["BUG: <b> & more"]}
     fine: dict[str, Any] = {"status": "done", "reason": "", "log": []}
     return {
         "kernel": KERNEL,
         "scenario": scenario,
         "model": model,
-        "asked": {},
+        "asked": {"repeat": 10},
         "patch": "lgc_one",
         "faults": [],
         "seconds": 30.0,
-        "measured": answer,
+        "measured": [answer] if answer else [],
         **(fine if answer else lost),
     }
 

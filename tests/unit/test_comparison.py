@@ -19,7 +19,14 @@ from livegraft.lab.comparison import claims, figures, report
 from livegraft.lab.comparison.claims import Verdict, answers, source_facts
 from livegraft.lab.comparison.conduct import read
 from livegraft.lab.comparison.scenarios import MODELS, chosen, models, scenarios
-from livegraft.lab.comparison.statistics import Growth, difference, estimate, fit, ratio
+from livegraft.lab.comparison.statistics import (
+    Growth,
+    difference,
+    estimate,
+    fit,
+    ratio,
+    together,
+)
 from livegraft.lab.witness.measure import longest
 
 RANDOM = numpy.random.default_rng(5)
@@ -33,40 +40,53 @@ def test_an_interval_holds_the_true_median_as_often_as_it_says() -> None:
     """Of 200 samples of ten, 95 % should; the bootstrap of a median of ten is a little narrow."""
     held = 0
     for _ in range(200):
-        found = estimate(list(RANDOM.normal(100, 10, size=10)))
+        found = estimate([list(RANDOM.normal(100, 10, size=10))])
         assert found is not None
         held += found.low <= 100 <= found.high
     assert 175 <= held <= 199
 
 
+def test_what_differs_between_guests_is_in_the_interval() -> None:
+    """Of five guests that differ more than two values of one do, 95 % again; not so if all ten
+    values are taken for measured in one."""
+    held = alone = 0
+    for _ in range(200):
+        sample = [list(RANDOM.normal(mean, 2, size=2)) for mean in RANDOM.normal(100, 10, size=5)]
+        found, one = estimate(sample), estimate([together(sample)])
+        assert found is not None and one is not None
+        held += found.low <= 100 <= found.high
+        alone += one.low <= 100 <= one.high
+    assert 180 <= held > alone
+
+
 def test_the_same_values_give_the_same_interval() -> None:
     values = [1.0, 2.0, 4.0, 8.0]
-    assert estimate(values) == estimate(values)
-    assert estimate([]) is None
+    assert estimate([values]) == estimate([values])
+    assert estimate([]) is None and estimate([[], []]) is None
 
 
 def test_values_that_are_one_have_no_width() -> None:
-    found = estimate([3.0] * 10)
+    found = estimate([[3.0] * 10])
     assert found is not None
     assert (found.value, found.width, found.count) == (3.0, 0.0, 10)
 
 
 def test_samples_of_one_thing_overlap_and_of_two_do_not() -> None:
-    one, same, other = (estimate(list(RANDOM.normal(mean, 1, size=10))) for mean in (10, 10, 20))
+    one, same, other = (estimate([list(RANDOM.normal(mean, 1, size=10))]) for mean in (10, 10, 20))
     assert one is not None and same is not None and other is not None
     assert one.overlaps(same)
     assert not one.overlaps(other)
 
 
 def test_ratio_and_difference() -> None:
-    double = ratio([20.0, 22.0, 21.0], [10.0, 11.0, 10.5])
-    more = difference([20.0, 22.0, 21.0], [10.0, 11.0, 10.5])
+    double = ratio([[20.0, 22.0], [21.0]], [[10.0, 11.0, 10.5]])
+    more = difference([[20.0, 22.0], [21.0]], [[10.0, 11.0, 10.5]])
     assert double is not None and more is not None
     assert double.value == pytest.approx(2)
     assert more.value == pytest.approx(10.5)
     assert double.low <= 2 <= double.high
-    assert ratio([1.0], [0.0]) is None
-    assert difference([], [1.0]) is None
+    assert ratio([[1.0]], [[0.0]]) is None
+    assert difference([], [[1.0]]) is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +101,7 @@ def test_growth(growth: Growth, exponent: float | None) -> None:
     sizes = [1, 10, 100, 500]
     noise = [RANDOM.normal(1, 0.02, size=10) for _ in sizes]
     samples = [
-        list((40 + (0 if exponent is None else 0.5 * (size - 1) ** exponent)) * own)
+        [list((40 + (0 if exponent is None else 0.5 * (size - 1) ** exponent)) * own)]
         for size, own in zip(sizes, noise, strict=True)
     ]
     found = fit(sizes, samples)
@@ -93,7 +113,7 @@ def test_growth(growth: Growth, exponent: float | None) -> None:
 def test_growth_that_varies_too_much_cannot_be_told() -> None:
     sizes = [1, 10, 100, 500]
     noise = [RANDOM.lognormal(0, 0.9, size=10) for _ in sizes]
-    samples = [list(0.5 * size**1.2 * own) for size, own in zip(sizes, noise, strict=True)]
+    samples = [[list(0.5 * size**1.2 * own)] for size, own in zip(sizes, noise, strict=True)]
     found = fit(sizes, samples)
     assert found is not None
     assert found.exponent.low <= 1.2 < found.exponent.high
@@ -111,24 +131,34 @@ def test_a_pause_counts_in_its_own_span_of_time() -> None:
 
 
 def test_growth_of_too_few_sizes() -> None:
-    assert fit([1, 2], [[1.0], [2.0]]) is None
-    assert fit([1, 2, 3], [[1.0], [], [3.0]]) is None
+    assert fit([1, 2], [[[1.0]], [[2.0]]]) is None
+    assert fit([1, 2, 3], [[[1.0]], [[]], [[3.0]]]) is None
 
 
 def test_a_change_that_did_not_end_is_no_time() -> None:
     answer = measured(repeat=4)
     answer["repetitions"][0]["apply"] = change(10000, finished=False)
     del answer["repetitions"][0]["undo"]
-    found = figures.values(answer)
-    assert (len(found["apply"]), len(found["undo"]), found["applied"]) == (3, 3, [0, 1, 1, 1])
+    found = figures.values([answer, answer])
+    assert [len(each) for each in found["apply"]] == [3, 3]
+    assert [len(each) for each in found["undo"]] == [3, 3]
+    assert found["applied"] == [[0, 1, 1, 1]] * 2
+
+
+def test_what_all_guests_of_a_cell_have_counted() -> None:
+    first, second = measured(), measured()
+    second["counts"]["late"] = [4]
+    assert figures.counts([first, second])["late"] == [7]
+    assert figures.counts([first, second])["syscall"] == [200, 180, 0, 0]
+    assert figures.counts([first, {**second, "counts": {}}]) == first["counts"]
 
 
 def test_a_forecast_that_was_wrong() -> None:
     answer = measured(repeat=2)
-    assert figures.forecast_error(answer) == [0, 0, 0, 0]
+    assert figures.forecast_errors([answer]) == [[0, 0, 0, 0]]
     answer["repetitions"][0]["apply"] = change(10000, finished=False)
     answer["forecasts"] = [{"chance": 0.5, "median_ms": None, "horizon_ms": 1000.0}]
-    assert figures.forecast_error(answer) == [0.25, 0.25]
+    assert figures.forecast_errors([answer]) == [[0.25, 0.25]]
 
 
 def test_the_kernels_own_core_tells_no_times() -> None:
@@ -136,7 +166,7 @@ def test_the_kernels_own_core_tells_no_times() -> None:
     for each in answer["repetitions"]:
         for way in ("apply", "undo"):
             each[way] |= {"times": {}, "counts": {}}
-    assert not {"moving", "tries", "signalled"} & figures.estimates(answer).keys()
+    assert not {"moving", "tries", "signalled"} & figures.estimates([answer]).keys()
 
 
 @pytest.mark.parametrize(
@@ -182,7 +212,7 @@ def test_a_scenario_that_does_not_decide() -> None:
 def test_the_cost_of_a_call() -> None:
     cells = [cell("idle", model, measured()) for model in MODELS]
     assert verdicts(cells)["C7"] is Verdict.HOLDS
-    cells[-1]["measured"]["calls"]["patched"] = [170.0, 171.0, 172.0]
+    cells[-1]["measured"][0]["calls"]["patched"] = [170.0, 171.0, 172.0]
     assert verdicts(cells)["C7"] is Verdict.FAILS
 
 
@@ -193,13 +223,13 @@ def test_the_cost_of_a_call() -> None:
 def test_a_guarantee_that_is_broken(model: str, context: str) -> None:
     cells = [cell("called", each, kept(each)) for each in MODELS]
     assert verdicts(cells)["C8"] is Verdict.HOLDS
-    cells[MODELS.index(model)]["measured"]["counts"][context][-1] = 1
+    cells[MODELS.index(model)]["measured"][0]["counts"][context][-1] = 1
     assert verdicts(cells)["C8"] is Verdict.FAILS
 
 
 def test_what_a_model_does_not_guarantee() -> None:
     cells = [cell("called", each, kept(each)) for each in MODELS]
-    cells[MODELS.index("native")]["measured"]["counts"]["cold"][-1] = 7
+    cells[MODELS.index("native")]["measured"][0]["counts"]["cold"][-1] = 7
     assert verdicts(cells)["C8"] is Verdict.HOLDS
 
 
@@ -216,8 +246,8 @@ def test_the_threshold_decides(key: str, threshold: dict[str, Any], held: Verdic
     """A forecast that is wrong by a quarter under one model, and one mixed version."""
     cells = {("called", model): cell("called", model, kept(model)) for model in MODELS}
     wrong = {"chance": 0.5, "median_ms": None, "horizon_ms": 1000.0}
-    cells["called", "stop"]["measured"]["forecasts"] = [wrong]
-    cells["called", "task"]["measured"]["counts"]["syscall"][-1] = 1
+    cells["called", "stop"]["measured"][0]["forecasts"] = [wrong]
+    cells["called", "task"]["measured"][0]["counts"]["syscall"][-1] = 1
     claim = replace(claims.claims()[key], **threshold)
     assert claims.JUDGES[claim.kind](claim, cells)[0] is held
 

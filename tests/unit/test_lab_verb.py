@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tests.comparison import KERNEL, MACHINE, cell, kept
+from tests.comparison import KERNEL, MACHINE, cell, kept, measured
 from tests.documents import validate
 
 from livegraft.cache import Cache
@@ -21,7 +21,8 @@ from livegraft.cli.main import main
 from livegraft.errors import Exit, ModuleError
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.comparison import conduct, report
-from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options
+from livegraft.lab.comparison.cells import Cell
+from livegraft.lab.comparison.conduct import CELLS, OPTIONS, Options, Turn, shares
 from livegraft.lab.comparison.scenarios import MODELS, Scenario, scenarios
 from livegraft.lab.witness.measure import Request
 from livegraft.progress import SILENT, Progress
@@ -78,9 +79,12 @@ def test_explain_reads_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[s
     options = Options((KERNEL,), MODELS, ("called",), 10)
     (tmp_path / OPTIONS).write_text(json.dumps(options.as_json()))
     for model in MODELS:
-        path = tmp_path / CELLS / KERNEL / "called" / f"{model}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(cell("called", model, kept(model))))
+        for number in (1, 5, 6):  # the sixth is of another run, with more guests
+            answer = cell("called", model, None) | {"status": "done", "measured": kept(model)}
+            answer["measured"]["counts"]["syscall"][-1] = int(number == 6)
+            path = tmp_path / CELLS / KERNEL / "called" / model / f"{number}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(answer))
     assert main(["lab", "explain", str(tmp_path)]) == Exit.DONE
     said = capsys.readouterr().out
     assert f"C8 holds on {KERNEL}: each model keeps what it guarantees" in said
@@ -103,16 +107,19 @@ ANSWER: dict[str, Any] = {
 
 
 def without_guests(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measure: Callable[..., dict[str, Any]]
-) -> Callable[..., list[conduct.Cell]]:
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    measure: Callable[..., dict[str, Any]],
+    repeat: int = 1,
+) -> Callable[..., list[Cell]]:
     """A comparison of three models in one scenario, whose cells somebody else measures."""
     kernel = cast(Kernel, SimpleNamespace(release=KERNEL, cache=Cache(tmp_path / "cache")))
     monkeypatch.setattr(conduct, "witnesses", lambda *_: {})
     monkeypatch.setattr("livegraft.lab.comparison.cells.measure", measure)
-    options = Options((KERNEL,), ("native", "hybrid", "stop"), ("idle",), 1)
+    options = Options((KERNEL,), ("native", "hybrid", "stop"), ("idle",), repeat)
     folder = tmp_path / "report"
 
-    def conducted(progress: Progress = SILENT) -> list[conduct.Cell]:
+    def conducted(progress: Progress = SILENT) -> list[Cell]:
         return conduct.conduct(options, [kernel], [scenarios()["idle"]], None, folder, progress)
 
     return conducted
@@ -138,7 +145,8 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space left"):
         conducted()
     cells = (tmp_path / "report/cells").rglob("*")
-    assert [each.name for each in cells if each.is_file()] == ["native.json"]
+    names = [str(each.relative_to(each.parents[1])) for each in cells if each.is_file()]
+    assert names == ["native/1.json"]
 
 
 def test_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +213,47 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     conducted = without_guests(monkeypatch, tmp_path, measure)
     with pytest.raises(KeyboardInterrupt):
         conducted()
-    assert [each.stem for each in (tmp_path / "report").rglob("native.json")] == ["native"]
+    assert [each.stem for each in (tmp_path / "report").rglob("native/*.json")] == ["1"]
     assert [each["model"] for each in conducted()] == ["native", "hybrid", "stop"]
     assert asked == ["native", "hybrid", "hybrid", "stop"]
+
+
+def test_guests_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cell has had its first guest before one gets its second; where one was lost none
+    follows, and what the guests before it have measured stays."""
+    asked: list[tuple[str, int]] = []
+
+    def measure(*arguments: object) -> dict[str, Any]:
+        request = cast(Request, arguments[3])
+        asked.append((request.model, request.repeat))
+        if asked[3:] and request.model == "hybrid":
+            return ANSWER | {"status": "lost", "reason": "the guest was lost: hangs"}
+        return ANSWER | {"measured": measured(repeat=request.repeat)}
+
+    conducted = without_guests(monkeypatch, tmp_path, measure, repeat=7)
+    native, hybrid, stop = conducted()
+    first = [("native", 3), ("hybrid", 3), ("stop", 3)]
+    others = [("native", 2), ("hybrid", 2), ("stop", 2), ("native", 2), ("stop", 2)]
+    assert asked == first + others
+    assert [len(each["repetitions"]) for each in native["measured"]] == [3, 2, 2]
+    assert (hybrid["status"], hybrid["reason"]) == ("lost", "the guest was lost: hangs")
+    assert [len(each["repetitions"]) for each in hybrid["measured"]] == [3]
+    assert (stop["status"], stop["reason"], stop["seconds"]) == ("done", "", 3)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "guests", "found"),
+    [
+        (10, 5, [2] * 5),
+        (10, 2, [5, 5]),
+        (11, 5, [3, 2, 2, 2, 2]),
+        (7, 5, [3, 2, 2]),
+        (3, 5, [3]),
+        (1, 5, [1]),
+    ],
+)
+def test_how_repetitions_are_shared(repeat: int, guests: int, found: list[int]) -> None:
+    assert shares(repeat, guests) == found
 
 
 def test_which_cells_are_kept(tmp_path: Path) -> None:
@@ -216,12 +262,16 @@ def test_which_cells_are_kept(tmp_path: Path) -> None:
     options = Options((KERNEL,), MODELS, ("called",), 10)
     path = tmp_path / "stop.json"
 
+    def turn(options: Options, scenario: Scenario) -> Turn:
+        first = shares(options.repeat, scenario.guests)[0]
+        return Turn(cast(Kernel, None), scenario, "stop", 0, first)
+
     def kept_as(options: Options, scenario: Scenario) -> bool:
-        return conduct.kept(path, conduct.asked(options, scenario, "stop")) is not None
+        return conduct.kept(path, turn(options, scenario).asked(options)) is not None
 
     assert not kept_as(options, scenario)
     found = cell("called", "stop", kept("stop"))
-    found["asked"] = conduct.asked(options, scenario, "stop")
+    found["asked"] = turn(options, scenario).asked(options)
     path.write_text(json.dumps(found))
     assert kept_as(options, scenario)
     assert not kept_as(Options((KERNEL,), MODELS, ("called",), 11), scenario)

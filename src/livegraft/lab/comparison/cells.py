@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One cell: a model under a load, in a guest of its own."""
+"""One cell: a model under a load, in guests of its own."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,14 +29,18 @@ LIMIT_SECONDS = 10.0
 """For one change; what has not ended by then is taken back and counts as not applied."""
 
 REPEAT_SECONDS = 30.0
-"""For each repetition of a cell on average; where one takes minutes, a few have to do."""
+"""For each repetition in a guest on average; where one takes minutes, a few have to do."""
 
-LOOKS, LOOK_SECONDS = 2, 1.5
+LOOKS, LOOK_SECONDS = 1, 1.5
 BOOT_SECONDS = 300.0
 ANSWER_SECONDS = 120.0
 """What the guest may take besides its repetitions."""
 
 LOG_LINES = 40
+
+Cell = dict[str, Any]
+"""What one guest has answered (``measured`` is its document, or None), or all of them together
+(``measured`` has the document of each that gave one)."""
 
 
 class Status(StrEnum):
@@ -181,3 +185,22 @@ def _measured(guest: Guest, asked: Request) -> dict[str, Any]:
     if (made := len(measured["repetitions"])) < asked.repeat:
         found["reason"] = f"{made} of {asked.repeat} repetitions in {asked.seconds:.0f} s"
     return found | {"status": Status.DONE, "measured": measured}
+
+
+def merged(answers: Sequence[Cell]) -> Cell:
+    """A cell from what its guests have answered, in their order; one at least.
+
+    Its status is that of the guest that did not come to its end, if there is one. What the others
+    have measured stays.
+    """
+    last = next((each for each in answers if each["status"] != Status.DONE), answers[-1])
+    documents = [each["measured"] for each in answers if each["measured"]]
+    made = sum(len(each["repetitions"]) for each in documents)
+    wanted = sum(each["asked"]["repeat"] for each in answers)
+    few = f"{made} of {wanted} repetitions: the others had no time" if made < wanted else ""
+    return {
+        **last,
+        "reason": few if last["status"] == Status.DONE else last["reason"],
+        "measured": documents,
+        "seconds": round(sum(each["seconds"] for each in answers), 1),
+    }

@@ -16,7 +16,14 @@ import numpy
 
 from livegraft.lab.comparison import figures
 from livegraft.lab.comparison.scenarios import scenarios
-from livegraft.lab.comparison.statistics import Estimate, difference, estimate, ratio
+from livegraft.lab.comparison.statistics import (
+    Estimate,
+    difference,
+    estimate,
+    median,
+    ratio,
+    together,
+)
 from livegraft.module import engine
 
 Cell = Mapping[str, Any]
@@ -162,7 +169,7 @@ def _against(claim: Claim, found: Estimate) -> Verdict:
     return Verdict.FAILS if found.low > claim.most else Verdict.OPEN
 
 
-def _values(here: Here, scenario: str, model: str, key: str) -> list[float]:
+def _values(here: Here, scenario: str, model: str, key: str) -> list[list[float]]:
     cell = here.get((scenario, model))
     return figures.values(cell["measured"]).get(key, []) if cell else []
 
@@ -205,7 +212,7 @@ def _by_how_much(claim: Claim, found: Estimate) -> str:
     return f"{first} {number(found)} times that of {second}"
 
 
-def _one_sided(claim: Claim, name: str, own: list[list[float]]) -> tuple[Verdict, str]:
+def _one_sided(claim: Claim, name: str, own: list[list[list[float]]]) -> tuple[Verdict, str]:
     """One of the models never came to an end there."""
     first, second = claim.models
     ended = [model for model, each in zip(claim.models, own, strict=True) if each]
@@ -223,7 +230,7 @@ def _same(claim: Claim, here: Here) -> Judged:
     own = {model: each for model, each in own.items() if each}
     if len(own) < 2:
         return Verdict.UNMEASURED, [f"{title(name)}: fewer than two models were measured"]
-    least = min(own, key=lambda model: float(numpy.median(own[model])))
+    least = min(own, key=lambda model: median(own[model]))
     verdicts, words = [], []
     for model, each in own.items():
         one, times = estimate(each), ratio(each, own[least])
@@ -239,21 +246,21 @@ def _same(claim: Claim, here: Here) -> Judged:
 
 def _forecast(claim: Claim, here: Here) -> Judged:
     """What the forecast of each model was wrong by, over all scenarios."""
-    errors: dict[str, list[float]] = {}
+    errors: dict[str, list[list[float]]] = {}
     words = []
     for model in claim.models:
         every = []
         for name in scenarios():
             if cell := here.get((name, model)):
-                mistakes = figures.forecast_error(cell["measured"])
+                mistakes = figures.forecast_errors(cell["measured"])
                 every += mistakes
-                if mistakes and float(numpy.mean(mistakes)) >= 0.01:
-                    words.append(f"{title(name)}: {model} {float(numpy.mean(mistakes)):.2f}")
+                mean = float(numpy.mean(together(mistakes) or [0]))
+                if mean >= 0.01:
+                    words.append(f"{title(name)}: {model} {mean:.2f}")
         errors[model] = every
-    if not all(errors.values()):
-        return Verdict.UNMEASURED, ["not both models were measured"]
     one, other = (estimate(errors[model], numpy.mean) for model in claim.models)
-    assert one is not None and other is not None
+    if one is None or other is None:
+        return Verdict.UNMEASURED, ["not both models were measured"]
     first, second = claim.models
     summary = (
         f"mean square of the error (0 always right, 1 always wrong): {first} {number(one)},"
@@ -321,7 +328,7 @@ def _mixed(claim: Claim, here: Here) -> Judged:
     assert claim.most is not None
     for model in claim.models:
         cells = [cell for (_, one), cell in here.items() if one == model]
-        counted = [cell["measured"]["counts"] for cell in cells if cell["measured"]["counts"]]
+        counted = [each for cell in cells if (each := figures.counts(cell["measured"]))]
         if not counted:
             continue
         seen = {who: _seen(counted, contexts) for who, contexts in SEERS.items()}

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All cells of a comparison, one guest after the other. A cell is a file: what is done is kept."""
+"""All cells of a comparison, one guest after the other. A guest's answer is a file: what is done is
+kept.
+
+A cell has several guests, a few repetitions in each: what differs between two guests of a cell, and
+between two moments of this machine, is so in its intervals. They take turns: every cell has had its
+first guest before one gets its second.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +15,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from livegraft.errors import ModuleError, UsageError
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab import acceleration
 from livegraft.lab.comparison import cells
-from livegraft.lab.comparison.cells import Status, Subject
+from livegraft.lab.comparison.cells import Cell, Status, Subject, merged
 from livegraft.lab.comparison.scenarios import Scenario
+from livegraft.lab.comparison.scenarios import scenarios as all_scenarios
 from livegraft.lab.qemu import Accelerator
 from livegraft.lab.witnesses import witnesses
 from livegraft.module.delivery import write_whole
 from livegraft.progress import SILENT, Progress
 
-FORMAT = 6
-"""Of a cell. In 1 a pause at the moment of loading counted as one of the time before as well; in 2
-the probe kept an emulated processor for a tenth of a second, and was that pause itself; in 3 the
+FORMAT = 7
+"""Of an answer. In 1 a pause at the moment of loading counted as one of the time before as well; in
+2 the probe kept an emulated processor for a tenth of a second, and was that pause itself; in 3 the
 load had the lowest priority, and the probe kept it from running; in 4 native's pauses had the looks
-at all tasks in them, in 5 its times, and what has hundreds of functions was never kicked."""
+at all tasks in them, in 5 its times, and what has hundreds of functions was never kicked; in 6 a
+cell was one guest, and native was kicked without end."""
 
 LOCK = "lab/measure"
 """Of the cache. One guest at a time: two comparisons would measure each other."""
 
 CELLS = "cells"
 OPTIONS = "options.json"
-
-Cell = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +77,15 @@ def conduct(
     folder: Path,
     progress: Progress = SILENT,
 ) -> list[Cell]:
-    """Measure every cell that is not there yet.
+    """Measure what is not there yet.
 
     Args:
         options: what is compared.
         kernels: prepared, in the order of `options`.
         scenarios: likewise.
         subject: the user's patch.
-        folder: where the cells are kept.
-        progress: gets the step ``measure``, in cells.
+        folder: where the answers are kept.
+        progress: gets the step ``measure``, in guests.
 
     Returns:
         All cells, by kernel, scenario and model.
@@ -87,36 +93,97 @@ def conduct(
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     write_whole(folder / OPTIONS, _text(options.as_json()))
     plan = [
-        (kernel, scenario, model)
+        Turn(kernel, scenario, model, number, repeat)
         for kernel in kernels
         for scenario in scenarios
         for model in options.models
+        for number, repeat in enumerate(shares(options.repeat, scenario.guests))
     ]
-    done = {
-        _path(folder, *one): kept(_path(folder, *one), asked(options, one[1], one[2]))
-        for one in plan
-    }
-    if there := sum(cell is not None for cell in done.values()):
-        progress.note(f"{there} of {len(plan)} cells are there already")
-    wanted = [one for one in plan if done[_path(folder, *one)] is None]
+    found: dict[str, list[Cell]] = {turn.cell: [] for turn in plan}
+    wanted = []
+    for turn in plan:
+        answer = kept(turn.path(folder), turn.asked(options))
+        if answer is None:
+            wanted.append(turn)
+        else:
+            found[turn.cell].append(answer)
+    if len(wanted) < len(plan):
+        progress.note(f"{len(plan) - len(wanted)} of {len(plan)} guests are there already")
+    wanted.sort(key=lambda turn: turn.number)  # stable: all first guests, then all second ones
     alone = kernels[0].cache.lock(LOCK, progress) if wanted else nullcontext()
     with alone, progress.step("measure", len(wanted)) as step:
-        for one in wanted:
-            kernel, scenario, model = one
-            step.say(f"{kernel.release} {scenario.name} {model}")
-            path = _path(folder, *one)
-            # Another run may have measured it while this one waited.
-            cell = kept(path, asked(options, scenario, model)) or _measured(
-                options, *one, subject, progress
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, _text(cell))
-            done[path] = cell
-            if cell["reason"]:
-                where = f"{kernel.release}, {scenario.name}, {model}"
-                progress.note(f"{where}: {cell['status']}: {cell['reason']}")
+        for turn in wanted:
+            step.say(f"{turn.kernel.release} {turn.scenario.name} {turn.model}")
+            # Where one did not come to its end, the others would not either.
+            if all(each["status"] == Status.DONE for each in found[turn.cell]):
+                found[turn.cell].append(_answer(turn, options, subject, folder, progress))
             step.advance()
-    return [cell for cell in done.values() if cell is not None]
+    return [merged(answers) for answers in found.values()]
+
+
+class Turn(NamedTuple):
+    """A guest that a cell gets.
+
+    Args:
+        kernel: of the cell.
+        scenario: likewise.
+        model: likewise.
+        number: of the guest among those of the cell, from 0.
+        repeat: repetitions in this guest.
+    """
+
+    kernel: Kernel
+    scenario: Scenario
+    model: str
+    number: int
+    repeat: int
+
+    @property
+    def cell(self) -> str:
+        """The name of its cell."""
+        return f"{self.kernel.release}, {self.scenario.name}, {self.model}"
+
+    def path(self, folder: Path) -> Path:
+        """Where its answer is kept."""
+        return _path(folder, self.kernel.release, self.scenario.name, self.model, self.number)
+
+    def asked(self, options: Options) -> dict[str, Any]:
+        """What decides whether an answer is the one that is wanted."""
+        scenario = self.scenario
+        return {
+            "format": FORMAT,
+            "repeat": self.repeat,
+            "patch": [] if scenario.own else list(options.patch),
+            "load": list(scenario.load),
+            "settings": list(scenario.settings),
+            "more": [scenario.patch, scenario.target, scenario.stack, scenario.kind],
+            "model": self.model,
+        }
+
+
+def shares(repeat: int, guests: int) -> list[int]:
+    """Repetitions of each guest of a cell: two at least, as far as there are so many.
+
+    Args:
+        repeat: of all together.
+        guests: at most.
+    """
+    guests = max(1, min(guests, repeat // 2))
+    return [repeat // guests + (number < repeat % guests) for number in range(guests)]
+
+
+def _answer(
+    turn: Turn, options: Options, subject: Subject | None, folder: Path, progress: Progress
+) -> Cell:
+    """What a guest says, kept in its file."""
+    path = turn.path(folder)
+    # Another run may have measured it while this one waited.
+    answer = kept(path, turn.asked(options)) or _measured(options, turn, subject, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, _text(answer))
+    if answer["reason"]:
+        progress.note(f"{turn.cell}: {answer['status']}: {answer['reason']}")
+    return answer
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[Cell]]:
@@ -127,25 +194,33 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Cell]]:
     """
     try:
         options = json.loads((folder / OPTIONS).read_text("utf-8"))
-        found = []
-        for kernel in options["kernels"]:
-            for scenario in options["scenarios"]:
-                for model in options["models"]:
-                    path = folder / CELLS / kernel / scenario / f"{model}.json"
-                    if path.is_file():
-                        found.append(json.loads(path.read_text("utf-8")))
+        known = all_scenarios()
+        cells = [
+            [
+                _path(folder, kernel, scenario, model, number)
+                for number, _ in enumerate(shares(options["repeat"], known[scenario].guests))
+            ]
+            for kernel in options["kernels"]
+            for scenario in options["scenarios"]
+            for model in options["models"]
+        ]
+        answers = [
+            [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
+            for paths in cells
+        ]
+        found = [merged(each) for each in answers if each]
     except (OSError, ValueError, KeyError) as error:
         remedy = "name the folder that 'livegraft lab models -o' has written"
         raise UsageError(str(folder), "holds no comparison of models", remedy) from error
     return options, found
 
 
-def _path(folder: Path, kernel: Kernel, scenario: Scenario, model: str) -> Path:
-    return folder / CELLS / kernel.release / scenario.name / f"{model}.json"
+def _path(folder: Path, kernel: str, scenario: str, model: str, number: int) -> Path:
+    return folder / CELLS / kernel / scenario / model / f"{number + 1}.json"
 
 
 def kept(path: Path, wanted: dict[str, Any]) -> Cell | None:
-    """A cell that was measured already, as it is wanted now. A guest that was lost is no answer."""
+    """What a guest said already, if asked as it would be now. One that was lost is no answer."""
     try:
         cell: Cell = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -154,42 +229,21 @@ def kept(path: Path, wanted: dict[str, Any]) -> Cell | None:
     return cell if fits and cell["status"] in (Status.DONE, Status.UNAVAILABLE) else None
 
 
-def asked(options: Options, scenario: Scenario, model: str) -> dict[str, Any]:
-    """What decides whether a cell is the one that is wanted."""
-    patch = [] if scenario.own else list(options.patch)
-    return {
-        "format": FORMAT,
-        "repeat": options.repeat,
-        "patch": patch,
-        "load": list(scenario.load),
-        "settings": list(scenario.settings),
-        "more": [scenario.patch, scenario.target, scenario.stack, scenario.kind],
-        "model": model,
-    }
-
-
-def _measured(
-    options: Options,
-    kernel: Kernel,
-    scenario: Scenario,
-    model: str,
-    subject: Subject | None,
-    progress: Progress,
-) -> Cell:
-    theirs = None if scenario.own else subject
-    request = cells.request(scenario, model, options.repeat, theirs)
+def _measured(options: Options, turn: Turn, subject: Subject | None, progress: Progress) -> Cell:
+    theirs = None if turn.scenario.own else subject
+    request = cells.request(turn.scenario, turn.model, turn.repeat, theirs)
     try:
-        files = witnesses(kernel, progress)
+        files = witnesses(turn.kernel, progress)
     except ModuleError as error:
         # Of this kernel; the rest goes on.
         found = cells.not_begun(error)
     else:
-        found = cells.measure(kernel, files, scenario, request, theirs)
+        found = cells.measure(turn.kernel, files, turn.scenario, request, theirs)
     return {
-        "kernel": kernel.release,
-        "scenario": scenario.name,
-        "model": model,
-        "asked": asked(options, scenario, model),
+        "kernel": turn.kernel.release,
+        "scenario": turn.scenario.name,
+        "model": turn.model,
+        "asked": turn.asked(options),
         "patch": request.patch,
         **found,
     }

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,10 @@ from livegraft.lab.comparison.statistics import Estimate, Statistic, estimate
 
 Repetition = Mapping[str, Any]
 Measured = Mapping[str, Any]
+"""What one guest has answered."""
+
+Guests = Sequence[Measured]
+"""What all guests of a cell have answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +147,16 @@ CALL = "call"
 CALL_TITLE = "a call of a patched function, over the unpatched one"
 
 
-def values(measured: Measured) -> dict[str, list[float]]:
-    """The values of every figure that a cell has."""
+def values(guests: Guests) -> dict[str, list[list[float]]]:
+    """The values of every figure that a cell has, by guest."""
+    found: dict[str, list[list[float]]] = {}
+    for measured in guests:
+        for key, each in _values(measured).items():
+            found.setdefault(key, []).append(each)
+    return found
+
+
+def _values(measured: Measured) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for figure in FIGURES.values():
         every = [figure.value(each) for each in measured["repetitions"]]
@@ -155,10 +167,10 @@ def values(measured: Measured) -> dict[str, list[float]]:
     return {key: each for key, each in found.items() if each}
 
 
-def estimates(measured: Measured) -> dict[str, Estimate]:
+def estimates(guests: Guests) -> dict[str, Estimate]:
     """Every figure of a cell with its interval."""
     found = {}
-    for key, each in values(measured).items():
+    for key, each in values(guests).items():
         statistic = FIGURES[key].statistic if key in FIGURES else numpy.median
         made = estimate(each, statistic)
         assert made is not None
@@ -166,10 +178,21 @@ def estimates(measured: Measured) -> dict[str, Estimate]:
     return found
 
 
-def timeline(measured: Measured) -> list[list[float]]:
+def counts(guests: Guests) -> dict[str, list[int]]:
+    """What was counted in all guests: for each context calls by version, and mixed ones."""
+    found: dict[str, list[int]] = {}
+    for measured in guests:
+        for context, row in measured["counts"].items():
+            before = found.get(context, [0] * len(row))
+            found[context] = [one + other for one, other in zip(before, row, strict=True)]
+    return found
+
+
+def timeline(guests: Guests) -> list[list[float]]:
     """Tasks over time: milliseconds since the order and the share that runs the new code, of the
     repetition with the median length; empty if none came to its end."""
-    changes = [each["apply"] for each in measured["repetitions"] if "apply" in each]
+    every = [each for measured in guests for each in measured["repetitions"]]
+    changes = [each["apply"] for each in every if "apply" in each]
     done = [each for each in changes if each["finished"]]
     if not done:
         return []
@@ -179,14 +202,17 @@ def timeline(measured: Measured) -> list[list[float]]:
     return [[0.0, 0.0]] + [[ms, round(1 - left / total, 4)] for ms, left in change["samples"]]
 
 
-def forecast_error(measured: Measured) -> list[float]:
-    """The square of what the forecast was wrong by, for each pair of a forecast and a repetition:
-    0 is always right, 1 always wrong (Brier's score)."""
+def forecast_errors(guests: Guests) -> list[list[float]]:
+    """The square of what the forecast was wrong by, for each pair of a forecast and a repetition of
+    one guest, by guest: 0 is always right, 1 always wrong (Brier's score)."""
     return [
-        (said["chance"] - _within(repetition["apply"], said["horizon_ms"])) ** 2
-        for said in measured["forecasts"]
-        for repetition in measured["repetitions"]
-        if "apply" in repetition
+        [
+            (said["chance"] - _within(repetition["apply"], said["horizon_ms"])) ** 2
+            for said in measured["forecasts"]
+            for repetition in measured["repetitions"]
+            if "apply" in repetition
+        ]
+        for measured in guests
     ]
 
 

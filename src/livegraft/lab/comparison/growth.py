@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,7 @@ def growth(kernels: Sequence[str], models: Sequence[str], cells: Sequence[Cell])
 def _sizes(cells: Sequence[Cell], kernel: str, family: str, model: str) -> list[tuple[int, Cell]]:
     known = scenarios()
     own = [
-        (known[cell["scenario"]].size or cell["measured"]["tasks"], cell)
+        (known[cell["scenario"]].size or tasks(cell["measured"]), cell)
         for cell in cells
         if (cell["kernel"], cell["model"]) == (kernel, model)
         and cell["measured"]
@@ -79,3 +80,8 @@ def _sizes(cells: Sequence[Cell], kernel: str, family: str, model: str) -> list[
         and known[cell["scenario"]].family == family
     ]
     return sorted(own, key=lambda pair: pair[0])
+
+
+def tasks(guests: figures.Guests) -> int:
+    """How many tasks there were in a guest of a cell, in the middle one of them."""
+    return int(statistics.median_low([each["tasks"] for each in guests]))

@@ -35,8 +35,8 @@ not with a clock. Counts (signals, retries, mixed versions) do not depend on it,
 order of models."""
 
 INTERVALS = """\
-their 95 % bootstrap intervals (of the repetitions in one guest: how much faster or slower this \
-machine was with another guest is not in them)"""
+their 95 % bootstrap intervals (guests are drawn first, then repetitions of each: how much faster \
+or slower one guest is than another is in them)"""
 
 BRIEFLY = "Emulated guests: compare models with each other, not with a clock; counts are exact."
 """Of the same, where there is no room."""
@@ -86,7 +86,7 @@ def document(
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    measured = cell["measured"]
+    guests = cell["measured"]
     return {
         "kernel": cell["kernel"],
         "scenario": cell["scenario"],
@@ -97,15 +97,12 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "log": list(cell["log"]),
         "faults": list(cell["faults"]),
         "seconds": cell["seconds"],
-        "tasks": measured["tasks"] if measured else None,
-        "figures": (
-            {key: one.as_json() for key, one in figures.estimates(measured).items()}
-            if measured
-            else {}
-        ),
-        "timeline": figures.timeline(measured) if measured else [],
-        "forecasts": measured["forecasts"] if measured else [],
-        "counts": measured["counts"] if measured else {},
+        "guests": len(guests),
+        "tasks": growth.tasks(guests) if guests else None,
+        "figures": {key: one.as_json() for key, one in figures.estimates(guests).items()},
+        "timeline": figures.timeline(guests),
+        "forecasts": [said for each in guests for said in each["forecasts"]],
+        "counts": figures.counts(guests),
     }
 
 
@@ -114,8 +111,9 @@ def markdown(found: Document) -> str:
     lines = [
         "# Consistency models compared",
         "",
-        f"Made by livegraft {found['version']}, up to {found['repeat']} repetitions of each cell,"
-        f" each in a guest of its own with {found['machine']['guest_processors']} processors, on"
+        f"Made by livegraft {found['version']}, up to {found['repeat']} repetitions of each cell in"
+        f" guests of its own ({_guests(found)}) with {found['machine']['guest_processors']}"
+        f" processors, on"
         f" {found['machine']['processors']} processors ({found['machine']['processor']}),"
         f" {sum(each['seconds'] for each in found['cells']) / 60:.0f} minutes in all:",
         "",
@@ -133,6 +131,12 @@ def markdown(found: Document) -> str:
     lines += [f"- **{each['title']}**: {each['about'].strip()}" for each in found["scenarios"]]
     lines += ["", "## The claims", "", *_claims(found)]
     return "\n".join(lines) + "\n"
+
+
+def _guests(found: Document) -> str:
+    """How many guests a cell had."""
+    numbers = sorted({each["guests"] for each in found["cells"] if each["guests"]})
+    return " or ".join(map(str, numbers)) or "none came to its end"
 
 
 def _table(found: Document, kernel: str) -> Iterator[str]:

@@ -31,6 +31,7 @@ class Scenario:
     settings: tuple[str, ...] = ()
     own: bool = False
     default: bool = False
+    guests: int = 2
     memory: int = 1024
     calls: bool = False
     patch: str = ""

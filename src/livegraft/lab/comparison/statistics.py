@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Medians with 95 % bootstrap intervals, and how a figure grows.
 
-The same values give the same interval: the generator is seeded. Source of the percentile bootstrap:
-Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
+The same values give the same interval: the generator is seeded. Sources: Efron and Tibshirani, An
+Introduction to the Bootstrap, chapter 13 (percentiles); Davison and Hinkley, Bootstrap Methods and
+their Application, section 3.8 (drawing in two stages).
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _SEED = 7
 
 Statistic = Callable[..., Any]
 """Takes an array and an axis: :func:`numpy.median`, :func:`numpy.mean`."""
+
+Sample = Sequence[Sequence[float]]
+"""Values by the guest that they were measured in: those of one guest are alike, as its memory, its
+clock's phase and the machine's speed of that minute were the same for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +63,57 @@ class Estimate:
         }
 
 
-def estimate(values: Sequence[float], statistic: Statistic = numpy.median) -> Estimate | None:
+def estimate(sample: Sample, statistic: Statistic = numpy.median) -> Estimate | None:
     """A statistic of a sample with its interval; None of no values."""
-    if not values:
+    if not (values := together(sample)):
         return None
-    sample = numpy.asarray(values, dtype=float)
-    return _estimate(float(statistic(sample, axis=0)), _resampled(sample, statistic), len(values))
+    return _estimate(float(statistic(values, axis=0)), _resampled(sample, statistic), len(values))
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate | None:
+def ratio(above: Sample, below: Sample) -> Estimate | None:
     """Of two medians; None if there are no values, or the second median can be 0."""
-    if not above or not below:
+    counts = len(together(above)), len(together(below))
+    if not all(counts):
         return None
-    first = _resampled(numpy.asarray(above, dtype=float), numpy.median)
-    second = _resampled(numpy.asarray(below, dtype=float), numpy.median, 1)
-    middle = float(numpy.median(below))
-    if middle == 0 or not second.all():
+    first, second = _resampled(above, numpy.median), _resampled(below, numpy.median, 1)
+    if median(below) == 0 or not second.all():
         return None
-    value = float(numpy.median(above)) / middle
-    return _estimate(value, first / second, min(len(above), len(below)))
+    return _estimate(median(above) / median(below), first / second, min(counts))
 
 
-def difference(more: Sequence[float], less: Sequence[float]) -> Estimate | None:
+def difference(more: Sample, less: Sample) -> Estimate | None:
     """Of two medians; None if there are no values."""
-    if not more or not less:
+    counts = len(together(more)), len(together(less))
+    if not all(counts):
         return None
-    first = _resampled(numpy.asarray(more, dtype=float), numpy.median)
-    second = _resampled(numpy.asarray(less, dtype=float), numpy.median, 1)
-    value = float(numpy.median(more) - numpy.median(less))
-    return _estimate(value, first - second, min(len(more), len(less)))
+    first, second = _resampled(more, numpy.median), _resampled(less, numpy.median, 1)
+    return _estimate(median(more) - median(less), first - second, min(counts))
 
 
-def _resampled(
-    sample: NDArray[numpy.float64], statistic: Statistic, stream: int = 0
-) -> NDArray[numpy.float64]:
-    """The statistic of many samples drawn from this one with replacement."""
+def together(sample: Sample) -> list[float]:
+    """The values of all guests."""
+    return [value for guest in sample for value in guest]
+
+
+def median(sample: Sample) -> float:
+    """Of the values of all guests; there is one at least."""
+    return float(numpy.median(together(sample)))
+
+
+def _resampled(sample: Sample, statistic: Statistic, stream: int = 0) -> NDArray[numpy.float64]:
+    """The statistic of many samples drawn from this one with replacement: guests first, and then
+    the values of each guest that was drawn."""
     generator = numpy.random.default_rng((_SEED, stream))
-    drawn = generator.integers(0, len(sample), size=(RESAMPLES, len(sample)))
-    found: NDArray[numpy.float64] = statistic(sample[drawn], axis=1)
+    guests = [guest for guest in sample if len(guest)]
+    sizes = numpy.array([len(guest) for guest in guests])
+    begins = numpy.cumsum(sizes) - sizes
+    drawn = generator.integers(0, len(guests), size=(RESAMPLES, len(guests)))
+    places = generator.integers(
+        0, sizes[drawn][:, :, None], size=(RESAMPLES, len(guests), int(sizes.max()))
+    )
+    values = numpy.asarray(together(guests), dtype=float)
+    every = values[(begins[drawn][:, :, None] + places).reshape(RESAMPLES, -1)]
+    found: NDArray[numpy.float64] = statistic(every, axis=1)
     return found
 
 
@@ -139,7 +157,7 @@ LINEAR_MOST = 1.2
 """A power of the size up to which growth is linear: caches and tree lookups are in it."""
 
 
-def fit(sizes: Sequence[float], samples: Sequence[Sequence[float]]) -> Fit | None:
+def fit(sizes: Sequence[float], samples: Sequence[Sample]) -> Fit | None:
     """Fit a figure's growth: what is there at the smallest size, and a power of what is added.
 
     Args:
@@ -149,15 +167,13 @@ def fit(sizes: Sequence[float], samples: Sequence[Sequence[float]]) -> Fit | Non
     Returns:
         None of fewer than three sizes, or if a sample is empty.
     """
-    if len(sizes) < 3 or not all(samples):
+    counts = [len(together(sample)) for sample in samples]
+    if len(sizes) < 3 or not all(counts):
         return None
     drawn = numpy.stack(
-        [
-            _resampled(numpy.asarray(sample, dtype=float), numpy.median, stream)
-            for stream, sample in enumerate(samples)
-        ]
+        [_resampled(sample, numpy.median, stream) for stream, sample in enumerate(samples)]
     )
-    medians = numpy.array([float(numpy.median(sample)) for sample in samples])
+    medians = numpy.array([median(sample) for sample in samples])
     more = numpy.log(numpy.asarray(sizes[1:], dtype=float) - sizes[0])
 
     def exponent(column: NDArray[numpy.float64]) -> float:
@@ -166,7 +182,7 @@ def fit(sizes: Sequence[float], samples: Sequence[Sequence[float]]) -> Fit | Non
         return float(numpy.polyfit(more, numpy.log(added), 1)[0])
 
     every = numpy.array([exponent(column) for column in drawn.T[::8]])
-    power = _estimate(exponent(medians), every, min(map(len, samples)))
+    power = _estimate(exponent(medians), every, min(counts))
     if medians[-1] < SAME * medians[0]:
         growth = Growth.CONSTANT
     elif power.high <= LINEAR_MOST:

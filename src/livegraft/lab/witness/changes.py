@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from livegraft.lab.witness.driver import Patch
+from livegraft.runtime.native import KICK_PAUSES
 from livegraft.runtime.stacks import tasks
 
-KICK_SECONDS = 0.02
 LOOK_SHARE = 10
 """How many times longer than a look the time before it has to be."""
 
@@ -87,7 +87,9 @@ class Follower:
 
     def follow(self) -> Change:
         """Wait for its end, or until its time is over."""
-        change, kicked = self.change, 0.0
+        change = self.change
+        pauses = iter(KICK_PAUSES)  # as the runtime does it; the core goes on by itself
+        kick = self.began + next(pauses)
         while self.patch.changing:
             now = time.monotonic()
             if now - self.began > self.limit:
@@ -96,13 +98,14 @@ class Follower:
                 change.ms = (now - self.began) * 1000
                 self._ask()
                 return change
-            if self.patch.model == "native" and now - kicked > KICK_SECONDS:
-                kicked = now
+            if self.patch.model == "native" and now >= kick:
                 self.patch.kick()
+                kick = now + next(pauses, self.limit)
             if self.looks and now >= self._next_look:
                 self._note()
             time.sleep(0.002 if self.patch.model == "native" else 0.0005)
         change.finished = True
+        change.total = max(change.total, len(self._states))
         change.ms = (time.monotonic() - self.began) * 1000
         self._ask()
         if self.patch.model == "stop":

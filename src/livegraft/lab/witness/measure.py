@@ -46,7 +46,7 @@ REPLACING = "lgc_two"
 """The patch that replaces those that are stacked."""
 
 SEEN = Path("/root/seen")
-LEAST = 3
+LEAST = 2
 """Repetitions that are made however long one takes."""
 
 
