@@ -22,7 +22,7 @@ from livegraft.errors import PatchError
 from livegraft.runtime import commandline, metrics, state
 from livegraft.runtime.checking import CRITICAL, MEANINGS, Checked, Health, check
 from livegraft.runtime.installed import PLACE, RECORD, Record
-from livegraft.runtime.livepatch import ENGINE, Livepatches
+from livegraft.runtime.livepatch import ENGINE, KERNEL_CORE, Livepatches
 from livegraft.runtime.state import PatchState, Status
 from livegraft.runtime.switches import Place, Switch
 from livegraft.runtime.taints import Taint, taints
@@ -149,23 +149,33 @@ def test_damaged_ones_are_not_well(tmp_path: Path) -> None:
     assert "the installed patches cannot be loaded" in checked.line
 
 
-@pytest.mark.parametrize(("model", "well"), [("hybrid", True), ("native", False)])
+@pytest.mark.parametrize(
+    ("model", "other", "well"),
+    [
+        ("hybrid", "hybrid", True),
+        ("hybrid", "stop", True),
+        ("native", "native", True),
+        ("native", "hybrid", False),
+        ("hybrid", "native", False),
+    ],
+)
 def test_one_that_a_later_one_replaces_is_not_missed(
-    tmp_path: Path, model: str, well: bool
+    tmp_path: Path, model: str, other: str, well: bool
 ) -> None:
-    """The engine has undone the older one for good; what the kernel's core has put in stays."""
+    """Its core has undone the older one for good; what the other core has put in stays."""
     keep(tmp_path, "livegraft_fix", model=model)
-    keep(tmp_path, "newer", order=1, model="hybrid", replace=True)
-    newer = PATCH._replace(name="newer", model="hybrid")
+    keep(tmp_path, "newer", order=1, model=other, replace=True)
+    newer = PATCH._replace(name="newer", model=other)
     assert codes(check([newer], root=tmp_path)) == [Health.MISSING]  # as nothing is in force
+    core = tmp_path / (KERNEL_CORE if other == "native" else ENGINE)
     for attribute, value in (("enabled", "1\n"), ("transition", "0\n")):
-        write(tmp_path / ENGINE / "newer" / attribute, value)
+        write(core / "newer" / attribute, value)
     checked = check([newer, PATCH._replace(state=PatchState.DISABLED)], root=tmp_path)
     assert (checked.health is Health.WELL) == well
     assert checked.installed == (("newer",) if well else ("livegraft_fix", "newer"))
     # Not replaced yet; or loaded once more, on top of the newer one.
     for transition, own in ((1, False), (0, True)):
-        write(tmp_path / ENGINE / "newer/transition", f"{transition}\n")
+        write(core / "newer/transition", f"{transition}\n")
         if own:
             for attribute, value in (("enabled", "1\n"), ("transition", "0\n")):
                 write(tmp_path / ENGINE / "livegraft_fix" / attribute, value)

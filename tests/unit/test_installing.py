@@ -311,7 +311,7 @@ def test_another_build_of_another_kernel_s_module(
 
 
 def test_what_native_cannot_do(put: Callable[..., Kept]) -> None:
-    with pytest.raises(PatchError, match="cannot replace older patches under model native"):
+    with pytest.raises(PatchError, match="under model native: it was built before it could be"):
         put(replacing=True)
 
 

@@ -213,8 +213,10 @@ def test_options_are_taken_back_if_the_payload_does_not_come(
 def test_what_a_model_cannot_do_is_refused_before() -> None:
     with pytest.raises(UsageError, match="foreign"):
         EngineModel(ModelName.TASK).accept(payload(foreign=True), Options())
-    with pytest.raises(PatchError, match="replace older patches"):
-        NativeModel().accept(payload(), Options(replace=True))
+    for foreign, why in ((False, "it was built before"), (True, "livegraft did not build it")):
+        with pytest.raises(PatchError, match=f"replace older patches under model native: {why}"):
+            NativeModel().accept(payload(foreign), Options(replace=True))
+    NativeModel().accept(payload()._replace(can_replace=True), Options(replace=True))
     with pytest.raises(UsageError, match="--no-direct"):
         NativeModel().accept(payload(), Options(direct=False))
 

@@ -7,12 +7,15 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from livegraft.errors import TransitionTimeout
 from livegraft.runtime import native, state
 from livegraft.runtime.livepatch import Livepatches
+from livegraft.runtime.model import Options
+from livegraft.runtime.payload import Manifest, Payload
 
 
 def test_the_verb_wait_kicks_a_few_times_only(
@@ -41,6 +44,22 @@ def test_the_verb_wait_kicks_a_few_times_only(
     with pytest.raises(TransitionTimeout):
         state.wait("fix", 5.0, patches=Livepatches(tmp_path))
     assert len(kicks) == 4
+
+
+@pytest.mark.parametrize(("replacing", "words"), [(False, ""), (True, " replace=1")])
+def test_the_payload_is_told_to_replace(
+    monkeypatch: pytest.MonkeyPatch, replacing: bool, words: str
+) -> None:
+    given: list[str] = []
+
+    def init_module(_name: str, _data: bytes, parameters: str, **_: object) -> None:
+        given.append(parameters)
+
+    monkeypatch.setattr("livegraft.runtime.syscalls.init_module", init_module)
+    manifest = cast(Manifest, SimpleNamespace())
+    payload = Payload(Path("fix.ko"), b"", "fix", "", manifest, can_replace=True)
+    native.NativeModel().insert(payload, Options(replace=replacing))
+    assert given == [f"model=native{words}"]
 
 
 def test_all_looks_of_an_undo_stay_below_those_that_send_signals(

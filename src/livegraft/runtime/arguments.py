@@ -23,5 +23,6 @@ def add_replace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="undo every older patch of the engine in the same change (not for native)",
+        help="undo every older patch of the same core in the same change: of the engine's, or of "
+        "the kernel's own for native",
     )

@@ -75,7 +75,7 @@ class Record(NamedTuple):
 
     Args:
         model: the consistency model.
-        replace: it undoes every older patch of the engine in the same change.
+        replace: it undoes every older patch of the same core in the same change.
         order: patches of lower order are loaded before it.
         sha256: of the module's file, hexadecimal.
         fix_sha256: of the fix, hexadecimal.
@@ -245,13 +245,18 @@ def installed(root: Path = ROOT, release: str | None = None) -> list[Installed]:
 
 
 def _replacing(patch: Installed, later: Sequence[Installed]) -> tuple[str, ...]:
-    """Which of those that are loaded later undo it: what the kernel's core has put in stays."""
-    if patch.record is None or patch.record.model == NATIVE:
+    """Which of those that are loaded later undo it: patches of the same core, the kernel's or the
+    engine."""
+    own = patch.record
+    if own is None:
         return ()
     return tuple(
         each.name
         for each in later
-        if each.release == patch.release and each.record is not None and each.record.replace
+        if each.release == patch.release
+        and each.record is not None
+        and each.record.replace
+        and (each.record.model == NATIVE) == (own.model == NATIVE)
     )
 
 

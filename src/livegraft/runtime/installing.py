@@ -87,7 +87,7 @@ def install(
     Args:
         path: the module's file; its detached signatures lie beside it.
         model: the consistency model.
-        replacing: it undoes every older patch of the engine in the same change.
+        replacing: it undoes every older patch of the same core in the same change.
         order: patches of lower order are loaded before it; after all others by default.
         root: where etc/, var/ and the like are.
 

@@ -140,7 +140,8 @@ def load(
         timeout: seconds for the transition.
         on_stall: what to do when they are over, one of :class:`~livegraft.runtime.stall.OnStall`.
         force_anyway: what ``force`` has to be said with: it can crash the kernel.
-        replace: undo every older patch of the engine in the same change (models of the engine).
+        replace: undo every older patch of the same core in the same change: the engine, or the
+            kernel's own.
         direct: redirect by direct calls (models of the engine); an ordinary ftrace handler is
             slower, and can share a function with BPF programs.
         kicks: hasten it; only a benchmark's control wants False.

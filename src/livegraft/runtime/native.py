@@ -88,12 +88,14 @@ class NativeModel(Model):
         self.patches.require_core()
 
     def accept(self, payload: Payload, options: Options) -> None:
-        if options.replace:
+        if options.replace and not payload.can_replace:
+            foreign = payload.manifest is None
+            why = "livegraft did not build it" if foreign else "it was built before it could be"
             raise PatchError(
                 payload.name,
-                "cannot replace older patches under model native: the kernel's core reads that "
-                "from the patch, and it was built to go on top of them",
-                "unload them first (livegraft unload --all), or use a model of the engine",
+                f"cannot be told to replace older patches under model native: {why}",
+                "unload them first (livegraft unload --all)"
+                + ("" if foreign else ", build it again, or use a model of the engine"),
             )
         if not options.direct:
             raise UsageError(
@@ -105,6 +107,7 @@ class NativeModel(Model):
     def insert(self, payload: Payload, options: Options) -> None:
         # A foreign module has no parameter "model", and the kernel would warn about it.
         parameters = "" if payload.manifest is None else f"model={self.name}"
+        parameters += " replace=1" * options.replace
         with KernelLog() as log:
             syscalls.init_module(payload.name, payload.data, parameters, model=self.name, log=log)
 

@@ -30,6 +30,9 @@ FORMAT = 1
 CHANGED = "changed"
 """The state of functions that are redirected; others are only told of."""
 
+REPLACE = b"parmtype=replace:bool"
+"""What ``module_param(replace, bool, ...)`` leaves in .modinfo (include/linux/moduleparam.h)."""
+
 MODULE_NAME_LENGTH = 55
 """Characters of a module's name: ``MODULE_NAME_LEN`` of include/linux/module.h, less its NUL."""
 
@@ -114,6 +117,7 @@ class Payload(NamedTuple):
         vermagic: its ``vermagic``; the first word is the kernel's release.
         manifest: what livegraft wrote into it, or None for a foreign live patch.
         relocated_modules: target modules whose symbols it refers to by livepatch relocations.
+        can_replace: it has the parameter ``replace`` of the payloads of today.
     """
 
     path: Path
@@ -122,6 +126,7 @@ class Payload(NamedTuple):
     vermagic: str
     manifest: Manifest | None
     relocated_modules: tuple[str, ...] = ()
+    can_replace: bool = False
 
     @property
     def release(self) -> str:
@@ -197,6 +202,7 @@ class Payload(NamedTuple):
             info.get("vermagic", ""),
             manifest,
             relocated_modules(section.name for section in file.sections),
+            REPLACE in bytes(file.section_data(".modinfo") or b"").split(b"\0"),
         )
 
 

@@ -88,6 +88,8 @@ static char *model = "native";
 module_param(model, charp, 0444);
 static char *livegraft = "1:" LGT_FIX;
 module_param(livegraft, charp, 0444);
+static bool replace;
+module_param(replace, bool, 0444);
 
 static int kick_set(const char *text, const struct kernel_param *param)
 {
@@ -116,6 +118,7 @@ static int lgt_start(void)
 {
 	if (!strcmp(model, "native"))
 		find_transition_work();
+	patch.replace = replace;
 	return lg_payload_start(&payload, model);
 }
 
