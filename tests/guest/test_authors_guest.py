@@ -228,6 +228,23 @@ def test_an_earlier_version_of_a_state_is_refused(guest: Guest) -> None:
     assert number(guest, "hystart_ack_delta_us") == 2000
 
 
+def test_a_patch_replaces_its_predecessor(guest: Guest) -> None:
+    """Under native, in one change: it has to know all states of what it replaces."""
+    load(guest, "state")
+    status, document = verb(guest, "load", "/ko/objects.ko", "--replace")
+    assert (status, document["error"]["kind"]) == (Exit.FAILED, "KernelRefused")
+    assert number(guest, "hystart_ack_delta_us") == 3000
+    status, document = verb(guest, "load", "/ko/state_2.ko", "--replace")
+    assert (status, document["state"]) == (0, "enabled"), document
+    states = {each["name"]: each["state"] for each in verb(guest, "status")[1]["patches"]}
+    assert states == {"livegraft_state": "disabled", "livegraft_state_2": "enabled"}
+    assert number(guest, "hystart_ack_delta_us") == 4000
+    unload(guest, "state")
+    assert number(guest, "hystart_ack_delta_us") == 4000
+    unload(guest, "state_2")
+    assert number(guest, "hystart_ack_delta_us") == 2000
+
+
 def test_what_was_built_says_what_it_does(built: dict[str, Built]) -> None:
     documents: dict[str, Any] = {name: one.inspection.as_json() for name, one in built.items()}
     for document in documents.values():

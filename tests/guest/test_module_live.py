@@ -23,7 +23,7 @@ from livegraft.lab.trial import FAULT
 pytestmark = pytest.mark.guest
 
 PARAMETERS = f"/sys/module/{NAME}/parameters"
-PARAMETER_FILES = ("fixes", "hasten", "kick", "model")
+PARAMETER_FILES = ("fixes", "hasten", "kick", "model", "replace")
 STATS = "/proc/fs/ext4/loop0/mb_stats"
 NEW_STATS = "patched ext4 ext4 61626364 1"
 """What the new function prints: a string of ext4's data, twice, ``abcd`` as ext4's hash function
@@ -118,7 +118,7 @@ def test_the_parameters_say_whose_it_is_and_kick(guest: Guest) -> None:
     assert guest.get(f"{PARAMETERS}/livegraft") == f"1:{PROVENANCE.fix_sha256}\n".encode()
     assert guest.get(f"{PARAMETERS}/fixes") == b"CVE-2026-1234 CVE-2026-12345\n"
     modes = guest.run(["stat", "-c", "%a", *(f"{PARAMETERS}/{p}" for p in PARAMETER_FILES)])
-    assert modes.text.split() == ["444", "600", "200", "444"]
+    assert modes.text.split() == ["444", "600", "200", "444", "444"]
     looks = guest.get(f"{PARAMETERS}/hasten")
     # Without a transition neither does anything, however often.
     for parameter in ("kick", "hasten"):

@@ -28,7 +28,7 @@ from livegraft.module.pieces import undefined
 PARAMETERS = {"kick": 0o200, "livegraft": 0o444, "model": 0o444}
 """The module parameters that :mod:`livegraft.runtime` relies on, and their permissions."""
 
-LATER_PARAMETERS = {"hasten": 0o600, "fixes": 0o444}
+LATER_PARAMETERS = {"hasten": 0o600, "fixes": 0o444, "replace": 0o444}
 """Those that the first payloads, which still have to load, do not have."""
 
 _PARAMETER = "__param_"
