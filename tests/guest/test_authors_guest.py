@@ -233,9 +233,11 @@ def test_a_patch_replaces_its_predecessor(guest: Guest) -> None:
     load(guest, "state")
     status, document = verb(guest, "load", "/ko/objects.ko", "--replace")
     assert (status, document["error"]["kind"]) == (Exit.FAILED, "KernelRefused")
+    assert "a state that this one does not know" in document["error"]["message"]
     assert number(guest, "hystart_ack_delta_us") == 3000
     status, document = verb(guest, "load", "/ko/state_2.ko", "--replace")
     assert (status, document["state"]) == (0, "enabled"), document
+    assert document["replaced"] == ["livegraft_state"]
     states = {each["name"]: each["state"] for each in verb(guest, "status")[1]["patches"]}
     assert states == {"livegraft_state": "disabled", "livegraft_state_2": "enabled"}
     assert number(guest, "hystart_ack_delta_us") == 4000

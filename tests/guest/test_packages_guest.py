@@ -6,8 +6,6 @@ docs/administration.md goes the same way, and what it shows is compared with wha
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -15,22 +13,29 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests import repository, system_guest
 from tests.build.test_deb import make
-from tests.documents import validate
 from tests.keys import Person, person
 from tests.machine_files import differences, files
+from tests.on_machine import (
+    APT_SECONDS,
+    TRANSCRIPT,
+    come_up,
+    document,
+    is_live,
+    is_well,
+    record,
+    said,
+    typed,
+)
 from tests.releases import RELEASES
 from tests.repository import KEYRING, PLACE, SOURCES, publish
-from tests.shown import Transcript
 
 from livegraft.errors import Exit, LostGuest
 from livegraft.kernel.kernel import Kernel, prepare
 from livegraft.lab.guest import Guest
-from livegraft.lab.trial import FAULT
 from livegraft.runtime.checking import Health
 from livegraft.runtime.installed import MARKER
 from livegraft.runtime.installed import PLACE as PLACE_OF_PATCHES
@@ -39,13 +44,6 @@ pytestmark = [pytest.mark.guest, pytest.mark.build, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/administration.md"
-GUIDE_S_RELEASE = "6.1.0-55-amd64"
-
-TRANSCRIPT = Transcript()
-"""What the commands of this run have printed, as the guide would show it."""
-
-SAMPLE = "livegraft.sample=1"
-"""What demo/sample.patch adds to /proc/cmdline."""
 
 PATCH = "livegraft-patch-sample"
 """How the name of its package begins."""
@@ -54,9 +52,6 @@ NEXT = "0.1.1"
 """A later version of the runtime."""
 
 PROMETHEUS = "/var/lib/prometheus/node-exporter"
-
-APT_SECONDS = 900.0
-"""An emulated machine takes its time over maintainers' scripts: a minute, if nothing else runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +84,10 @@ def command(folder: Path, *words: str | Path) -> None:
     record(line, done.stdout)
 
 
-def record(line: str, printed: str) -> None:
-    """Keep what a command has printed, for the comparison with the guide."""
-    release = RELEASES[0]
-    steady = (text.replace(release, GUIDE_S_RELEASE) for text in (line, printed))
-    TRANSCRIPT.add(*(re.sub(r"(apt-get \w+) -y", r"\1", text) for text in steady))
-
-
 @pytest.fixture(scope="module")
 def site(one_kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
+    TRANSCRIPT.entries.clear()  # of other tests that print by the same functions
     fixes = (ROOT / "demo/sample.patch", ROOT / "tests/data/endbr.patch")
     author, made = person(folder, "author"), list[Path]()
     for number, fix in enumerate(fixes, 1):
@@ -133,30 +122,6 @@ def offer(guest: Guest, files: dict[str, bytes]) -> None:
         guest.put(f"{PLACE}/{name}", data)
 
 
-def typed(guest: Guest, line: str, status: int = 0) -> str:
-    """What a line prints that root types; it is shown when the test is run with -s."""
-    result = guest.run(["sh", "-c", f"exec 2>&1; {line}"], timeout=APT_SECONDS)
-    text = result.stdout.decode()
-    print(f"\n# {line}   [{result.seconds:.1f} s]\n{text}", end="")
-    assert result.status == status, text
-    record(line, text)
-    return text
-
-
-def said(guest: Guest, *words: str, status: int = 0) -> str:
-    """What a command prints."""
-    return typed(guest, shlex.join(words), status)
-
-
-def document(guest: Guest, *words: str) -> Any:
-    """The document of a verb of the machine's own command."""
-    result = guest.check(["livegraft", *words, "--json"], timeout=APT_SECONDS)
-    print(f"\n# livegraft {' '.join(words)} --json   [{result.seconds:.1f} s]\n{result.text}")
-    found = json.loads(result.stdout)
-    validate(words[0], found)
-    return found
-
-
 def test_what_is_left_is_seen() -> None:
     """The check of what a purge leaves can fail."""
     before: dict[str, Sequence[object]] = {"/etc/passwd": ["0o100644"], "/var/log/x": [1]}
@@ -165,23 +130,6 @@ def test_what_is_left_is_seen() -> None:
     for path in left:
         assert differences(before, before | {path: [1]}) == {path}
     assert differences(before, {}) == {"/etc/passwd"}
-
-
-def is_live(guest: Guest) -> bool:
-    """Whether the new code runs."""
-    return SAMPLE in guest.get("/proc/cmdline").decode()
-
-
-def come_up(guest: Guest, state: str = "running") -> None:
-    """Wait until systemd has started all that it starts by itself."""
-    assert guest.run(["systemctl", "is-system-running", "--wait"], timeout=300).text == state
-    print(f"\nup; the agent was there after {guest.boot_seconds:.1f} s")
-
-
-def is_well(guest: Guest) -> None:
-    """Nothing is wrong with the kernel, nor with a unit."""
-    assert not [each for each in guest.kernel_log() if FAULT.search(each.text)]
-    assert said(guest, "systemctl", "list-units", "--failed", "--no-legend") == ""
 
 
 def trusts(guest: Guest, site: Site) -> None:

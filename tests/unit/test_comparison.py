@@ -24,6 +24,7 @@ from livegraft.lab.comparison.statistics import (
     difference,
     estimate,
     fit,
+    mean_of_means,
     ratio,
     together,
 )
@@ -49,14 +50,27 @@ def test_an_interval_holds_the_true_median_as_often_as_it_says() -> None:
 def test_what_differs_between_guests_is_in_the_interval() -> None:
     """Of five guests that differ more than two values of one do, 95 % again; not so if all ten
     values are taken for measured in one."""
+    chance = numpy.random.default_rng(9)
     held = alone = 0
     for _ in range(200):
-        sample = [list(RANDOM.normal(mean, 2, size=2)) for mean in RANDOM.normal(100, 10, size=5)]
+        sample = [list(chance.normal(mean, 2, size=2)) for mean in chance.normal(100, 10, size=5)]
         found, one = estimate(sample), estimate([together(sample)])
         assert found is not None and one is not None
         held += found.low <= 100 <= found.high
         alone += one.low <= 100 <= one.high
-    assert 180 <= held > alone
+    assert 180 <= held <= 199 and alone < held
+
+
+def test_a_guest_with_few_values_counts_for_few() -> None:
+    """In the interval as in the value, which lies in it."""
+    sample = [[10.0] * 9, [20.0]]
+    for statistic, value in ((numpy.mean, 11.0), (numpy.median, 10.0)):
+        found = estimate(sample, statistic)
+        assert found is not None
+        assert (found.value, found.low, found.high) == (value, 10, 20)
+    mean = mean_of_means([[[0.0] * 90], [[1.0]], []])
+    assert mean is not None and (mean.value, mean.low, mean.high, mean.count) == (0.5, 0.5, 0.5, 91)
+    assert mean_of_means([[], [[]]]) is None
 
 
 def test_the_same_values_give_the_same_interval() -> None:

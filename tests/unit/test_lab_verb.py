@@ -18,7 +18,7 @@ from tests.documents import validate
 from livegraft.cache import Cache
 from livegraft.cli import lab
 from livegraft.cli.main import main
-from livegraft.errors import Exit, ModuleError
+from livegraft.errors import Exit, ModuleError, UsageError
 from livegraft.kernel.kernel import Kernel
 from livegraft.lab.comparison import conduct, report
 from livegraft.lab.comparison.cells import Cell
@@ -76,18 +76,29 @@ def test_a_patch_for_another_kernel(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_explain_reads_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the guests that were asked what is asked for; what others have seen does not count."""
     options = Options((KERNEL,), MODELS, ("called",), 10)
     (tmp_path / OPTIONS).write_text(json.dumps(options.as_json()))
+    with pytest.raises(UsageError, match="another version has measured it, or nobody yet"):
+        conduct.read(tmp_path)
     for model in MODELS:
-        for number in (1, 5, 6):  # the sixth is of another run, with more guests
-            answer = cell("called", model, None) | {"status": "done", "measured": kept(model)}
-            answer["measured"]["counts"]["syscall"][-1] = int(number == 6)
+        for number in (1, 3, 5, 6):
+            asked = Turn(KERNEL, scenarios()["called"], model, number - 1, 2).asked(options)
+            asked["format"] -= int(number == 3)
+            document = kept(model)
+            del document["repetitions"][2:]
+            document["counts"]["syscall"][-1] = int(number in (3, 6))
+            answer = cell("called", model, None)
+            answer |= {"status": "done", "measured": document, "asked": asked}
             path = tmp_path / CELLS / KERNEL / "called" / model / f"{number}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(answer))
     assert main(["lab", "explain", str(tmp_path)]) == Exit.DONE
     said = capsys.readouterr().out
     assert f"C8 holds on {KERNEL}: each model keeps what it guarantees" in said
+    found = conduct.read(tmp_path)[1][0]
+    assert (len(found["measured"]), found["status"]) == (2, "done")
+    assert found["reason"] == "4 of 10 repetitions, in 2 of 5 guests"
     assert "C1 not measured" in said
     assert report.BRIEFLY not in said
     (tmp_path / "report.json").write_text(json.dumps({"machine": {"emulated": True}}))
@@ -241,6 +252,33 @@ def test_guests_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (stop["status"], stop["reason"], stop["seconds"]) == ("done", "", 3)
 
 
+def test_what_goes_on_is_the_same_as_what_was_never_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guests of a cell keep their order; where one does not come to its end nobody follows."""
+    asked: list[str] = []
+
+    def measure(*arguments: object) -> dict[str, Any]:
+        asked.append(model_of(arguments))
+        if asked[-1] == "stop":
+            return ANSWER | {"status": "unavailable", "reason": "PREEMPT_RT"}
+        document = measured() | {"tasks": len(asked)}
+        return ANSWER | {"measured": document}
+
+    conducted = without_guests(monkeypatch, tmp_path, measure, repeat=4)
+    once = conducted()
+    assert asked == ["native", "hybrid", "stop", "native", "hybrid"]
+    assert once[2]["status"] == "unavailable"
+    # Nothing is left to be done, and nobody waits for a turn.
+    monkeypatch.setattr(Cache, "lock", None)
+    assert conducted() == once
+    monkeypatch.undo()
+    conducted = without_guests(monkeypatch, tmp_path, measure, repeat=4)
+    (tmp_path / "report/cells" / KERNEL / "idle/native/1.json").unlink()
+    native = conducted()[0]
+    assert [each["tasks"] for each in native["measured"]] == [6, 4]
+
+
 @pytest.mark.parametrize(
     ("repeat", "guests", "found"),
     [
@@ -264,7 +302,7 @@ def test_which_cells_are_kept(tmp_path: Path) -> None:
 
     def turn(options: Options, scenario: Scenario) -> Turn:
         first = shares(options.repeat, scenario.guests)[0]
-        return Turn(cast(Kernel, None), scenario, "stop", 0, first)
+        return Turn(KERNEL, scenario, "stop", 0, first)
 
     def kept_as(options: Options, scenario: Scenario) -> bool:
         return conduct.kept(path, turn(options, scenario).asked(options)) is not None

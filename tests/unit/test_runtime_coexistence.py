@@ -197,11 +197,28 @@ def test_cold_parts_by_their_symbols(tmp_path: Path) -> None:
         "ffffffff81 t f\nffffffff82 t f.cold\nffffffffc0 t g.cold.3\t[ext4]\nffffffffc1 t h.cold\n",
     )
     names = {"vmlinux": "fi", "ext4": "gh"}
-    code = cold.parts_of(payload(names, lambda _: None), tmp_path)
+    patches = Livepatches(tmp_path)
+    code = cold.parts_of(payload(names, lambda _: None), (), patches)
     assert code.functions == {("vmlinux", "f"), ("ext4", "g")}
     # Where the manifest tells, the kernel is not asked.
-    code = cold.parts_of(payload(names, lambda name: name in "ih"), tmp_path)
+    code = cold.parts_of(payload(names, lambda name: name in "ih"), (), patches)
     assert code == Code(frozenset({("vmlinux", "i"), ("ext4", "h")}), cold_only=True)
+
+
+def test_cold_parts_of_the_patches_that_are_there(tmp_path: Path) -> None:
+    """A task that sleeps in one would run on in the older code."""
+    for name, section in (("older", ".text.unlikely"), ("warm", ".text")):
+        write(tmp_path / "sys/module" / name / "sections" / section, "")
+    nothing = payload({}, lambda _: False)
+    code = cold.parts_of(nothing, ("older", "warm"), Livepatches(tmp_path))
+    assert code == Code(frozenset(), frozenset({"older"}), cold_only=True)
+    for tid, frame in ((1, "f+0x1/0x9 [older]"), (2, "f.cold+0x1/0x9 [warm]")):
+        add_task(tmp_path / "proc", tid, f"[<0>] {frame}\n")
+    assert cold.wait_until_left(code, 5, tmp_path)[1]
+    add_task(tmp_path / "proc", 3, "[<0>] f.cold+0x1/0x9 [older]\n")
+    looks, left = cold.wait_until_left(code, 0.05, tmp_path)
+    assert not left and [each.pid for each in looks.again(tmp_path).after] == [3]
+    assert looks.as_json()["patches"] == ["older"]
 
 
 def add_task(proc: Path, tid: int, stack: str, flags: int = 0, call: str = "running") -> None:

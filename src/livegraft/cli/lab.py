@@ -346,14 +346,17 @@ def _claims(found: list[dict[str, Any]], paint: Paint, *, brief: bool) -> str:
 VERB = Verb(
     name="lab",
     description="""\
-'models' measures the consistency models side by side: each model under each load, in a virtual
-machine (QEMU) of its own, one at a time. It takes half a minute to two for most models and
-scenarios. After half a minute for each repetition that was asked for no other one begins (three are
-made in any case), and the report says so. DIR gets a page that opens without a network
-(report.html), the same as Markdown (report.md) and JSON (report.json), and each plot as SVG and
-PNG. The same command goes on where an interrupted one stopped. Scenarios: idle, called, sleeping,
-kthread, tasks-1000, hogs; with --all also never, interrupts, tasks-5000, storm, functions-1, -10,
--100, -500, stacked-1, -10, -50, replace-50, reversed, and how times and pauses grow.
+'models' measures the consistency models side by side: each model under each load, in virtual
+machines (QEMU) of its own, one at a time. Each load of the default set gets five of them, any other
+two, as long as there are two repetitions for each; they take turns, so that what differs between
+two machines, or between two times of the day, is in the intervals. It takes one to two minutes for
+most models and loads. After half a minute for each repetition that a machine was asked for it
+begins no other one (two are made in any case), and the report says so. DIR gets a page that opens
+without a network (report.html), the same as Markdown (report.md) and JSON (report.json), and each
+plot as SVG and PNG. The same command goes on where an interrupted one stopped. Scenarios: idle,
+called, sleeping, kthread, tasks-1000, hogs; with --all also never, interrupts, tasks-5000, storm,
+functions-1, -10, -100, -500, stacked-1, -10, -50, replace-50, reversed, and how times and pauses
+grow.
 
 'explain' answers each claim of the article that compares the models, from what was measured: holds
 or does not hold, by how much, in which scenario, with intervals of 95 %.

@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from livegraft.runtime import blockers, stacks
 from livegraft.runtime.blockers import Blocker
+from livegraft.runtime.livepatch import Livepatches
 from livegraft.runtime.payload import Payload
 from livegraft.runtime.stacks import VMLINUX, Code
 
@@ -33,7 +34,7 @@ class Looks(NamedTuple):
     """What was seen of tasks inside cold parts.
 
     Args:
-        code: the cold parts of the changed functions.
+        code: the cold parts of the changed functions, and of the live patches that are there.
         waited_ms: for how long the load waited until nobody was inside.
         before: who was inside at the first look.
         after: who was inside when every task had changed sides: it runs the old code on.
@@ -48,6 +49,7 @@ class Looks(NamedTuple):
         """As it stands in the document of ``load``."""
         return {
             "functions": sorted(":".join(each) for each in self.code.functions),
+            "patches": sorted(self.code.modules),
             "waited_ms": round(self.waited_ms, 3),
             "before": [each.as_json() for each in self.before],
             "after": [each.as_json() for each in self.after],
@@ -55,7 +57,7 @@ class Looks(NamedTuple):
 
     def again(self, root: Path = Path("/")) -> Looks:
         """With a look at who is inside now."""
-        return self._replace(after=who(self.code, root)) if self.code.functions else self
+        return self._replace(after=who(self.code, root)) if any(self.code[:2]) else self
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -67,14 +69,25 @@ class Looks(NamedTuple):
         )
 
 
-def parts_of(payload: Payload, root: Path = Path("/")) -> Code:
-    """The cold parts of what a patch changes: its manifest tells, or else the running kernel.
+def parts_of(payload: Payload, older: Iterable[str], patches: Livepatches) -> Code:
+    """The cold parts of what a patch changes: its manifest tells, or else the running kernel, whose
+    table has to be written out by it as text, some megabytes of it.
 
-    The kernel's own table has to be written out by it as text, some megabytes of it.
+    Args:
+        payload: the patch.
+        older: patches that are in force: it may change what they have put in.
+        patches: the sysfs view.
     """
     if payload.cold is not None:
-        return Code(payload.cold, cold_only=True)
-    return _found_by_name(payload.functions, root)
+        code = Code(payload.cold, cold_only=True)
+    else:
+        code = _found_by_name(payload.functions, patches.root)
+    return code._replace(modules=frozenset(filter(partial(_has_parts, patches), older)))
+
+
+def _has_parts(patches: Livepatches, module: str) -> bool:
+    """Whether a loaded module has cold parts: GCC puts them into ``.text.unlikely``."""
+    return any(section.startswith(".text.unlikely") for section in patches.sections(module))
 
 
 def _found_by_name(functions: Iterable[tuple[str, str]], root: Path) -> Code:
@@ -131,7 +144,7 @@ def wait_until_left(code: Code, seconds: float, root: Path = Path("/")) -> tuple
         What was seen, and whether all have left.
     """
     began = time.monotonic()
-    if not code.functions:
+    if not any(code[:2]):
         return Looks(code, 0.0, ()), True
     inside = before = who(code, root)
     while inside and time.monotonic() - began < seconds:

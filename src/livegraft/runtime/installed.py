@@ -176,10 +176,11 @@ class Installed(NamedTuple):
         return f"it is for the older kernel {self.release}{again}"
 
     def is_loaded(self, root: Path = ROOT) -> bool:
-        """Whether the running kernel has a patch of this name and of the same fix."""
-        if self.record is None:
+        """Whether the running kernel has a patch of this name and of the same fix, and not off."""
+        patches = Livepatches(root)
+        if self.record is None or patches.is_off(self.name):
             return False
-        mark = Livepatches(root).parameter(self.name, MARK)
+        mark = patches.parameter(self.name, MARK)
         return mark == f"{MANIFEST_FORMAT}:{self.record.fix_sha256}"
 
     def is_replaced(self, root: Path = ROOT) -> bool:

@@ -204,6 +204,10 @@ class Livepatches(NamedTuple):
         """Whether a loaded module is a live patch, on or off."""
         return TAINT_LIVEPATCH in (_read(self.modules / module / "taint") or "")
 
+    def is_off(self, module: str) -> bool:
+        """Whether a loaded module is a live patch that was undone, by itself or by another one."""
+        return self.is_livepatch_module(module) and not self.of(module).in_force(module)
+
     def parameter(self, module: str, name: str) -> str | None:
         """A module parameter's value, or None if it has none of that name or hides it."""
         return _read(self.modules / module / "parameters" / name)

@@ -71,6 +71,7 @@ class Loaded(NamedTuple):
         signalled: tasks in the way were signalled.
         cold: what was seen of tasks in code that the kernel's core does not look at; None for other
             models, and for foreign patches.
+        replaced: older patches that it has undone, or undoes in a transition that goes on.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Loaded(NamedTuple):
     detail: Detail
     signalled: bool
     cold: cold.Looks | None
+    replaced: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The document of ``load``."""
@@ -111,6 +113,7 @@ class Loaded(NamedTuple):
             "signalled": self.signalled,
             **detail_as_json(self.detail),
             "cold": self.cold.as_json() if self.cold else None,
+            "replaced": list(self.replaced),
         }
 
 
@@ -283,6 +286,8 @@ class _Attempt:
                     undone = undo(self.chosen, name)
                     if isinstance(error, KeyboardInterrupt):
                         how = "and undone" if undone else "but the kernel is still undoing it"
+                        if undone and (gone := ", ".join(self.replaced())):
+                            how += f"; it had replaced {gone} already, which is off now"
                         progress.note(f"{name}: interrupted, {how}")
             raise
 
@@ -303,11 +308,11 @@ class _Attempt:
             name, functions, self.chosen.name, self.options.direct, self.patches
         )
         if self.options.replace:
-            self.older = tuple(filter(self.patches.in_force, self.patches.names()))
+            self.older = self._in_force()
         if self.chosen.name is not ModelName.NATIVE or not functions:
             return
         with progress.step("cold"):
-            code = cold.parts_of(self.payload, root)
+            code = cold.parts_of(self.payload, self._in_force(), self.patches)
             self.cold, left = cold.wait_until_left(code, timeout, root)
         if not left and on_stall is not OnStall.FORCE:
             who = cold.who(code, root)
@@ -318,6 +323,10 @@ class _Attempt:
                 "the kernel's core does not look at that part of a function; it was not loaded",
                 "end or wake what is inside, allow more time (--timeout), or use --model hybrid",
             )
+
+    def _in_force(self) -> tuple[str, ...]:
+        """The patches of this core, the newest first."""
+        return tuple(filter(self.patches.in_force, self.patches.names()))
 
     def _in_effect(self, call_ms: float, waited: Wait) -> Loaded:
         name = self.payload.name
@@ -331,6 +340,7 @@ class _Attempt:
         detail = self.chosen.detail(patch)
         spent = last_transition(self.log, name, Direction.PATCHING)
         looks = self.cold.again(self.patches.root) if self.cold and waited.finished else self.cold
+        replaced = self.replaced()
         return Loaded(
             name=name,
             model=self.chosen.name,
@@ -349,6 +359,11 @@ class _Attempt:
                 *self.found.warnings,
                 *self.cautions,
                 *self._returning(),
+                *(
+                    f"it replaces {each}, which livegraft did not build"
+                    for each in replaced
+                    if self.patches.mark(each) is None
+                ),
                 *(looks.warnings if looks else ()),
                 *(state.FORCED,) * detail.forced,
             ),
@@ -356,6 +371,7 @@ class _Attempt:
             detail=detail,
             signalled=waited.signalled,
             cold=looks,
+            replaced=replaced,
         )
 
     def _returning(self) -> tuple[str, ...]:
@@ -369,7 +385,10 @@ class _Attempt:
         who = state.evidence(name, self.chosen)
         self.ours = False
         undone = undo(self.chosen, name)
-        if undone:
+        if undone and (gone := ", ".join(self.replaced())):
+            outcome = f"undone, but too late: it had replaced {gone} already"
+            remedy = f"load {gone} again, after livegraft unload {gone}"
+        elif undone:
             outcome = "undone, nothing was changed"
             remedy = (
                 "end or wake what blocks it, allow more time (--timeout), or use another --on-stall"

@@ -202,7 +202,7 @@ class Payload(NamedTuple):
             info.get("vermagic", ""),
             manifest,
             relocated_modules(section.name for section in file.sections),
-            REPLACE in bytes(file.section_data(".modinfo") or b"").split(b"\0"),
+            manifest is not None and REPLACE in _entries(file),
         )
 
 
@@ -278,10 +278,15 @@ def _require_ended(path: Path, data: bytes, file: header.File) -> None:
         raise Untrusted(str(path), problem, appended.AGAIN)
 
 
+def _entries(file: header.File) -> list[bytes]:
+    """What stands in ``.modinfo``."""
+    return bytes(file.section_data(".modinfo") or b"").split(b"\0")
+
+
 def modinfo(file: header.File) -> dict[str, str]:
     """The ``key=value`` strings of a module's ``.modinfo`` (the first value of each key)."""
     found: dict[str, str] = {}
-    for entry in bytes(file.section_data(".modinfo") or b"").split(b"\0"):
+    for entry in _entries(file):
         key, separator, value = entry.decode("utf-8", "replace").partition("=")
         if separator:
             found.setdefault(key, value)

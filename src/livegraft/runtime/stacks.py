@@ -43,7 +43,7 @@ class Code(NamedTuple):
     Args:
         functions: object and name of each function; its cold parts belong to it.
         modules: modules all of whose code is meant.
-        cold_only: of the functions, only their cold parts are meant.
+        cold_only: of all that, only cold parts are meant.
     """
 
     functions: frozenset[tuple[str, str]]
@@ -53,14 +53,14 @@ class Code(NamedTuple):
     def first_in(self, frames: Iterable[Frame]) -> str:
         """The innermost frame that is in this code, or "" if none is."""
         return next(
-            (frame.name for frame in frames if frame.owner in self.modules or self._holds(frame)),
+            (frame.name for frame in frames if self._holds(frame)),
             "",
         )
 
     def _holds(self, frame: Frame) -> bool:
         if self.cold_only and COLD not in frame.name:
             return False
-        return (frame.owner, frame.function) in self.functions
+        return frame.owner in self.modules or (frame.owner, frame.function) in self.functions
 
 
 class Task(NamedTuple):

@@ -95,7 +95,8 @@ SAID = (
     (
         r"is not compatible with the already installed livepatches",
         Meaning(
-            "a patch that is loaded has changed the same system state in a later version",
+            "a patch that is loaded has changed the same system state in a later version, or, as "
+            "this one is to replace it, a state that this one does not know",
             "unload that patch first, or load a later version of this one",
         ),
     ),

@@ -14,6 +14,7 @@ def _text_load(document: Mapping[str, Any]) -> list[str]:
     lines += [f"  signed by {each['subject']} ({each['name']})" for each in document["signers"]]
     lines += _objects(document["objects"])
     lines += [f"  {name}: not loaded, patched when it comes" for name in document["absent"]]
+    lines += [f"  replaces {name}" for name in document["replaced"]]
     lines += [f"  blocked by {_blocker(each)}" for each in document["blockers"]]
     lines += [f"  caution: {warning}" for warning in document["warnings"]]
     return lines

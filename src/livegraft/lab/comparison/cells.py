@@ -187,17 +187,23 @@ def _measured(guest: Guest, asked: Request) -> dict[str, Any]:
     return found | {"status": Status.DONE, "measured": measured}
 
 
-def merged(answers: Sequence[Cell]) -> Cell:
-    """A cell from what its guests have answered, in their order; one at least.
+def merged(answers: Sequence[Cell], repeat: int, guests: int) -> Cell:
+    """A cell from what its guests have answered.
 
     Its status is that of the guest that did not come to its end, if there is one. What the others
     have measured stays.
+
+    Args:
+        answers: of the guests, in their order; one at least.
+        repeat: repetitions that were wanted of all together.
+        guests: how many there are to be.
     """
     last = next((each for each in answers if each["status"] != Status.DONE), answers[-1])
     documents = [each["measured"] for each in answers if each["measured"]]
     made = sum(len(each["repetitions"]) for each in documents)
-    wanted = sum(each["asked"]["repeat"] for each in answers)
-    few = f"{made} of {wanted} repetitions: the others had no time" if made < wanted else ""
+    few = f"{made} of {repeat} repetitions" if made < repeat else ""
+    if few and len(answers) < guests:
+        few += f", in {len(answers)} of {guests} guests"
     return {
         **last,
         "reason": few if last["status"] == Status.DONE else last["reason"],

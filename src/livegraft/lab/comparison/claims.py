@@ -20,6 +20,7 @@ from livegraft.lab.comparison.statistics import (
     Estimate,
     difference,
     estimate,
+    mean_of_means,
     median,
     ratio,
     together,
@@ -246,24 +247,25 @@ def _same(claim: Claim, here: Here) -> Judged:
 
 def _forecast(claim: Claim, here: Here) -> Judged:
     """What the forecast of each model was wrong by, over all scenarios."""
-    errors: dict[str, list[list[float]]] = {}
+    errors: dict[str, list[list[list[float]]]] = {}
     words = []
     for model in claim.models:
         every = []
         for name in scenarios():
             if cell := here.get((name, model)):
                 mistakes = figures.forecast_errors(cell["measured"])
-                every += mistakes
+                every.append(mistakes)
                 mean = float(numpy.mean(together(mistakes) or [0]))
                 if mean >= 0.01:
                     words.append(f"{title(name)}: {model} {mean:.2f}")
         errors[model] = every
-    one, other = (estimate(errors[model], numpy.mean) for model in claim.models)
+    one, other = (mean_of_means(errors[model]) for model in claim.models)
     if one is None or other is None:
         return Verdict.UNMEASURED, ["not both models were measured"]
     first, second = claim.models
     summary = (
-        f"mean square of the error (0 always right, 1 always wrong): {first} {number(one)},"
+        "mean square of the error (0 always right, 1 always wrong), each scenario with the same"
+        f" weight: {first} {number(one)},"
         f" {second} {number(other)}"
     )
     if one.overlaps(other):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,14 @@ class Options:
     repeat: int
     patch: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Options:
+        """As they stand in the folder."""
+        kernels, models, scenarios = (
+            tuple(found[name]) for name in ("kernels", "models", "scenarios")
+        )
+        return cls(kernels, models, scenarios, int(found["repeat"]), tuple(found["patch"]))
+
     def as_json(self) -> dict[str, Any]:
         """As it stands in the folder."""
         return {name: list(each) if isinstance(each, tuple) else each for name, each in self._all()}
@@ -92,47 +101,42 @@ def conduct(
     """
     (folder / CELLS).mkdir(parents=True, exist_ok=True)
     write_whole(folder / OPTIONS, _text(options.as_json()))
-    plan = [
-        Turn(kernel, scenario, model, number, repeat)
-        for kernel in kernels
-        for scenario in scenarios
-        for model in options.models
-        for number, repeat in enumerate(shares(options.repeat, scenario.guests))
-    ]
-    found: dict[str, list[Cell]] = {turn.cell: [] for turn in plan}
-    wanted = []
+    plan = turns(options, scenarios)
+    found: Answers = {turn.cell: {} for turn in plan}
     for turn in plan:
         answer = kept(turn.path(folder), turn.asked(options))
-        if answer is None:
-            wanted.append(turn)
-        else:
-            found[turn.cell].append(answer)
-    if len(wanted) < len(plan):
-        progress.note(f"{len(plan) - len(wanted)} of {len(plan)} guests are there already")
+        if answer is not None:
+            found[turn.cell][turn.number] = answer
+    if there := sum(map(len, found.values())):
+        progress.note(f"{there} of {len(plan)} guests are there already")
+    missing = [turn for turn in plan if turn.number not in found[turn.cell]]
+    wanted = [turn for turn in missing if _hopeful(turn, found)]
     wanted.sort(key=lambda turn: turn.number)  # stable: all first guests, then all second ones
+    by_release = {kernel.release: kernel for kernel in kernels}
     alone = kernels[0].cache.lock(LOCK, progress) if wanted else nullcontext()
     with alone, progress.step("measure", len(wanted)) as step:
         for turn in wanted:
-            step.say(f"{turn.kernel.release} {turn.scenario.name} {turn.model}")
-            # Where one did not come to its end, the others would not either.
-            if all(each["status"] == Status.DONE for each in found[turn.cell]):
-                found[turn.cell].append(_answer(turn, options, subject, folder, progress))
+            step.say(turn.cell)
+            if _hopeful(turn, found):
+                kernel = by_release[turn.release]
+                answer = _answer(turn, kernel, options, subject, folder, progress)
+                found[turn.cell][turn.number] = answer
             step.advance()
-    return [merged(answers) for answers in found.values()]
+    return _cells(options, plan, found)
 
 
 class Turn(NamedTuple):
     """A guest that a cell gets.
 
     Args:
-        kernel: of the cell.
-        scenario: likewise.
+        release: of the cell's kernel.
+        scenario: of the cell.
         model: likewise.
         number: of the guest among those of the cell, from 0.
         repeat: repetitions in this guest.
     """
 
-    kernel: Kernel
+    release: str
     scenario: Scenario
     model: str
     number: int
@@ -141,11 +145,12 @@ class Turn(NamedTuple):
     @property
     def cell(self) -> str:
         """The name of its cell."""
-        return f"{self.kernel.release}, {self.scenario.name}, {self.model}"
+        return f"{self.release}, {self.scenario.name}, {self.model}"
 
     def path(self, folder: Path) -> Path:
         """Where its answer is kept."""
-        return _path(folder, self.kernel.release, self.scenario.name, self.model, self.number)
+        place = folder / CELLS / self.release / self.scenario.name / self.model
+        return place / f"{self.number + 1}.json"
 
     def asked(self, options: Options) -> dict[str, Any]:
         """What decides whether an answer is the one that is wanted."""
@@ -161,6 +166,36 @@ class Turn(NamedTuple):
         }
 
 
+Answers = dict[str, dict[int, Cell]]
+"""What guests have said, by cell and number."""
+
+
+def turns(options: Options, scenarios: Sequence[Scenario]) -> list[Turn]:
+    """All guests of a comparison, cell by cell."""
+    return [
+        Turn(release, scenario, model, number, repeat)
+        for release in options.kernels
+        for scenario in scenarios
+        for model in options.models
+        for number, repeat in enumerate(shares(options.repeat, scenario.guests))
+    ]
+
+
+def _hopeful(turn: Turn, found: Answers) -> bool:
+    """Whether no guest of this cell has failed: then the others would, too."""
+    return all(each["status"] == Status.DONE for each in found[turn.cell].values())
+
+
+def _cells(options: Options, plan: Sequence[Turn], found: Answers) -> list[Cell]:
+    """The cells of which there is an answer, in the order of the plan."""
+    guests = Counter(turn.cell for turn in plan)
+    return [
+        merged([own[number] for number in sorted(own)], options.repeat, guests[name])
+        for name, own in found.items()
+        if own
+    ]
+
+
 def shares(repeat: int, guests: int) -> list[int]:
     """Repetitions of each guest of a cell: two at least, as far as there are so many.
 
@@ -173,12 +208,17 @@ def shares(repeat: int, guests: int) -> list[int]:
 
 
 def _answer(
-    turn: Turn, options: Options, subject: Subject | None, folder: Path, progress: Progress
+    turn: Turn,
+    kernel: Kernel,
+    options: Options,
+    subject: Subject | None,
+    folder: Path,
+    progress: Progress,
 ) -> Cell:
     """What a guest says, kept in its file."""
     path = turn.path(folder)
     # Another run may have measured it while this one waited.
-    answer = kept(path, turn.asked(options)) or _measured(options, turn, subject, progress)
+    answer = kept(path, turn.asked(options)) or _measured(options, turn, kernel, subject, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, _text(answer))
     if answer["reason"]:
@@ -194,53 +234,53 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Cell]]:
     """
     try:
         options = json.loads((folder / OPTIONS).read_text("utf-8"))
-        known = all_scenarios()
-        cells = [
-            [
-                _path(folder, kernel, scenario, model, number)
-                for number, _ in enumerate(shares(options["repeat"], known[scenario].guests))
-            ]
-            for kernel in options["kernels"]
-            for scenario in options["scenarios"]
-            for model in options["models"]
-        ]
-        answers = [
-            [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
-            for paths in cells
-        ]
-        found = [merged(each) for each in answers if each]
-    except (OSError, ValueError, KeyError) as error:
+        asked = Options.of(options)
+        named = [all_scenarios()[name] for name in asked.scenarios]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         remedy = "name the folder that 'livegraft lab models -o' has written"
         raise UsageError(str(folder), "holds no comparison of models", remedy) from error
-    return options, found
+    plan = turns(asked, named)
+    found: Answers = {turn.cell: {} for turn in plan}
+    for turn in plan:
+        answer = _stored(turn.path(folder), turn.asked(asked))
+        if answer is not None:
+            found[turn.cell][turn.number] = answer
+    if not any(found.values()):
+        problem = "holds no answer to what it asks: another version has measured it, or nobody yet"
+        raise UsageError(str(folder), problem, "measure it: livegraft lab models")
+    return options, _cells(asked, plan, found)
 
 
-def _path(folder: Path, kernel: str, scenario: str, model: str, number: int) -> Path:
-    return folder / CELLS / kernel / scenario / model / f"{number + 1}.json"
+def _stored(path: Path, wanted: dict[str, Any]) -> Cell | None:
+    """What a guest said when it was asked this."""
+    try:
+        answer: Cell = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return answer if answer.get("asked") == wanted else None
 
 
 def kept(path: Path, wanted: dict[str, Any]) -> Cell | None:
     """What a guest said already, if asked as it would be now. One that was lost is no answer."""
-    try:
-        cell: Cell = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    fits = cell.get("asked") == wanted
-    return cell if fits and cell["status"] in (Status.DONE, Status.UNAVAILABLE) else None
+    answer = _stored(path, wanted)
+    ended = (Status.DONE, Status.UNAVAILABLE)
+    return answer if answer is not None and answer["status"] in ended else None
 
 
-def _measured(options: Options, turn: Turn, subject: Subject | None, progress: Progress) -> Cell:
+def _measured(
+    options: Options, turn: Turn, kernel: Kernel, subject: Subject | None, progress: Progress
+) -> Cell:
     theirs = None if turn.scenario.own else subject
     request = cells.request(turn.scenario, turn.model, turn.repeat, theirs)
     try:
-        files = witnesses(turn.kernel, progress)
+        files = witnesses(kernel, progress)
     except ModuleError as error:
         # Of this kernel; the rest goes on.
         found = cells.not_begun(error)
     else:
-        found = cells.measure(turn.kernel, files, turn.scenario, request, theirs)
+        found = cells.measure(kernel, files, turn.scenario, request, theirs)
     return {
-        "kernel": turn.kernel.release,
+        "kernel": turn.release,
         "scenario": turn.scenario.name,
         "model": turn.model,
         "asked": turn.asked(options),

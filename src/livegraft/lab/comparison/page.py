@@ -46,6 +46,7 @@ def page(found: Document, drawn: Sequence[Drawn]) -> str:
         found=found,
         caveat=report.EMULATED if found["machine"]["emulated"] else report.NATIVELY,
         classes=CLASSES,
+        how=report.how(found),
         intervals=report.INTERVALS,
         columns=report.COLUMNS,
         growth_head=report.GROWTH,

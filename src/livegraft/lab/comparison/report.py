@@ -35,8 +35,8 @@ not with a clock. Counts (signals, retries, mixed versions) do not depend on it,
 order of models."""
 
 INTERVALS = """\
-their 95 % bootstrap intervals (guests are drawn first, then repetitions of each: how much faster \
-or slower one guest is than another is in them)"""
+their 95 % bootstrap intervals (guests are drawn first, then repetitions of each, so that what \
+differs between guests is in them; of two guests that is a rough guess, of one it is not known)"""
 
 BRIEFLY = "Emulated guests: compare models with each other, not with a clock; counts are exact."
 """Of the same, where there is no room."""
@@ -111,10 +111,7 @@ def markdown(found: Document) -> str:
     lines = [
         "# Consistency models compared",
         "",
-        f"Made by livegraft {found['version']}, up to {found['repeat']} repetitions of each cell in"
-        f" guests of its own ({_guests(found)}) with {found['machine']['guest_processors']}"
-        f" processors, on"
-        f" {found['machine']['processors']} processors ({found['machine']['processor']}),"
+        f"Made by livegraft {found['version']}, {how(found)},"
         f" {sum(each['seconds'] for each in found['cells']) / 60:.0f} minutes in all:",
         "",
         f"    {found['command']}",
@@ -133,10 +130,16 @@ def markdown(found: Document) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _guests(found: Document) -> str:
-    """How many guests a cell had."""
+def how(found: Document) -> str:
+    """How often, and on what, it was measured."""
+    machine = found["machine"]
     numbers = sorted({each["guests"] for each in found["cells"] if each["guests"]})
-    return " or ".join(map(str, numbers)) or "none came to its end"
+    guests = " or ".join(map(str, numbers)) or "none came to its end"
+    return (
+        f"up to {found['repeat']} repetitions of each cell in guests of its own ({guests}) with"
+        f" {machine['guest_processors']} processors, on {machine['processors']} processors"
+        f" ({machine['processor']})"
+    )
 
 
 def _table(found: Document, kernel: str) -> Iterator[str]:

@@ -3,7 +3,8 @@
 
 The same values give the same interval: the generator is seeded. Sources: Efron and Tibshirani, An
 Introduction to the Bootstrap, chapter 13 (percentiles); Davison and Hinkley, Bootstrap Methods and
-their Application, section 3.8 (drawing in two stages).
+their Application, section 3.8 (drawing in two stages, with replacement in both: of the two ways
+there the wider one).
 """
 
 from __future__ import annotations
@@ -90,6 +91,18 @@ def difference(more: Sample, less: Sample) -> Estimate | None:
     return _estimate(median(more) - median(less), first - second, min(counts))
 
 
+def mean_of_means(samples: Sequence[Sample]) -> Estimate | None:
+    """The mean of the means of several samples, each of which counts the same; samples without a
+    value do not count. None if there is none."""
+    some = [sample for sample in samples if together(sample)]
+    if not some:
+        return None
+    drawn = [_resampled(sample, numpy.mean, stream) for stream, sample in enumerate(some)]
+    value = float(numpy.mean([numpy.mean(together(sample)) for sample in some]))
+    count = sum(len(together(sample)) for sample in some)
+    return _estimate(value, numpy.mean(drawn, axis=0), count)
+
+
 def together(sample: Sample) -> list[float]:
     """The values of all guests."""
     return [value for guest in sample for value in guest]
@@ -102,19 +115,28 @@ def median(sample: Sample) -> float:
 
 def _resampled(sample: Sample, statistic: Statistic, stream: int = 0) -> NDArray[numpy.float64]:
     """The statistic of many samples drawn from this one with replacement: guests first, and then
-    the values of each guest that was drawn."""
+    as many values of each guest that was drawn as it has."""
     generator = numpy.random.default_rng((_SEED, stream))
     guests = [guest for guest in sample if len(guest)]
     sizes = numpy.array([len(guest) for guest in guests])
     begins = numpy.cumsum(sizes) - sizes
     drawn = generator.integers(0, len(guests), size=(RESAMPLES, len(guests)))
-    places = generator.integers(
-        0, sizes[drawn][:, :, None], size=(RESAMPLES, len(guests), int(sizes.max()))
-    )
+    own = sizes[drawn][:, :, None]
+    most = int(sizes.max())
+    places = generator.integers(0, own, size=(RESAMPLES, len(guests), most))
     values = numpy.asarray(together(guests), dtype=float)
-    every = values[(begins[drawn][:, :, None] + places).reshape(RESAMPLES, -1)]
-    found: NDArray[numpy.float64] = statistic(every, axis=1)
+    every = values[begins[drawn][:, :, None] + places]
+    if sizes.min() < most:
+        every = numpy.where(numpy.arange(most) < own, every, numpy.nan)
+        statistic = _WITH_HOLES[statistic]
+    found: NDArray[numpy.float64] = statistic(every.reshape(RESAMPLES, -1), axis=1)
     return found
+
+
+_WITH_HOLES: dict[Statistic, Statistic] = {
+    numpy.median: numpy.nanmedian,
+    numpy.mean: numpy.nanmean,
+}
 
 
 def _estimate(value: float, resampled: NDArray[numpy.float64], count: int) -> Estimate:
